@@ -1,0 +1,58 @@
+"""Constrained pruning of PyTorch models inside the training loops that people already use."""
+
+from importlib.metadata import version
+
+from detprune.budgets import Budget
+from detprune.errors import DetpruneError, InputError, NonFiniteError
+from detprune.methods import (
+    ADMM,
+    SASADMM,
+    SLR,
+    Growth,
+    Magnitude,
+    Method,
+    OneShot,
+    OuterIteration,
+    Pull,
+)
+from detprune.pruner import Pruner
+from detprune.sets import (
+    NM,
+    Block,
+    Channel,
+    Column,
+    Filter,
+    Pattern,
+    SparsitySet,
+    Unstructured,
+)
+from detprune.summary import LayerSummary, Summary
+
+__version__ = version("detprune")
+
+__all__ = [
+    "ADMM",
+    "NM",
+    "SASADMM",
+    "SLR",
+    "Block",
+    "Budget",
+    "Channel",
+    "Column",
+    "DetpruneError",
+    "Filter",
+    "Growth",
+    "InputError",
+    "LayerSummary",
+    "Magnitude",
+    "Method",
+    "NonFiniteError",
+    "OneShot",
+    "OuterIteration",
+    "Pattern",
+    "Pruner",
+    "Pull",
+    "SparsitySet",
+    "Summary",
+    "Unstructured",
+]

@@ -1,0 +1,28 @@
+"""The few scalars on which the ranks of a distributed run must agree."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+
+
+def _active() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def mean_over_ranks(total: float, count: int, device: torch.device) -> float:
+    """Mean of what all ranks added up: Σ total / Σ count, the same number on every rank."""
+    if not _active():
+        return total / count
+    pair = torch.tensor([total, count], dtype=torch.float64, device=device)
+    dist.all_reduce(pair)
+    return float(pair[0] / pair[1])
+
+
+def from_rank_zero(values: Sequence[float], device: torch.device) -> list[float]:
+    """The values of rank 0, so that all ranks take the same decisions from them."""
+    if not _active():
+        return list(values)
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.broadcast(tensor, src=0)
+    return [float(value) for value in tensor]

@@ -1,0 +1,28 @@
+"""Errors that are meant to be read by the user: problem, value, allowed values, the way out."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DetpruneError(Exception):
+    """Base of every error that detprune raises on purpose; the command line prints it bare."""
+
+
+class InputError(DetpruneError, ValueError):
+    """An argument, recipe, data set or checkpoint that cannot be used as given."""
+
+
+class NonFiniteError(DetpruneError, ArithmeticError):
+    """A loss, weight or norm became NaN or infinite; the pruner's state was left as it was."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for the allowed name closest to ``name``, or ``""``."""
+    match = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def unknown(kind: str, name: str, allowed: Iterable[str]) -> InputError:
+    """Build the error for a name that is not in a registry."""
+    names = sorted(allowed)
+    return InputError(f"unknown {kind} {name!r}{nearest(name, names)}; known: {', '.join(names)}")

@@ -1,0 +1,33 @@
+"""Pruning methods, one a file; hyperparameters are frozen, states are explicit."""
+
+from detprune.methods.admm import ADMM
+from detprune.methods.base import Method, OuterIteration, Pace, Problem, State
+from detprune.methods.magnitude import Magnitude, OneShot
+from detprune.methods.rho import Growth, Pull
+from detprune.methods.sas_admm import SASADMM
+from detprune.methods.slr import SLR
+
+METHODS: dict[str, type[Method]] = {
+    "admm": ADMM,
+    "slr": SLR,
+    "sas_admm": SASADMM,
+    "magnitude": Magnitude,
+    "oneshot": OneShot,
+}
+"""Every method that recipes and the command line know, by name."""
+
+__all__ = [
+    "ADMM",
+    "METHODS",
+    "SASADMM",
+    "SLR",
+    "Growth",
+    "Magnitude",
+    "Method",
+    "OneShot",
+    "OuterIteration",
+    "Pace",
+    "Problem",
+    "Pull",
+    "State",
+]

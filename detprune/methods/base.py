@@ -1,0 +1,201 @@
+"""What a pruning method is to the pruner: hyperparameters that never change, and one explicit state."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from detprune.errors import InputError, NonFiniteError
+from detprune.sets import SparsitySet
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The pruned tensors, and the projection onto the set that they must lie in.
+
+    Attributes:
+        names: name of every pruned tensor.
+        weights: W, the live parameters; methods change them in place only.
+        sparsities: sparsity of every tensor.
+        jointly: whether one count holds for all tensors together (scope ``"global"``).
+    """
+
+    names: Sequence[str]
+    weights: Sequence[Tensor]
+    sparsity_set: SparsitySet
+    sparsities: Sequence[float]
+    jointly: bool
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the first tensor, where scalars are kept."""
+        return self.weights[0].device
+
+    def masks(self, values: Sequence[Tensor]) -> list[Tensor]:
+        """Supports of Π_S(values)."""
+        return self.sparsity_set.masks(values, self.sparsities, self.jointly)
+
+    def raise_if_not_finite(self, norms: Sequence[float], what: str) -> None:
+        """Raise an error that names the tensors whose norm is NaN or infinite."""
+        bad = [n for n, norm in zip(self.names, norms, strict=True) if not math.isfinite(norm)]
+        if bad:
+            raise NonFiniteError(
+                f"{what} of {', '.join(bad)} is not finite: training has diverged. Nothing was "
+                "changed; lower the learning rate or rho, or clip gradients, and start from a checkpoint"
+            )
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How training runs, as far as the choice of ρ depends on it.
+
+    Attributes:
+        learning_rate, momentum: of the optimizer, now; ``momentum`` is None where the optimizer is
+            not SGD.
+        steps_per_update: optimizer steps in one outer iteration.
+        updates: outer iterations in the whole constrained training.
+    """
+
+    learning_rate: float
+    momentum: float | None
+    steps_per_update: int | None
+    updates: int | None
+
+
+@dataclass
+class OuterIteration:
+    """What an outer iteration did; None where a method has no such quantity.
+
+    Attributes:
+        k: number of the outer iteration, from 1.
+        task_loss: fₖ.
+        penalty: what the Lagrangian adds to f, at the end of the iteration, before Z and Λ change.
+        residual_norm: ‖W − Z‖ with the new Z.
+        relative_residual: ‖W − Z‖ / ‖W‖.
+        target_change: ‖Z − Z_prev‖.
+        step_size: s after the iteration.
+        rho: ρ (β in SAS-ADMM) during the iteration.
+        condition_3, condition_8: SLR's surrogate optimality conditions.
+    """
+
+    k: int
+    task_loss: float | None
+    penalty: float | None = None
+    residual_norm: float | None = None
+    relative_residual: float | None = None
+    target_change: float | None = None
+    step_size: float | None = None
+    rho: float | None = None
+    condition_3: bool | None = None
+    condition_8: bool | None = None
+
+
+@dataclass
+class State:
+    """What evolves: scalars, and lists of tensors that run parallel to the pruned tensors."""
+
+    k: int = 0
+    tensors: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    SCALARS: ClassVar[tuple[str, ...]] = ("k",)
+
+    def state_dict(self, names: Sequence[str]) -> dict[str, Any]:
+        """Plain dictionary of scalars and of name → tensor; the tensors are not copied."""
+        scalars = {name: getattr(self, name) for name in self.SCALARS}
+        tensors = {
+            kind: dict(zip(names, values, strict=True)) for kind, values in self.tensors.items()
+        }
+        return {"scalars": scalars, "tensors": tensors}
+
+    def load_state_dict(self, state: dict[str, Any], names: Sequence[str]) -> None:
+        """Copy a saved state in; ``self`` must have been started by the same method."""
+        saved = state["tensors"]
+        if set(saved) != set(self.tensors):
+            raise InputError(
+                f"the saved pruner state holds {sorted(saved)}, this method keeps "
+                f"{sorted(self.tensors)}; use the method and options that it was saved with"
+            )
+        for kind, values in self.tensors.items():
+            for name, value in zip(names, values, strict=True):
+                if saved[kind][name].shape != value.shape:
+                    raise InputError(
+                        f"the saved {kind} of {name} has shape {tuple(saved[kind][name].shape)}, "
+                        f"the weight has {tuple(value.shape)}; is this another model?"
+                    )
+                value.copy_(saved[kind][name])
+        for name in self.SCALARS:
+            setattr(self, name, state["scalars"][name])
+
+
+class Method(ABC):
+    """Base of all methods: the four moments at which a method may act.
+
+    A leaf is a frozen dataclass of hyperparameters.
+    """
+
+    needs_loss: ClassVar[bool] = False
+    """Whether ``end_outer_iteration`` cannot do without fₖ."""
+    looks_ahead: ClassVar[bool] = False
+    """Whether gradients are to be taken at ``lookahead`` rather than at W."""
+
+    def start(self, problem: Problem, pace: Pace) -> State:
+        """Make the initial state from the current weights."""
+        return State()
+
+    def before_step(self, problem: Problem, state: State) -> None:
+        """Change gradients, after every backward and before the optimizer reads them."""
+
+    def after_step(self, problem: Problem, state: State) -> None:
+        """Change weights, after every optimizer step."""
+
+    @abstractmethod
+    def end_outer_iteration(
+        self, problem: Problem, state: State, task_loss: float | None, pace: Pace
+    ) -> OuterIteration:
+        """Update Z, multipliers, step size and ρ; all of the state or, on an error, nothing."""
+
+    def is_due(self, state: State) -> bool:
+        """Whether a method with an inner loop of its own has come to the end of it."""
+        return False
+
+    def final_points(self, problem: Problem, state: State) -> Sequence[Tensor]:
+        """The points that hard pruning projects; W unless a method averages."""
+        return problem.weights
+
+    def lookahead(self, state: State, index: int, weight: Tensor) -> Tensor:
+        """The point at which tensor ``index`` takes its gradient."""
+        return weight
+
+
+def norm(value: Tensor) -> float:
+    """l2 norm in float64."""
+    return float(torch.linalg.vector_norm(value, dtype=torch.float64))
+
+
+def inner(a: Tensor, b: Tensor) -> float:
+    """⟨a, b⟩, added up in float64."""
+    return float((a * b).sum(dtype=torch.float64))
+
+
+def root_sum_square(norms: Sequence[float]) -> float:
+    """Norm over several tensors from their own norms."""
+    return math.sqrt(sum(value * value for value in norms))
+
+
+def relative(part: float, whole: float) -> float | None:
+    """part / whole, None where the whole is zero."""
+    return part / whole if whole else None
+
+
+def working_dtype(weight: Tensor) -> torch.dtype:
+    """float32 or wider: half-precision weights keep their targets and multipliers in float32."""
+    return torch.promote_types(weight.dtype, torch.float32)
+
+
+def like_weight(weight: Tensor) -> Tensor:
+    """A new tensor of the weight's shape and memory format in ``working_dtype``."""
+    return torch.empty_like(weight.detach(), dtype=working_dtype(weight))

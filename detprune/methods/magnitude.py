@@ -1,0 +1,41 @@
+"""The baselines: one-shot magnitude pruning, and projection after every step (projected SGD, also
+known as iterative hard thresholding)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from detprune.methods.base import Method, OuterIteration, Pace, Problem, State
+from detprune.projections import zero_outside
+
+
+@dataclass(frozen=True)
+class OneShot(Method):
+    """W ← Π_S(W) once, at hard pruning; training before it is left alone."""
+
+    def end_outer_iteration(
+        self, problem: Problem, state: State, task_loss: float | None, pace: Pace
+    ) -> OuterIteration:
+        """Only count."""
+        state.k += 1
+        return OuterIteration(k=state.k, task_loss=task_loss)
+
+
+@dataclass(frozen=True)
+class Magnitude(Method):
+    """W ← Π_S(W) after every optimizer step; what the optimizer brings back may return."""
+
+    def after_step(self, problem: Problem, state: State) -> None:
+        """Project the weights in place."""
+        weights: list[Tensor] = [weight.detach() for weight in problem.weights]
+        for weight, mask in zip(weights, problem.masks(weights), strict=True):
+            zero_outside(weight, mask)
+
+    def end_outer_iteration(
+        self, problem: Problem, state: State, task_loss: float | None, pace: Pace
+    ) -> OuterIteration:
+        """Only count: the weights lie in the set already."""
+        state.k += 1
+        return OuterIteration(
+            k=state.k, task_loss=task_loss, penalty=0.0, residual_norm=0.0, relative_residual=0.0
+        )

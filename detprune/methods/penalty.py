@@ -1,0 +1,47 @@
+"""The per-step penalty: one pass over gradient, weight and anchor, without temporaries."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# 1 MiB of float32: gradient, weight and anchor of a chunk stay in the cache between the two
+# additions, so that memory is read and written once.
+_CHUNK = 1 << 18
+
+
+@torch.no_grad()
+def add_pull(weights: Sequence[Tensor], anchors: Sequence[Tensor], rho: float) -> None:
+    """weight.grad ← weight.grad + ρ(weight − anchor), in place; tensors without gradient are skipped.
+
+    Args:
+        weights: the parameters.
+        anchors: A = Z − Λ/ρ, one of each parameter's shape.
+        rho: ρ.
+    """
+    active = [(w.grad, w, a) for w, a in zip(weights, anchors, strict=True) if w.grad is not None]
+    if not active:
+        return
+    grads, values, pulls = (list(tensors) for tensors in zip(*active, strict=True))
+    if grads[0].device.type != "cpu":
+        torch._foreach_add_(grads, values, alpha=rho)
+        torch._foreach_sub_(grads, pulls, alpha=rho)
+        return
+    for grad, value, anchor in active:
+        flat = _flat_views(grad, value, anchor)
+        for g, w, a in zip(*(tensor.split(_CHUNK) for tensor in flat), strict=True):
+            g.add_(w, alpha=rho).sub_(a, alpha=rho)
+
+
+def _flat_views(*tensors: Tensor) -> list[Tensor]:
+    """One-dimensional views in memory order, or the tensors as they are where layouts differ."""
+    first = tensors[0]
+    for memory_format in (torch.contiguous_format, torch.channels_last, torch.channels_last_3d):
+        if all(_has_layout(tensor, memory_format) for tensor in tensors):
+            return [tensor.detach().as_strided((first.numel(),), (1,)) for tensor in tensors]
+    return [tensor.detach() for tensor in tensors]
+
+
+def _has_layout(tensor: Tensor, memory_format: torch.memory_format) -> bool:
+    dims = {torch.channels_last: 4, torch.channels_last_3d: 5}.get(memory_format, tensor.dim())
+    return tensor.dim() == dims and tensor.is_contiguous(memory_format=memory_format)

@@ -1,0 +1,235 @@
+"""SAS-ADMM, symmetric accelerated stochastic ADMM (Bai, Hager & Zhang 2022, "An inexact accelerated
+stochastic ADMM for separable convex optimization"; Yuan et al. 2024 for pruning).
+
+An optimizer of its own for the pruned tensors: the framework's optimizer does not see them (nor
+does its weight decay), all others follow it on the same gradients. Here L has −⟨Λ, W − Z⟩.
+
+With h = −Λ + β(Wᵏ − Zᵏ) the inner step reads βWᵏ − h = Λ + βZᵏ, in which Wᵏ cancels. So this sum is
+kept (``pull``) in place of Λ and Wᵏ. Tensors kept per weight: Z, the pull, W̆ (``momentum_point``), and
+W while its gradient is taken at Ŵ (``backup``); one more for the ergodic mean, where it is asked for.
+
+Choice made here: the inner loop may also be ended early or late by calling ``update`` at another
+time; ηₖ always follows the planned mₖ.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from detprune.errors import InputError
+from detprune.methods.base import (
+    Method,
+    OuterIteration,
+    Pace,
+    Problem,
+    State,
+    inner,
+    like_weight,
+    norm,
+    relative,
+    root_sum_square,
+)
+from detprune.projections import keep
+
+
+@dataclass
+class SASADMMState(State):
+    """k, t, and Z, Λ + βZ, W̆ per tensor."""
+
+    t: int = 0
+    averaged: int = 0
+
+    SCALARS: ClassVar[tuple[str, ...]] = ("k", "t", "averaged")
+
+
+@dataclass(frozen=True)
+class SASADMM(Method):
+    """Symmetric accelerated stochastic ADMM.
+
+    Attributes:
+        beta: penalty coefficient β.
+        tau, sigma: dual steps before and after the Z-step; must lie in the region where the method
+            converges: τ ≤ 1, τ + σ > 0, 1 + τ + σ − τ² − σ² − τσ > 0.
+        inner_steps: M, planned optimizer steps per outer iteration while k < k0; afterwards
+            ⌈M (k/k0)^q⌉.
+        nu: ν; 1/ν is the step size η of the first outer iterations.
+        l1: λ₁ of the ℓ1 form, whose Z-step is soft thresholding by λ₁/β instead of Π_S.
+        average_from: outer iteration from which W is averaged (ergodic mean); hard pruning then
+            projects the mean. None keeps the last W.
+    """
+
+    beta: float = 0.04
+    tau: float = 0.9
+    sigma: float = 1.09
+    inner_steps: int = 50
+    k0: int = 50
+    q: float = 1.1
+    nu: float = 25.0
+    l1: float | None = None
+    average_from: int | None = None
+
+    looks_ahead: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        t, s = self.tau, self.sigma
+        if not (t <= 1 and t + s > 0 and 1 + t + s - t * t - s * s - t * s > 0):
+            raise InputError(
+                f"SAS-ADMM: (tau, sigma) = ({t}, {s}) lies outside the region of convergence "
+                "tau ≤ 1, tau + sigma > 0, 1 + tau + sigma − tau² − sigma² − tau·sigma > 0; "
+                "the reference setting is (0.9, 1.09)"
+            )
+        if not (self.beta > 0 and self.nu > 0 and self.inner_steps >= 1 and self.k0 >= 1):
+            raise InputError(
+                f"SAS-ADMM: beta is {self.beta}, nu {self.nu}, inner_steps {self.inner_steps}, "
+                f"k0 {self.k0}; all must be positive"
+            )
+        if self.l1 is not None and not self.l1 > 0:
+            raise InputError(f"SAS-ADMM: l1 is {self.l1}, allowed is a number > 0, or none")
+        if self.average_from is not None and self.average_from < 1:
+            raise InputError(f"SAS-ADMM: average_from is {self.average_from}, the first is 1")
+
+    def planned_steps(self, k: int) -> int:
+        """mₖ, for k from 1."""
+        if k < self.k0:
+            return self.inner_steps
+        return math.ceil(self.inner_steps * math.pow(k / self.k0, self.q))
+
+    def eta(self, k: int) -> float:
+        """ηₖ, for k from 1."""
+        if k < self.k0:
+            return 1 / self.nu
+        m = self.planned_steps(k)
+        return self.inner_steps * (self.inner_steps + 1) / (self.nu * m * (m + 1))
+
+    def start(self, problem: Problem, pace: Pace) -> SASADMMState:
+        """Z = Π_S(W), Λ = 0, W̆ = W."""
+        state = SASADMMState()
+        kinds = ["target", "pull", "momentum_point"]
+        if self.average_from is not None:
+            kinds.append("mean")
+        state.tensors = {kind: [like_weight(w) for w in problem.weights] for kind in kinds}
+        values = [
+            w.detach().to(z.dtype)
+            for w, z in zip(problem.weights, self._targets(state), strict=True)
+        ]
+        for index, (value, mask) in enumerate(zip(values, problem.masks(values), strict=True)):
+            target = keep(value, mask)
+            state.tensors["target"][index].copy_(target)
+            state.tensors["pull"][index].copy_(target).mul_(self.beta)
+            state.tensors["momentum_point"][index].copy_(value)
+            if self.average_from is not None:
+                state.tensors["mean"][index].copy_(value)
+        return state
+
+    def lookahead(self, state: State, index: int, weight: Tensor) -> Tensor:
+        """Ŵ = βₜ W̆ + (1 − βₜ) W of the step that comes."""
+        beta_t = 2 / (self._of(state).t + 2)
+        momentum_point = state.tensors["momentum_point"][index]
+        return torch.lerp(weight.detach().to(momentum_point.dtype), momentum_point, beta_t)
+
+    @torch.no_grad()
+    def before_step(self, problem: Problem, state: State) -> None:
+        """W̆ and W move along the gradients; tensors without one stay."""
+        state = self._of(state)
+        t = state.t + 1
+        beta_t, gamma_t = 2 / (t + 1), 2 / (t * self.eta(state.k + 1))
+        for weight, pull, momentum_point in zip(
+            problem.weights, state.tensors["pull"], state.tensors["momentum_point"], strict=True
+        ):
+            if weight.grad is None:
+                continue
+            momentum_point.mul_(gamma_t).add_(pull).sub_(weight.grad)
+            momentum_point.div_(gamma_t + self.beta)
+            if weight.dtype == momentum_point.dtype:
+                weight.lerp_(momentum_point, beta_t)
+            else:
+                weight.copy_(torch.lerp(weight.to(momentum_point.dtype), momentum_point, beta_t))
+        state.t = t
+
+    def is_due(self, state: State) -> bool:
+        """Whether mₖ inner steps are done."""
+        state = self._of(state)
+        return state.t >= self.planned_steps(state.k + 1)
+
+    @torch.no_grad()
+    def end_outer_iteration(
+        self, problem: Problem, state: State, task_loss: float | None, pace: Pace
+    ) -> OuterIteration:
+        """Both dual steps around the Z-step."""
+        state = self._of(state)
+        beta, k = self.beta, state.k + 1
+        inners, norms, weight_norms = [], [], []
+        for weight, target, pull in zip(
+            problem.weights, self._targets(state), state.tensors["pull"], strict=True
+        ):
+            residual = weight.detach() - target
+            inners.append(inner(torch.sub(pull, target, alpha=beta), residual))
+            norms.append(norm(residual))
+            weight_norms.append(norm(weight.detach()))
+        problem.raise_if_not_finite(weight_norms, "the norm of the weight")
+        problem.raise_if_not_finite(norms, "the norm of W − Z")
+        problem.raise_if_not_finite(inners, "the inner product of Λ and W − Z")
+
+        shifted = []
+        for weight, target, pull in zip(
+            problem.weights, self._targets(state), state.tensors["pull"], strict=True
+        ):
+            # Λ½ = Λ − τβ(W − Z), in the place of Λ + βZ
+            pull.sub_(target, alpha=beta).sub_(weight.detach() - target, alpha=self.tau * beta)
+            shifted.append(torch.sub(weight.detach(), pull, alpha=1 / beta))
+        changes, residual_norms = [], []
+        for weight, target, pull, projected in zip(
+            problem.weights,
+            self._targets(state),
+            state.tensors["pull"],
+            self._proximal(problem, shifted),
+            strict=True,
+        ):
+            changes.append(norm(projected - target))
+            target.copy_(projected)
+            residual = weight.detach() - target
+            residual_norms.append(norm(residual))
+            pull.sub_(residual, alpha=self.sigma * beta).add_(target, alpha=beta)
+        state.k, state.t = k, 0
+        self._average(problem, state)
+        residual_norm = root_sum_square(residual_norms)
+        return OuterIteration(
+            k=k,
+            task_loss=task_loss,
+            penalty=-sum(inners) + beta / 2 * root_sum_square(norms) ** 2,
+            residual_norm=residual_norm,
+            relative_residual=relative(residual_norm, root_sum_square(weight_norms)),
+            target_change=root_sum_square(changes),
+            rho=beta,
+        )
+
+    def final_points(self, problem: Problem, state: State) -> Sequence[Tensor]:
+        """The ergodic mean once it has begun, W otherwise."""
+        return state.tensors["mean"] if self._of(state).averaged else problem.weights
+
+    def _proximal(self, problem: Problem, shifted: list[Tensor]) -> list[Tensor]:
+        if self.l1 is not None:
+            return [torch.nn.functional.softshrink(v, self.l1 / self.beta) for v in shifted]
+        masks = problem.masks(shifted)
+        return [keep(value, mask) for value, mask in zip(shifted, masks, strict=True)]
+
+    def _average(self, problem: Problem, state: SASADMMState) -> None:
+        if self.average_from is None or state.k < self.average_from:
+            return
+        state.averaged += 1
+        for mean, weight in zip(state.tensors["mean"], problem.weights, strict=True):
+            mean.lerp_(weight.detach().to(mean.dtype), 1 / state.averaged)
+
+    @staticmethod
+    def _targets(state: State) -> list[Tensor]:
+        return state.tensors["target"]
+
+    @staticmethod
+    def _of(state: State) -> SASADMMState:
+        if not isinstance(state, SASADMMState):
+            raise TypeError(f"expected a SASADMMState, got {type(state).__name__}")
+        return state

@@ -1,0 +1,165 @@
+"""Surrogate Lagrangian relaxation (Gurevin et al., IJCAI 2021, "Enabling retrain-free deep neural
+network pruning using surrogate Lagrangian relaxation", Algorithm 1, equations 2 to 11; step sizes
+of Bragin et al. 2015).
+
+Choices made where the source is unclear:
+- The printed step-size formula lost its exponents; αₖ = 1 − 1/(M·k^p), p = 1 − 1/k^r is used.
+- Condition (3) counts as met at k = 1, where no previous residual exists and s stays s₀; condition
+  (8) at k = 1 scales s by αₖ without the ratio of norms.
+- Zᵏ is kept whether or not condition (8) holds.
+- A zero norm leaves the step size as it is.
+- The conditions use the ρ of the iteration that ends; ⟨Λ, R_prev⟩ and ‖R_prev‖ are kept as scalars
+  from the iteration before.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from detprune.distributed import from_rank_zero
+from detprune.errors import InputError, NonFiniteError
+from detprune.methods.base import (
+    OuterIteration,
+    Pace,
+    Problem,
+    State,
+    inner,
+    norm,
+    root_sum_square,
+)
+from detprune.methods.splitting import (
+    Residuals,
+    Splitting,
+    SplittingState,
+    measure,
+    project_shifted,
+    record,
+    shift,
+)
+
+
+@dataclass
+class SLRState(SplittingState):
+    """Beside Z, A and ρ: s, and what condition (3) compares with."""
+
+    step_size: float = 0.0
+    previous_loss: float = math.nan
+    previous_inner: float = 0.0
+    previous_norm: float = 0.0
+
+    SCALARS: ClassVar[tuple[str, ...]] = (
+        *SplittingState.SCALARS,
+        "step_size",
+        "previous_loss",
+        "previous_inner",
+        "previous_norm",
+    )
+
+
+@dataclass(frozen=True)
+class SLR(Splitting):
+    """Surrogate Lagrangian relaxation: multipliers move only when the surrogate conditions hold.
+
+    Attributes:
+        rho: penalty coefficient ρ: a number, ``Growth(…)``, ``Pull(…)`` or ``"auto"``.
+        step_size: s₀, the first step of the multipliers.
+        M, r: shape of the step-size rule αₖ; M > 1 and 0 < r < 1.
+    """
+
+    step_size: float = 0.01
+    M: float = 300  # the paper's name
+    r: float = 0.1
+
+    needs_loss: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.step_size > 0 and self.M > 1 and 0 < self.r < 1):
+            raise InputError(
+                f"SLR: step_size is {self.step_size}, M is {self.M}, r is {self.r}; "
+                "allowed are step_size > 0, M > 1, 0 < r < 1"
+            )
+
+    def alpha(self, k: int) -> float:
+        """αₖ = 1 − 1/(M·k^p), p = 1 − 1/k^r."""
+        p = 1 - 1 / math.pow(k, self.r)
+        return 1 - 1 / (self.M * math.pow(k, p))
+
+    def make_state(self) -> SLRState:
+        """Start with s = s₀."""
+        return SLRState(step_size=self.step_size)
+
+    def end_outer_iteration(
+        self, problem: Problem, state: State, task_loss: float | None, pace: Pace
+    ) -> OuterIteration:
+        """Steps 1 and 2 of an outer iteration."""
+        if not isinstance(state, SLRState) or task_loss is None:
+            raise TypeError(f"SLR needs an SLRState and a loss, got {state!r}, {task_loss!r}")
+        if not math.isfinite(task_loss):
+            raise NonFiniteError(
+                f"the task loss is {task_loss}; Z, Λ and the step size are unchanged"
+            )
+        before = self._agreed(problem, measure(problem, state))
+        next_rho = self.next_rho(state, pace)
+        k, rho, alpha = state.k + 1, state.rho, self.alpha(state.k + 1)
+
+        previous = Residuals(state.previous_inner, state.previous_norm, 0.0)
+        condition_3 = k == 1 or (
+            task_loss + before.penalty(rho) < state.previous_loss + previous.penalty(rho)
+        )
+        step = state.step_size
+        if condition_3 and k > 1:
+            step = _scaled(step, alpha, previous.norm, before.norm)
+        moved = step if condition_3 else 0.0
+        for weight, target, anchor in zip(
+            problem.weights, state.targets, state.anchors, strict=True
+        ):
+            shift(weight, target, anchor, step=moved, rho=rho)
+        change = project_shifted(problem, state)
+
+        after = self._agreed(problem, _after_projection(problem, state))
+        # ⟨Λ', R⟩ with Λ' = Λ + step·R
+        middle = Residuals(before.inner + moved * before.norm**2, before.norm, before.weight_norm)
+        condition_8 = after.penalty(rho) < middle.penalty(rho)
+        if condition_8:
+            step = alpha * step if k == 1 else _scaled(step, alpha, previous.norm, after.norm)
+        last = step if condition_8 else 0.0
+        for weight, target, anchor in zip(
+            problem.weights, state.targets, state.anchors, strict=True
+        ):
+            # the anchor holds V, so that Λ' = ρ(V − W); then Λ = Λ' + last·(W − Z), A = Z − Λ/ρ'
+            multiplier = anchor.sub_(weight.detach()).mul_(rho)
+            multiplier.add_(weight.detach() - target, alpha=last)
+            anchor.mul_(-1 / next_rho).add_(target)
+
+        state.k = k
+        state.step_size = step
+        state.previous_loss = task_loss
+        state.previous_norm = after.norm
+        state.previous_inner = after.inner + last * after.norm**2
+        entry = record(state, task_loss, before, after.norm)
+        entry.target_change, entry.step_size = change, step
+        entry.condition_3, entry.condition_8 = condition_3, condition_8
+        state.rho = next_rho
+        return entry
+
+    def _agreed(self, problem: Problem, own: Residuals) -> Residuals:
+        """Rank 0's scalars: on other hardware a rank might round a condition the other way."""
+        return Residuals(*from_rank_zero([own.inner, own.norm, own.weight_norm], problem.device))
+
+
+def _scaled(step: float, alpha: float, previous_norm: float, present_norm: float) -> float:
+    """αₖ · s · ‖R_prev‖ / ‖R‖, or s where a norm is zero."""
+    if previous_norm == 0 or present_norm == 0:
+        return step
+    return alpha * step * previous_norm / present_norm
+
+
+def _after_projection(problem: Problem, state: SLRState) -> Residuals:
+    """Scalars of R₂ = W − Zᵏ against Λ' = ρ(V − W), with V in the anchors."""
+    inners, norms = [], []
+    for weight, target, shifted in zip(problem.weights, state.targets, state.anchors, strict=True):
+        residual = weight.detach() - target
+        inners.append(inner((shifted - weight.detach()).mul_(state.rho), residual))
+        norms.append(norm(residual))
+    return Residuals(sum(inners), root_sum_square(norms), 0.0)

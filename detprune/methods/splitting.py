@@ -1,0 +1,170 @@
+"""What ADMM and SLR share: the augmented Lagrangian
+
+    L(W, Z, Λ) = f(W) + ⟨Λ, W − Z⟩ + ρ/2 ‖W − Z‖²,
+
+and its gradient in W, Λ + ρ(W − Z) = ρ(W − A) with the anchor A = Z − Λ/ρ.
+
+Choice made here: Z and A are the only tensors kept, and Λ = ρ(Z − A) is worked out where it is
+needed, at the end of an outer iteration. Per step only A is read.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from detprune.methods.base import (
+    Method,
+    OuterIteration,
+    Pace,
+    Problem,
+    State,
+    inner,
+    like_weight,
+    norm,
+    relative,
+    root_sum_square,
+)
+from detprune.methods.penalty import add_pull
+from detprune.methods.rho import Rho, parse_rho, rho_at
+from detprune.projections import keep
+
+
+@dataclass
+class SplittingState(State):
+    """k, ρ, and Z (``target``) and A (``anchor``) per tensor."""
+
+    rho: float = 0.0
+
+    SCALARS: ClassVar[tuple[str, ...]] = ("k", "rho")
+
+    @property
+    def targets(self) -> list[Tensor]:
+        """Z."""
+        return self.tensors["target"]
+
+    @property
+    def anchors(self) -> list[Tensor]:
+        """A = Z − Λ/ρ; during an update, the point V = W + Λ/ρ that is projected."""
+        return self.tensors["anchor"]
+
+    def multipliers(self) -> Iterator[Tensor]:
+        """Λ = ρ(Z − A), tensor by tensor."""
+        for target, anchor in zip(self.targets, self.anchors, strict=True):
+            yield (target - anchor).mul_(self.rho)
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Scalars of R = W − Z over all tensors: ⟨Λ, R⟩, ‖R‖ and ‖W‖."""
+
+    inner: float
+    norm: float
+    weight_norm: float
+
+    def penalty(self, rho: float) -> float:
+        """⟨Λ, R⟩ + ρ/2 ‖R‖²."""
+        return self.inner + rho / 2 * self.norm**2
+
+
+@dataclass(frozen=True)
+class Splitting(Method):
+    """Base of the methods that pull W towards a copy Z on the set."""
+
+    rho: Rho | str = field(default=0.1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rho", parse_rho(self.rho))
+
+    def start(self, problem: Problem, pace: Pace) -> SplittingState:
+        """Z = Π_S(W), Λ = 0."""
+        state = self.make_state()
+        state.tensors = {
+            "target": [like_weight(weight) for weight in problem.weights],
+            "anchor": [like_weight(weight) for weight in problem.weights],
+        }
+        for target, anchor, weight, mask in zip(
+            state.targets,
+            state.anchors,
+            problem.weights,
+            problem.masks([weight.detach() for weight in problem.weights]),
+            strict=True,
+        ):
+            keep(anchor.copy_(weight.detach()), mask, out=target)
+            anchor.copy_(target)
+        state.rho = self.rho_at(1, pace)
+        return state
+
+    def before_step(self, problem: Problem, state: State) -> None:
+        """grad ← grad + ρ(W − A), in place."""
+        if not isinstance(state, SplittingState):
+            raise TypeError(f"expected a SplittingState, got {type(state).__name__}")
+        add_pull(problem.weights, state.anchors, state.rho)
+
+    def rho_at(self, k: int, pace: Pace) -> float:
+        """ρ for outer iteration ``k``."""
+        if isinstance(self.rho, str):
+            raise TypeError("rho was parsed in __post_init__")
+        return rho_at(self.rho, k, pace)
+
+    def next_rho(self, state: SplittingState, pace: Pace) -> float:
+        """ρ for the outer iteration after the one that ends; unchanged when the run is over."""
+        if pace.updates is not None and state.k + 1 >= pace.updates:
+            return state.rho
+        return self.rho_at(state.k + 2, pace)
+
+    @abstractmethod
+    def make_state(self) -> SplittingState:
+        """The method's own empty state."""
+
+
+def measure(problem: Problem, state: SplittingState) -> Residuals:
+    """Scalars of the current residual; an error that names the tensors that are not finite."""
+    inners, norms, weight_norms = [], [], []
+    for weight, target, multiplier in zip(
+        problem.weights, state.targets, state.multipliers(), strict=True
+    ):
+        residual = weight.detach() - target
+        inners.append(inner(multiplier, residual))
+        norms.append(norm(residual))
+        weight_norms.append(norm(weight.detach()))
+    problem.raise_if_not_finite(weight_norms, "the norm of the weight")
+    problem.raise_if_not_finite(norms, "the norm of W − Z")
+    problem.raise_if_not_finite(inners, "the inner product of Λ and W − Z")
+    return Residuals(sum(inners), root_sum_square(norms), root_sum_square(weight_norms))
+
+
+def project_shifted(problem: Problem, state: SplittingState) -> float:
+    """Z ← Π_S(V), where the anchors hold V = W + Λ/ρ; returns ‖Z − Z_prev‖."""
+    changes = []
+    for target, shifted, mask in zip(
+        state.targets, state.anchors, problem.masks(state.anchors), strict=True
+    ):
+        projected = keep(shifted, mask)
+        changes.append(norm(projected - target))
+        target.copy_(projected)
+    return root_sum_square(changes)
+
+
+def shift(weight: Tensor, target: Tensor, anchor: Tensor, step: float, rho: float) -> None:
+    """anchor ← V = W + Λ'/ρ with Λ' = Λ + step·(W − Z) and Λ = ρ(Z − anchor), in place."""
+    residual = weight.detach() - target
+    torch.sub(target, anchor, out=anchor)
+    anchor.add_(weight.detach()).add_(residual, alpha=step / rho)
+
+
+def record(
+    state: SplittingState, task_loss: float | None, before: Residuals, residual_norm: float
+) -> OuterIteration:
+    """The log entry's common part."""
+    return OuterIteration(
+        k=state.k,
+        task_loss=task_loss,
+        penalty=before.penalty(state.rho),
+        residual_norm=residual_norm,
+        relative_residual=relative(residual_norm, before.weight_norm),
+        rho=state.rho,
+    )

@@ -1,0 +1,23 @@
+"""Pure functions that select what a projection keeps; the sparsity sets are built on them."""
+
+from detprune.projections.groups import (
+    best_patterns,
+    block_norms,
+    expand_blocks,
+    n_of_m_mask,
+    slice_norms,
+)
+from detprune.projections.selection import empty, keep, largest, tree_sum, zero_outside
+
+__all__ = [
+    "best_patterns",
+    "block_norms",
+    "empty",
+    "expand_blocks",
+    "keep",
+    "largest",
+    "n_of_m_mask",
+    "slice_norms",
+    "tree_sum",
+    "zero_outside",
+]

@@ -1,0 +1,290 @@
+"""The pruner: one object between a model, its optimizer and a pruning method."""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from detprune.budgets import Budget
+from detprune.distributed import mean_over_ranks
+from detprune.errors import InputError, NonFiniteError
+from detprune.layers import select_layers, unwrap
+from detprune.methods import METHODS, Method, OuterIteration, Pace, Problem, State
+from detprune.projections import zero_outside
+from detprune.seam import Lookahead, OptimizerSeam
+from detprune.sets import SparsitySet, Unstructured
+from detprune.summary import Summary, summarize
+
+
+class Pruner:
+    """Prunes ``model`` under constraints while somebody else's loop trains it.
+
+    Two phases. Constrained training: the method acts on every optimizer step, and ``update`` ends an
+    outer iteration. After ``hard_prune``: masked weights are exactly 0.0 after every step.
+
+    Args:
+        model: the network, also inside DistributedDataParallel or ``torch.compile``.
+        optimizer: the optimizer that trains it; None for a pruner that only prunes.
+        method: ``SLR()``, ``ADMM()``, ``SASADMM()``, ``Magnitude()``, ``OneShot()``.
+        sparsity_set: what structure is kept; ``Unstructured()`` by default.
+        budget: how much is kept, and which weights are pruned; may be left out for sets that fix
+            their own sparsity (n:m).
+        steps_per_update, updates: optimizer steps in an outer iteration and number of outer
+            iterations, which ρ by pull is worked out from.
+
+    Raises:
+        InputError: weights that cannot be pruned as asked, all of them listed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None,
+        method: Method,
+        sparsity_set: SparsitySet | None = None,
+        budget: Budget | None = None,
+        *,
+        steps_per_update: int | None = None,
+        updates: int | None = None,
+    ) -> None:
+        self.model = unwrap(model)
+        self.method = method
+        self.sparsity_set = sparsity_set if sparsity_set is not None else Unstructured()
+        self.budget = budget if budget is not None else Budget()
+        self.steps_per_update, self.updates = steps_per_update, updates
+        self.layers = select_layers(self.model, self.sparsity_set, self.budget, optimizer)
+        self.history: list[OuterIteration] = []
+        self._problem = Problem(
+            names=[layer.name for layer in self.layers],
+            weights=[layer.weight for layer in self.layers],
+            sparsity_set=self.sparsity_set,
+            sparsities=[layer.sparsity for layer in self.layers],
+            jointly=self.budget.scope == "global",
+        )
+        self._masks: list[Tensor] | None = None
+        self._loss_sum: Tensor | float = 0.0
+        self._loss_count = 0
+        self._withheld: list[Tensor | None] = []
+        self._optimizer: Optimizer | None = None
+        self._seam: OptimizerSeam | None = None
+        self._lookahead: Lookahead | None = None
+        self.attach(optimizer)
+        self._state: State = method.start(self._problem, self._pace())
+
+    # ---------------------------------------------------------------- binding
+
+    def attach(self, optimizer: Optimizer | None) -> None:
+        """Bind to another optimizer, for example the one of masked retraining; None binds to none."""
+        self.detach()
+        self._optimizer = optimizer
+        if optimizer is None:
+            return
+        self._seam = OptimizerSeam(optimizer, self._before_step, self._after_step)
+        if self.method.looks_ahead and self._masks is None:
+            self._lookahead = Lookahead(
+                self.model,
+                [layer.module for layer in self.layers],
+                self._problem.weights,
+                lambda index, weight: self.method.lookahead(self._state, index, weight),
+            )
+
+    def detach(self) -> None:
+        """Take every hook off model and optimizer; the weights stay as they are."""
+        if self._seam is not None:
+            self._seam.remove()
+        if self._lookahead is not None:
+            self._lookahead.remove()
+        self._seam = self._lookahead = self._optimizer = None
+
+    def _before_step(self) -> None:
+        if self._masks is not None:
+            return
+        if self._lookahead is not None:
+            self._lookahead.restore_all()
+        self.method.before_step(self._problem, self._state)
+        if self._lookahead is not None:
+            # the method has moved these weights itself: the optimizer must not see their gradients
+            self._withheld = [weight.grad for weight in self._problem.weights]
+            for weight in self._problem.weights:
+                weight.grad = None
+
+    def _after_step(self) -> None:
+        if self._masks is not None:
+            self._apply_masks(self._masks)
+            return
+        if self._withheld:
+            for weight, grad in zip(self._problem.weights, self._withheld, strict=True):
+                weight.grad = grad
+            self._withheld = []
+        self.method.after_step(self._problem, self._state)
+
+    def _apply_masks(self, masks: Sequence[Tensor]) -> None:
+        for weight, mask in zip(self._problem.weights, masks, strict=True):
+            zero_outside(weight, mask)
+
+    # ---------------------------------------------------------------- training
+
+    def observe(self, loss: Tensor | float) -> None:
+        """Note the task loss of a batch (without the penalty); no synchronisation with the device."""
+        if self._masks is not None:
+            return
+        value = loss.detach().double() if isinstance(loss, Tensor) else float(loss)
+        self._loss_sum = self._loss_sum + value
+        self._loss_count += 1
+
+    @property
+    def due(self) -> bool:
+        """Whether a method with an inner loop of its own (SAS-ADMM) asks for ``update`` now."""
+        return self._masks is None and self.method.is_due(self._state)
+
+    def update(self, task_loss: float | None = None) -> OuterIteration:
+        """End an outer iteration: Z, multipliers, step size, ρ. The same on all ranks.
+
+        Args:
+            task_loss: fₖ measured elsewhere (a probe set), in place of the mean of ``observe``.
+
+        Returns:
+            The entry that was appended to ``history``.
+
+        Raises:
+            InputError: called after ``hard_prune``, or without a loss that the method needs.
+            NonFiniteError: a loss or a weight is NaN or infinite; nothing was changed.
+        """
+        if self._masks is not None:
+            raise InputError("update() was called after hard_prune(); there is nothing to update")
+        if self._lookahead is not None:
+            self._lookahead.restore_all()
+        loss = task_loss if task_loss is not None else self._mean_loss()
+        if loss is None and self.method.needs_loss:
+            raise InputError(
+                f"{type(self.method).__name__} compares the task loss of outer iterations, and none "
+                "was seen; call pruner.observe(loss) after every step, or update(task_loss=…)"
+            )
+        if loss is not None and not math.isfinite(loss):
+            raise NonFiniteError(
+                f"the task loss of outer iteration {self._state.k + 1} is {loss}; Z, multipliers and "
+                "step size are unchanged. Lower the learning rate or rho, or clip gradients"
+            )
+        entry = self.method.end_outer_iteration(self._problem, self._state, loss, self._pace())
+        self._loss_sum, self._loss_count = 0.0, 0
+        self.history.append(entry)
+        return entry
+
+    def _mean_loss(self) -> float | None:
+        if self._loss_count == 0:
+            return None
+        return mean_over_ranks(float(self._loss_sum), self._loss_count, self._problem.device)
+
+    def _pace(self) -> Pace:
+        group = self._optimizer.param_groups[0] if self._optimizer is not None else {}
+        is_sgd = isinstance(self._optimizer, torch.optim.SGD)
+        return Pace(
+            learning_rate=float(group.get("lr", 0.0)),
+            momentum=float(group["momentum"]) if is_sgd else None,
+            steps_per_update=self.steps_per_update,
+            updates=self.updates,
+        )
+
+    # ---------------------------------------------------------------- pruning
+
+    @property
+    def masks(self) -> dict[str, Tensor] | None:
+        """Boolean supports by name after ``hard_prune``, None before."""
+        if self._masks is None:
+            return None
+        return dict(zip(self._problem.names, self._masks, strict=True))
+
+    def hard_prune(self) -> None:
+        """W ← Π_S(W), in place; from now on masked weights stay exactly 0.0. Frees the method's tensors."""
+        if self._masks is not None:
+            return
+        if self._lookahead is not None:
+            self._lookahead.remove()
+            self._lookahead = None
+        points = self.method.final_points(self._problem, self._state)
+        masks = self._problem.masks([point.detach() for point in points])
+        with torch.no_grad():
+            for weight, point in zip(self._problem.weights, points, strict=True):
+                weight.copy_(point)
+        self._masks = masks
+        self._apply_masks(masks)
+        self._state = State(k=self._state.k)
+
+    def hard_pruned_copy(self) -> nn.Module:
+        """A deep copy of the model as ``hard_prune`` would leave it now; training is not touched."""
+        if self._lookahead is not None:
+            self._lookahead.restore_all()
+        clone = copy.deepcopy(self.model)
+        weights = dict(clone.named_parameters())
+        points = self.method.final_points(self._problem, self._state)
+        masks = self._masks or self._problem.masks([point.detach() for point in points])
+        with torch.no_grad():
+            for name, point, mask in zip(self._problem.names, points, masks, strict=True):
+                weights[name].copy_(point)
+                zero_outside(weights[name], mask)
+        return clone
+
+    def summary(self) -> Summary:
+        """Counts of the live weights, per layer and in total; ``print`` shows a table."""
+        return summarize(self.model, self.layers)
+
+    # ---------------------------------------------------------------- saving
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that evolves: method state, masks, losses seen, history. Tensors are not copied."""
+        names = self._problem.names
+        return {
+            "method": _name_of(self.method),
+            "layers": list(names),
+            "masks": self.masks,
+            "state": self._state.state_dict(names),
+            "loss_sum": float(self._loss_sum),
+            "loss_count": self._loss_count,
+            "history": [asdict(entry) for entry in self.history],
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly from a saved state; the model's weights are restored by their owner.
+
+        Raises:
+            InputError: a state of another method or of other layers.
+        """
+        names = self._problem.names
+        if list(state["layers"]) != list(names):
+            missing = sorted(set(names) - set(state["layers"]))
+            extra = sorted(set(state["layers"]) - set(names))
+            raise InputError(
+                f"the saved pruner state is for other layers: missing {missing}, extra {extra}; "
+                "use the model, include and exclude that it was saved with"
+            )
+        masks = state["masks"]
+        if masks is None and state["method"] != _name_of(self.method):
+            raise InputError(
+                f"the saved pruner state is of method {state['method']!r}, this pruner runs "
+                f"{_name_of(self.method)!r}; use the method it was saved with"
+            )
+        if masks is not None:
+            self._masks = [
+                masks[name].to(weight.device)
+                for name, weight in zip(names, self._problem.weights, strict=True)
+            ]
+            self._apply_masks(self._masks)
+            self._state = State(k=state["state"]["scalars"]["k"])
+            if self._lookahead is not None:
+                self._lookahead.remove()
+                self._lookahead = None
+        else:
+            self._state.load_state_dict(state["state"], names)
+        self._loss_sum, self._loss_count = state["loss_sum"], state["loss_count"]
+        self.history = [OuterIteration(**entry) for entry in state["history"]]
+
+
+def _name_of(method: Method) -> str:
+    by_type = {kind: name for name, kind in METHODS.items()}
+    return by_type.get(type(method), type(method).__qualname__)

@@ -1,0 +1,107 @@
+"""What a sparsity set is: how the weights of a tensor are grouped, and what it may keep of them.
+
+How much is kept is not its business: that is the budget's.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Size, Tensor
+
+from detprune.errors import InputError
+from detprune.projections import keep, largest
+
+
+class SparsitySet(ABC):
+    """Base of all sparsity sets S; immutable and without tensors of a model.
+
+    The projection Π_S is the Euclidean one: it keeps the groups with the largest l2 norm. The count
+    kept is exact, ties go to the lowest index.
+    """
+
+    @property
+    def own_sparsity(self) -> float | None:
+        """Share of zeros that the structure itself fixes (n:m); None where the budget decides."""
+        return None
+
+    def problem_with(self, shape: Size) -> str | None:
+        """Say why a weight of this shape cannot lie in the set; None if it can."""
+        return (
+            None if len(shape) >= 2 else f"has {len(shape)} dimension(s), the set needs 2 or more"
+        )
+
+    @abstractmethod
+    def supports(self, weights: Sequence[Tensor], sparsities: Sequence[float]) -> list[Tensor]:
+        """Boolean supports of tensors that are ranked together, sharing one count."""
+
+    def mask(self, weight: Tensor, sparsity: float | None = None) -> Tensor:
+        """Support of the projection.
+
+        Args:
+            weight: (out, in, …), any floating dtype and memory format; left alone.
+            sparsity: share of groups set to zero, in [0, 1); may be left out where the set fixes it.
+
+        Returns:
+            Boolean, of the weight's shape, True where a weight is kept.
+
+        Raises:
+            InputError: a sparsity outside [0, 1), or a shape that the set cannot hold.
+        """
+        return self.masks([weight], [self.check_sparsity(sparsity)], jointly=False)[0]
+
+    def project(self, weight: Tensor, sparsity: float | None = None) -> Tensor:
+        """Nearest point of the set, in the weight's dtype and memory format; see ``mask``."""
+        return keep(weight, self.mask(weight, sparsity))
+
+    def masks(
+        self, weights: Sequence[Tensor], sparsities: Sequence[float], jointly: bool
+    ) -> list[Tensor]:
+        """Supports of several tensors, each for its own sparsity, or ranked ``jointly``.
+
+        Jointly, one count holds for all tensors together: the groups that the separate sparsities
+        would keep, added up.
+        """
+        for weight in weights:
+            problem = self.problem_with(weight.shape)
+            if problem is not None:
+                raise InputError(f"{self!r}: a weight of shape {tuple(weight.shape)} {problem}")
+        if jointly:
+            return self.supports(weights, sparsities)
+        return [
+            self.supports([weight], [sparsity])[0]
+            for weight, sparsity in zip(weights, sparsities, strict=True)
+        ]
+
+    def check_sparsity(self, sparsity: float | None) -> float:
+        """Return the sparsity to use, or say which values are allowed."""
+        if sparsity is None:
+            if self.own_sparsity is None:
+                raise InputError(f"{self!r} needs a sparsity in [0, 1), for example sparsity=0.9")
+            return self.own_sparsity
+        if not 0 <= sparsity < 1:
+            raise InputError(
+                f"sparsity is {sparsity}, allowed is 0 ≤ sparsity < 1 (0.9 sets 90 % to zero)"
+            )
+        return sparsity
+
+
+class GroupSet(SparsitySet):
+    """A set that partitions the weights into groups and keeps the l groups of largest l2 norm."""
+
+    @abstractmethod
+    def scores(self, weight: Tensor) -> Tensor:
+        """Magnitude of every group, one number a group, of any shape."""
+
+    @abstractmethod
+    def spread(self, groups: Tensor, weight: Tensor) -> Tensor:
+        """Turn the boolean choice of groups into the boolean support, of the weight's shape."""
+
+    def supports(self, weights: Sequence[Tensor], sparsities: Sequence[float]) -> list[Tensor]:
+        """Keep l = round((1 − sparsity)·groups) ≥ 1 per tensor, added up over the tensors."""
+        scores = [self.scores(weight) for weight in weights]
+        count = sum(
+            max(1, round((1 - sparsity) * score.numel()))
+            for score, sparsity in zip(scores, sparsities, strict=True)
+        )
+        chosen = largest(scores, count)
+        return [self.spread(c, weight) for c, weight in zip(chosen, weights, strict=True)]

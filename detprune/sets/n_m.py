@@ -1,0 +1,50 @@
+"""n:m sparsity (Mishra et al. 2021, "Accelerating sparse deep neural networks")."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Size, Tensor
+
+from detprune.errors import InputError
+from detprune.projections import n_of_m_mask
+from detprune.sets.base import SparsitySet
+
+
+@dataclass(frozen=True)
+class NM(SparsitySet):
+    """n:m sparsity: n of m consecutive input channels (dim 1) are kept.
+
+    Hardware that runs 2:4 reads it along the channels at one output and kernel position.
+    """
+
+    n: int = 2
+    m: int = 4
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n <= self.m:
+            raise InputError(f"n:m is {self.n}:{self.m}, allowed is 1 ≤ n ≤ m, for example 2:4")
+
+    @property
+    def own_sparsity(self) -> float:
+        """1 − n/m."""
+        return 1 - self.n / self.m
+
+    def problem_with(self, shape: Size) -> str | None:
+        """The input channels must be a multiple of m."""
+        problem = super().problem_with(shape)
+        if problem is None and shape[1] % self.m:
+            return f"has {shape[1]} input channels, which is no multiple of {self.m}"
+        return problem
+
+    def check_sparsity(self, sparsity: float | None) -> float:
+        """Only the structure's own sparsity can be asked for."""
+        if sparsity is not None and abs(sparsity - self.own_sparsity) > 1e-6:
+            raise InputError(
+                f"sparsity is {sparsity}, but {self.n}:{self.m} always has {self.own_sparsity:g}; "
+                f"leave it out, or use compression={self.m / self.n:g}"
+            )
+        return self.own_sparsity
+
+    def supports(self, weights: Sequence[Tensor], sparsities: Sequence[float]) -> list[Tensor]:
+        """Every group of m is ranked by itself, so nothing is shared between tensors."""
+        return [n_of_m_mask(weight, self.n, self.m) for weight in weights]

@@ -1,0 +1,72 @@
+"""Sets whose groups are slices of the weight: filters, channels, columns (Wen et al. 2016), blocks.
+
+The first two dimensions are (output, input), as in PyTorch's Linear and Conv weights. Transposed
+convolutions store (input, output): there ``Filter`` and ``Channel`` change places.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from detprune.errors import InputError
+from detprune.projections import block_norms, expand_blocks, slice_norms
+from detprune.sets.base import GroupSet
+
+
+@dataclass(frozen=True)
+class Filter(GroupSet):
+    """Whole output filters (dim 0): l filters are kept."""
+
+    def scores(self, weight: Tensor) -> Tensor:
+        """Squared norm per filter, (out,)."""
+        return slice_norms(weight, (0,))
+
+    def spread(self, groups: Tensor, weight: Tensor) -> Tensor:
+        """All weights of a kept filter."""
+        return groups.view(-1, *[1] * (weight.dim() - 1)).expand_as(weight).contiguous()
+
+
+@dataclass(frozen=True)
+class Channel(GroupSet):
+    """Whole input channels (dim 1): l channels are kept."""
+
+    def scores(self, weight: Tensor) -> Tensor:
+        """Squared norm per input channel, (in,)."""
+        return slice_norms(weight, (1,))
+
+    def spread(self, groups: Tensor, weight: Tensor) -> Tensor:
+        """All weights that read a kept channel."""
+        return groups.view(1, -1, *[1] * (weight.dim() - 2)).expand_as(weight).contiguous()
+
+
+@dataclass(frozen=True)
+class Column(GroupSet):
+    """Columns of the GEMM view: one (channel, kernel y, kernel x) across all filters."""
+
+    def scores(self, weight: Tensor) -> Tensor:
+        """Squared norm per column, (in, kh, kw)."""
+        return slice_norms(weight, tuple(range(1, weight.dim())))
+
+    def spread(self, groups: Tensor, weight: Tensor) -> Tensor:
+        """The column of every filter."""
+        return groups.expand_as(weight).contiguous()
+
+
+@dataclass(frozen=True)
+class Block(GroupSet):
+    """Tiles of ``rows`` × ``columns`` of the 2-D view (out, in·kh·kw); ragged edge tiles count as one."""
+
+    rows: int
+    columns: int
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.columns < 1:
+            raise InputError(f"block is {self.rows}×{self.columns}, both sides must be 1 or more")
+
+    def scores(self, weight: Tensor) -> Tensor:
+        """Squared norm per tile, (ceil(out / rows), ceil(in·kh·kw / columns))."""
+        return block_norms(weight, (self.rows, self.columns))
+
+    def spread(self, groups: Tensor, weight: Tensor) -> Tensor:
+        """All weights of a kept tile."""
+        return expand_blocks(groups, weight.shape, (self.rows, self.columns))
