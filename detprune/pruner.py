@@ -70,11 +70,12 @@ class Pruner:
         self._loss_sum: Tensor | float = 0.0
         self._loss_count = 0
         self._withheld: list[Tensor | None] = []
-        self._optimizer: Optimizer | None = None
+        self._optimizer = optimizer
         self._seam: OptimizerSeam | None = None
         self._lookahead: Lookahead | None = None
-        self.attach(optimizer)
+        # may refuse the optimizer: before any hook is on it
         self._state: State = method.start(self._problem, self._pace())
+        self.attach(optimizer)
 
     # ---------------------------------------------------------------- binding
 
@@ -82,6 +83,8 @@ class Pruner:
         """Bind to another optimizer, for example the one of masked retraining; None binds to none."""
         self.detach()
         self._optimizer = optimizer
+        if self._masks is not None:  # the model may have moved since
+            self._place_masks(self._masks)
         if optimizer is None:
             return
         self._seam = OptimizerSeam(optimizer, self._before_step, self._after_step)
@@ -122,6 +125,14 @@ class Pruner:
                 weight.grad = grad
             self._withheld = []
         self.method.after_step(self._problem, self._state)
+
+    def _place_masks(self, masks: Sequence[Tensor]) -> None:
+        """Keep masks where the weights are, and bring the weights under them."""
+        self._masks = [
+            mask.to(weight.device)
+            for mask, weight in zip(masks, self._problem.weights, strict=True)
+        ]
+        self._apply_masks(self._masks)
 
     def _apply_masks(self, masks: Sequence[Tensor]) -> None:
         for weight, mask in zip(self._problem.weights, masks, strict=True):
@@ -181,7 +192,11 @@ class Pruner:
         return mean_over_ranks(float(self._loss_sum), self._loss_count, self._problem.device)
 
     def _pace(self) -> Pace:
-        group = self._optimizer.param_groups[0] if self._optimizer is not None else {}
+        groups = self._optimizer.param_groups if self._optimizer is not None else [{}]
+        first = self._problem.weights[0]
+        # trainers give biases and norms groups, and learning rates, of their own
+        own = (g for g in groups if any(held is first for held in g.get("params", ())))
+        group = next(own, groups[0])
         is_sgd = isinstance(self._optimizer, torch.optim.SGD)
         return Pace(
             learning_rate=float(group.get("lr", 0.0)),
@@ -211,8 +226,7 @@ class Pruner:
         with torch.no_grad():
             for weight, point in zip(self._problem.weights, points, strict=True):
                 weight.copy_(point)
-        self._masks = masks
-        self._apply_masks(masks)
+        self._place_masks(masks)
         self._state = State(k=self._state.k)
 
     def hard_pruned_copy(self) -> nn.Module:
@@ -253,7 +267,8 @@ class Pruner:
         """Continue exactly from a saved state; the model's weights are restored by their owner.
 
         Raises:
-            InputError: a state of another method or of other layers.
+            InputError: a state of another method or of other layers, or one from before hard
+                pruning for a pruner that has hard-pruned.
         """
         names = self._problem.names
         if list(state["layers"]) != list(names):
@@ -264,17 +279,18 @@ class Pruner:
                 "use the model, include and exclude that it was saved with"
             )
         masks = state["masks"]
+        if masks is None and self._masks is not None:
+            raise InputError(
+                "the saved pruner state is from before hard pruning, and this pruner has hard-pruned "
+                "already; load it into a new Pruner"
+            )
         if masks is None and state["method"] != _name_of(self.method):
             raise InputError(
                 f"the saved pruner state is of method {state['method']!r}, this pruner runs "
                 f"{_name_of(self.method)!r}; use the method it was saved with"
             )
         if masks is not None:
-            self._masks = [
-                masks[name].to(weight.device)
-                for name, weight in zip(names, self._problem.weights, strict=True)
-            ]
-            self._apply_masks(self._masks)
+            self._place_masks([masks[name] for name in names])
             self._state = State(k=state["state"]["scalars"]["k"])
             if self._lookahead is not None:
                 self._lookahead.remove()

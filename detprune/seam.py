@@ -172,5 +172,5 @@ class _StateDictHook:
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:
         return slice
 
-    def __reduce__(self) -> str:
-        return "slice"
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type, (slice(None),)

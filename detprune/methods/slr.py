@@ -7,6 +7,9 @@ Choices made where the source is unclear:
 - Condition (3) counts as met at k = 1, where no previous residual exists and s stays s₀; condition
   (8) at k = 1 scales s by αₖ without the ratio of norms.
 - Zᵏ is kept whether or not condition (8) holds.
+- s₀ = 0.01 belongs to ρ = 0.1 and to residuals that shrink slowly. By the rule s grows as ‖W − Z‖ shrinks,
+  and a pull shrinks it tenfold in a few iterations: from 0.01 the multipliers soon move faster than W
+  can follow and training diverges (seen on digits). With ρ by pull s₀ is 0.01·ρ.
 - A zero norm leaves the step size as it is.
 - The conditions use the ρ of the iteration that ends; ⟨Λ, R_prev⟩ and ‖R_prev‖ are kept as scalars
   from the iteration before.
@@ -27,6 +30,7 @@ from detprune.methods.base import (
     norm,
     root_sum_square,
 )
+from detprune.methods.rho import Pull
 from detprune.methods.splitting import (
     Residuals,
     Splitting,
@@ -62,11 +66,12 @@ class SLR(Splitting):
 
     Attributes:
         rho: penalty coefficient ρ: a number, ``Growth(…)``, ``Pull(…)`` or ``"auto"``.
-        step_size: s₀, the first step of the multipliers.
+        step_size: s₀, the first step of the multipliers; left out, it is the paper's 0.01, and 0.01·ρ
+            of the first outer iteration where ρ is chosen by pull.
         M, r: shape of the step-size rule αₖ; M > 1 and 0 < r < 1.
     """
 
-    step_size: float = 0.01
+    step_size: float | None = None
     M: float = 300  # the paper's name
     r: float = 0.1
 
@@ -74,7 +79,7 @@ class SLR(Splitting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.step_size > 0 and self.M > 1 and 0 < self.r < 1):
+        if not ((self.step_size is None or self.step_size > 0) and self.M > 1 and 0 < self.r < 1):
             raise InputError(
                 f"SLR: step_size is {self.step_size}, M is {self.M}, r is {self.r}; "
                 "allowed are step_size > 0, M > 1, 0 < r < 1"
@@ -86,8 +91,19 @@ class SLR(Splitting):
         return 1 - 1 / (self.M * math.pow(k, p))
 
     def make_state(self) -> SLRState:
-        """Start with s = s₀."""
-        return SLRState(step_size=self.step_size)
+        """Beside k, ρ, Z and A: s, and what condition (3) compares with."""
+        return SLRState()
+
+    def start(self, problem: Problem, pace: Pace) -> SLRState:
+        """Z = Π_S(W), Λ = 0, s = s₀."""
+        state = super().start(problem, pace)
+        if not isinstance(state, SLRState):
+            raise TypeError(f"expected an SLRState, got {type(state).__name__}")
+        if self.step_size is not None:
+            state.step_size = self.step_size
+        else:
+            state.step_size = 0.01 * state.rho if isinstance(self.rho, Pull) else 0.01
+        return state
 
     def end_outer_iteration(
         self, problem: Problem, state: State, task_loss: float | None, pace: Pace

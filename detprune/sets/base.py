@@ -5,7 +5,9 @@ How much is kept is not its business: that is the budget's.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import reduce
 
+import torch
 from torch import Size, Tensor
 
 from detprune.errors import InputError
@@ -103,5 +105,7 @@ class GroupSet(SparsitySet):
             max(1, round((1 - sparsity) * score.numel()))
             for score, sparsity in zip(scores, sparsities, strict=True)
         )
-        chosen = largest(scores, count)
+        # models of mixed precision, ranked together: widening is exact
+        dtype = reduce(torch.promote_types, (score.dtype for score in scores))
+        chosen = largest([score.to(dtype) for score in scores], count)
         return [self.spread(c, weight) for c, weight in zip(chosen, weights, strict=True)]

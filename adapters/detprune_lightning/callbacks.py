@@ -1,0 +1,185 @@
+"""The pruner as Lightning callbacks: constrained training, its check, masked retraining.
+
+Only public hooks are used. The pruner is made in ``on_fit_start``, where the optimizers exist and,
+when a checkpoint is resumed, this callback's state has been read already.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+from torch import nn
+from torch.optim import Optimizer
+
+from detprune import Budget, InputError, Method, OuterIteration, Pruner, SparsitySet
+
+
+class ConstrainedTraining(L.Callback):
+    """Prunes under constraints while a Trainer fits; its state is part of every checkpoint.
+
+    Args:
+        method, sparsity_set, budget: as for ``detprune.Pruner``.
+        every: epochs per outer iteration; 0.5 updates twice an epoch. Methods with an inner loop of
+            their own (SAS-ADMM) update at its end instead.
+        network: the module to prune; the whole LightningModule if left out.
+        on_update: called with every outer iteration's log entry and the epoch (from 1).
+
+    ``pruner`` is there from ``on_fit_start`` on. After ``fit`` call ``pruner.hard_prune()``.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        sparsity_set: SparsitySet | None = None,
+        budget: Budget | None = None,
+        *,
+        every: float = 1.0,
+        network: nn.Module | None = None,
+        on_update: Callable[[OuterIteration, int], None] | None = None,
+    ) -> None:
+        if not every > 0:
+            raise InputError(f"every is {every}, allowed is a number of epochs > 0")
+        self._method, self._sparsity_set, self._budget = method, sparsity_set, budget
+        self._every, self._network, self._on_update = every, network, on_update
+        self._pruner: Pruner | None = None
+        self._saved: dict[str, Any] | None = None
+        self._steps_per_update = 1
+        self._last_step = 0
+
+    @property
+    def pruner(self) -> Pruner:
+        """The pruner of the current or last fit."""
+        if self._pruner is None:
+            raise InputError("there is no pruner before fit; it is made when training starts")
+        return self._pruner
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Bind to the optimizer; continue from a checkpoint's state if there is one."""
+        total, epochs = trainer.estimated_stepping_batches, trainer.max_epochs
+        if total == float("inf") or not epochs or epochs < 0:
+            raise InputError(
+                "constrained training needs a known length; give the Trainer max_epochs and a loader "
+                "whose length is known"
+            )
+        self._steps_per_update = max(1, round(self._every * total / epochs))
+        self._pruner = Pruner(
+            self._network if self._network is not None else pl_module,
+            only_optimizer(trainer),
+            self._method,
+            self._sparsity_set,
+            self._budget,
+            steps_per_update=self._steps_per_update,
+            updates=int(total) // self._steps_per_update,
+        )
+        if self._saved is not None:
+            self._pruner.load_state_dict(self._saved)
+            self._saved = None
+        self._last_step = trainer.global_step
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Note the loss; end the outer iteration when its steps are done."""
+        if outputs is None:
+            return  # the module skipped this batch
+        # Lightning divides the loss by the number of accumulated batches
+        self.pruner.observe(outputs["loss"] * trainer.accumulate_grad_batches)
+        if trainer.global_step == self._last_step:
+            return
+        self._last_step = trainer.global_step
+        own_pace = self._method.looks_ahead
+        if self.pruner.due or (not own_pace and self._last_step % self._steps_per_update == 0):
+            entry = self.pruner.update()
+            if self._on_update is not None:
+                self._on_update(entry, trainer.current_epoch + 1)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the hooks off; the pruner stays."""
+        self.pruner.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The pruner's state."""
+        return {} if self._pruner is None else self._pruner.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep a checkpoint's state until the pruner is made."""
+        self._saved = state_dict or None
+
+
+class HardPruningCheck(L.Callback):
+    """Measures every few epochs, on a copy, what hard pruning would give now; can stop training.
+
+    Args:
+        training: the callback whose pruner is checked.
+        evaluate: measures a network.
+        every: epochs between checks.
+        stop_at: training stops once the measure reaches this.
+        on_check: called with the measure and the epoch (from 1).
+    """
+
+    def __init__(
+        self,
+        training: ConstrainedTraining,
+        evaluate: Callable[[nn.Module], float],
+        *,
+        every: int = 1,
+        stop_at: float | None = None,
+        on_check: Callable[[float, int], None] | None = None,
+    ) -> None:
+        self._training, self._evaluate = training, evaluate
+        self._every, self._stop_at, self._on_check = every, stop_at, on_check
+        self._stopped = False
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A run that had stopped before it was killed stays stopped."""
+        trainer.should_stop = trainer.should_stop or self._stopped
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check, and stop if it is good enough."""
+        epoch = trainer.current_epoch + 1
+        if epoch % self._every:
+            return
+        value = self._evaluate(self._training.pruner.hard_pruned_copy())
+        if self._on_check is not None:
+            self._on_check(value, epoch)
+        if self._stop_at is not None and value >= self._stop_at:
+            self._stopped = trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether training was stopped."""
+        return {"stopped": self._stopped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore it."""
+        self._stopped = state_dict["stopped"]
+
+
+class MaskedRetraining(L.Callback):
+    """Keeps a hard-pruned network's masked weights at exactly zero while a Trainer fits it."""
+
+    def __init__(self, pruner: Pruner) -> None:
+        if pruner.masks is None:
+            raise InputError("masked retraining needs masks; call pruner.hard_prune() first")
+        self._pruner = pruner
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Bind to the new optimizer."""
+        self._pruner.attach(only_optimizer(trainer))
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the hooks off; the pruner stays."""
+        self._pruner.detach()
+
+
+def only_optimizer(trainer: L.Trainer) -> Optimizer:
+    """The Trainer's one optimizer."""
+    if len(trainer.optimizers) != 1:
+        raise InputError(
+            f"the LightningModule has {len(trainer.optimizers)} optimizers; pruning needs exactly one"
+        )
+    return trainer.optimizers[0]

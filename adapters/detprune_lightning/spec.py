@@ -1,0 +1,103 @@
+"""The training sections of a recipe, and the optimizers and schedules that they stand for."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    SequentialLR,
+)
+
+from detprune.recipe import Section
+
+
+class OptimizerSpec(Section):
+    """One of PyTorch's optimizers; ``momentum`` and ``nesterov`` are SGD's."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = Field(default=0.05, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=5e-4, ge=0)
+
+    def build(self, model: nn.Module) -> Optimizer:
+        """The optimizer over all parameters of the model that are trained."""
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        if self.name == "sgd":
+            return torch.optim.SGD(
+                parameters,
+                lr=self.lr,
+                momentum=self.momentum,
+                nesterov=self.nesterov,
+                weight_decay=self.weight_decay,
+            )
+        kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
+        return kind(parameters, lr=self.lr, weight_decay=self.weight_decay)
+
+
+class StageSpec(Section):
+    """A stretch of training.
+
+    Attributes:
+        epochs: its length.
+        optimizer: made anew for every stage.
+        schedule: of the learning rate, per step: ``constant``; ``cosine`` to ``final_lr`` times lr;
+            ``step``: times 0.1 at one half and three quarters.
+        warmup: epochs of linear warm-up.
+        evaluate_every: epochs between evaluations of the live weights.
+    """
+
+    epochs: int = Field(ge=0)
+    optimizer: OptimizerSpec = OptimizerSpec()
+    schedule: Literal["constant", "cosine", "step"] = "cosine"
+    final_lr: float = Field(default=0.0, ge=0, le=1)
+    warmup: float = Field(default=0.0, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    evaluate_every: int = Field(default=1, ge=1)
+
+    def build_schedule(self, optimizer: Optimizer, steps: int) -> LRScheduler | None:
+        """The schedule over ``steps`` optimizer steps, to be stepped after each of them."""
+        warmup = min(steps - 1, round(self.warmup * steps / max(1, self.epochs)))
+        rest = steps - warmup
+        main: LRScheduler | None = None
+        if self.schedule == "cosine":
+            main = CosineAnnealingLR(optimizer, rest, eta_min=self.final_lr * self.optimizer.lr)
+        elif self.schedule == "step":
+            main = MultiStepLR(optimizer, [rest // 2, rest * 3 // 4])
+        if warmup <= 0:
+            return main
+        ramp = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
+        return ramp if main is None else SequentialLR(optimizer, [ramp, main], [warmup])
+
+
+class ConstrainedSpec(StageSpec):
+    """Constrained training.
+
+    Attributes:
+        every: epochs per outer iteration; 0.5 updates Z and the multipliers twice an epoch.
+        check_every: epochs between measurements of what hard pruning would give.
+        stop_at: stop once that reaches this.
+    """
+
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    every: float = Field(default=1.0, gt=0)
+    check_every: int = Field(default=1, ge=1)
+    stop_at: float | None = Field(default=None, gt=0, le=1)
+
+
+class TrainerSpec(Section):
+    """What is handed to Lightning's Trainer as it is."""
+
+    accelerator: str = "auto"
+    devices: int | str | list[int] = "auto"
+    strategy: str = "auto"
+    precision: str = "32-true"
+    accumulate_grad_batches: int = Field(default=1, ge=1)
+    gradient_clip_val: float | None = Field(default=None, gt=0)
+    progress_bar: bool = True

@@ -1,0 +1,183 @@
+"""Fits one stage of a recipe with Lightning, so that a kill at any moment can be resumed exactly.
+
+A checkpoint is written at the end of every epoch. All randomness of an epoch is a function of
+(seed, stage, epoch), so that an epoch that is run again after a kill is the same to the last bit.
+"""
+
+import logging
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from detprune.rundir import RunDirectory
+from detprune_lightning.spec import StageSpec, TrainerSpec
+
+LOGGER = logging.getLogger("detprune.training")
+
+METRIC_KEY = "metric"
+"""Key under which a module logs the metric of its test data."""
+
+
+def fit(
+    module: L.LightningModule,
+    *,
+    stage: str,
+    spec: StageSpec,
+    trainer: TrainerSpec,
+    run: RunDirectory,
+    seed: int,
+    callbacks: list[L.Callback] | None = None,
+) -> L.Trainer:
+    """Train ``module`` for a stage, from its last checkpoint if there is one.
+
+    Args:
+        module: logs ``train_loss`` and ``metric`` per epoch.
+        stage: ``"dense"``, ``"constrained"`` or ``"retrain"``: names its events and checkpoints.
+        spec: length and evaluations.
+        trainer: what Lightning's Trainer is given.
+        run: where events, checkpoints and TensorBoard files go.
+        seed: of data order and augmentation.
+        callbacks: called before the checkpoint is written.
+    """
+    # its own start-up lines, tips and advertisements; warnings and errors still show
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    folder = run.checkpoints / stage
+    show_bar = trainer.progress_bar and sys.stdout.isatty()
+    lightning_trainer = L.Trainer(
+        max_epochs=spec.epochs,
+        check_val_every_n_epoch=spec.evaluate_every,
+        default_root_dir=run.path,
+        logger=TensorBoardLogger(run.path, name="tensorboard", version=stage),
+        callbacks=[
+            SeedEveryEpoch(seed, stage),
+            *(callbacks or []),
+            EventLog(run, stage),
+            ModelCheckpoint(
+                folder,
+                filename="last",
+                save_top_k=1,
+                every_n_epochs=1,
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
+            ),
+            *([RichProgressBar(leave=False)] if show_bar else []),
+        ],
+        enable_progress_bar=show_bar,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        **trainer.model_dump(exclude={"progress_bar"}),
+    )
+    last = folder / "last.ckpt"
+    if last.exists():
+        LOGGER.info("%s: resuming from %s", stage, last)
+    lightning_trainer.fit(module, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    return lightning_trainer
+
+
+def train_loader(
+    data: Dataset[Any], trainer: L.Trainer, *, batch_size: int, workers: int, seed: int
+) -> "DataLoader[Any]":
+    """A loader whose order and worker seeds depend on (seed, epoch) alone, split over the ranks."""
+    sampler: DistributedSampler[Any] = DistributedSampler(
+        data, trainer.world_size, trainer.global_rank, shuffle=True, seed=seed
+    )
+    return _EpochSeededLoader(
+        data,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        pin_memory=trainer.strategy.root_device.type == "cuda",
+        generator=torch.Generator(),
+    )
+
+
+class _EpochSeededLoader(DataLoader[Any]):
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        sampler, generator = self.sampler, self.generator
+        if isinstance(sampler, DistributedSampler) and generator is not None:
+            generator.manual_seed(_mix(sampler.seed, "workers", sampler.epoch, sampler.rank))
+        return super().__iter__()
+
+
+class SeedEveryEpoch(L.Callback):
+    """Seeds all random generators from (seed, stage, epoch, rank) when an epoch begins."""
+
+    def __init__(self, seed: int, stage: str) -> None:
+        self._seed, self._stage = seed, stage
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Seed torch, numpy and random."""
+        seed = _mix(self._seed, self._stage, trainer.current_epoch, trainer.global_rank)
+        L.seed_everything(seed, verbose=False)
+
+
+class EventLog(L.Callback):
+    """One line per epoch in ``metrics.jsonl`` and in the log."""
+
+    def __init__(self, run: RunDirectory, stage: str) -> None:
+        self._run, self._stage = run, stage
+        self._epoch = 0
+        self._began = 0.0
+        self._lr = 0.0
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget what was logged after the checkpoint that is resumed."""
+        self._run.rewind(self._stage, self._epoch)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._began = time.perf_counter()
+        self._lr = float(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the line."""
+        self._epoch = trainer.current_epoch + 1
+        seconds = time.perf_counter() - self._began
+        loss = _number(trainer.callback_metrics.get("train_loss"))
+        validated = self._epoch % (trainer.check_val_every_n_epoch or 1) == 0
+        metric = _number(trainer.callback_metrics.get(METRIC_KEY)) if validated else None
+        self._run.log_event(
+            "epoch",
+            stage=self._stage,
+            epoch=self._epoch,
+            epochs=trainer.max_epochs,
+            train_loss=loss,
+            lr=self._lr,
+            metric=metric,
+            seconds=round(seconds, 3),
+        )
+        LOGGER.info(
+            "%s %d/%s  loss %s  metric %s  %.1f s",
+            self._stage,
+            self._epoch,
+            trainer.max_epochs,
+            "-" if loss is None else f"{loss:.4f}",
+            "-" if metric is None else f"{metric:.4f}",
+            seconds,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last epoch that was logged."""
+        return {"epoch": self._epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue after it."""
+        self._epoch = state_dict["epoch"]
+
+
+def _number(value: torch.Tensor | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _mix(seed: int, *parts: object) -> int:
+    """A seed below 2³² that any change of any part changes."""
+    return zlib.crc32(repr((seed, *parts)).encode())

@@ -1,0 +1,215 @@
+"""The command line: ``detprune run | validate | list | report | evaluate``.
+
+Exit codes: 0 done; 1 the run failed (diverged, or the saved file does not prove); 2 bad input.
+"""
+
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from detprune.errors import DetpruneError, InputError
+from detprune.methods import METHODS
+from detprune.recipe import Recipe, dump_yaml, override, read_yaml, validate
+from detprune.rundir import RunDirectory, is_main_process
+from detprune.sets import SETS
+from detprune.task import Adapter, adapter_entry_points, load_adapter
+
+app = typer.Typer(
+    help="Prune networks under constraints, inside the trainers you already use.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+evaluate_app = typer.Typer(
+    help="Measure a model or a file of predictions; prints JSON.", no_args_is_help=True
+)
+app.add_typer(evaluate_app, name="evaluate")
+
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe: method.rho=0.1."),
+]
+
+
+def main() -> None:
+    """Entry point of the ``detprune`` command."""
+    _add_evaluate_commands()
+    try:
+        app()
+    except InputError as error:
+        _complain(error, code=2)
+    except DetpruneError as error:
+        _complain(error, code=1)
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, or the directory of a run to resume.")],
+    assignments: Assignments = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory; runs/<name of the recipe> by default.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a run that was cut off.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
+) -> None:
+    """Run all stages of a recipe: dense, constrained, hard pruning, retraining, proof, report."""
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite exclude each other")
+    if recipe.is_dir():
+        if not resume:
+            raise InputError(
+                f"{recipe} is a directory; to continue a run say --resume, else name a recipe"
+            )
+        recipe, out = recipe / "recipe.yaml", out or recipe
+    adapter, resolved = _load_recipe(recipe, assignments)
+    if adapter.task is None:
+        raise InputError(f"the adapter {resolved.task!r} runs no recipes")
+    directory = out or Path("runs") / resolved.name
+    if overwrite and is_main_process():
+        RunDirectory.remove(directory)
+    run_directory = RunDirectory.open(directory, dump_yaml(resolved), resume)
+    _log_to_terminal()
+    with run_directory.log_file():
+        try:
+            summary = _run(adapter, resolved, run_directory)
+        except Exception:
+            logging.getLogger("detprune").debug("the run failed", exc_info=True)
+            raise
+    if is_main_process():
+        Console().print(_headline(summary))
+        typer.echo(f"report: {run_directory.path / 'report.html'}")
+        typer.echo(f"pruned model: {run_directory.pruned}")
+
+
+def _run(adapter: Adapter, recipe: Recipe, run_directory: RunDirectory) -> dict[str, Any]:
+    from detprune.pipeline import run_stages  # training needs torch warmed up; --help does not
+
+    if adapter.task is None:
+        raise InputError(f"the adapter {recipe.task!r} runs no recipes")
+    task = adapter.task(recipe, run_directory)
+    command = shlex.join(["detprune", *sys.argv[1:]])
+    summary = run_stages(task, recipe, run_directory, command)
+    if is_main_process():
+        from detprune.report import write_report  # matplotlib only where a report is drawn
+
+        write_report(run_directory.path)
+    return summary
+
+
+@app.command("validate")
+def validate_recipe(
+    recipe: Annotated[Path, typer.Argument(help="A recipe.")], assignments: Assignments = None
+) -> None:
+    """Check a recipe without running it; prints it with every default spelled out."""
+    _, resolved = _load_recipe(recipe, assignments)
+    typer.echo(dump_yaml(resolved), nl=False)
+
+
+@app.command("list")
+def list_components() -> None:
+    """List methods, sets, adapters, models and data sets."""
+    console = Console()
+    methods = {name: _first_line(kind) for name, kind in METHODS.items()}
+    console.print(_listing("methods", methods))
+    console.print(_listing("sets", {name: _first_line(kind) for name, kind in SETS.items()}))
+    adapters: dict[str, Adapter] = {}
+    lines = {}
+    for name in sorted(adapter_entry_points()):
+        try:
+            adapters[name] = load_adapter(name)
+            lines[name] = adapters[name].line
+        except InputError as error:
+            lines[name] = f"not usable: {error}"
+    console.print(_listing("adapters", lines))
+    for name, adapter in adapters.items():
+        for what, table in (("models", adapter.models()), ("data sets", adapter.data_sets())):
+            if table:
+                console.print(_listing(f"{name}: {what}", table))
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(help="A finished run.")]) -> None:
+    """Draw the report of a finished run again."""
+    from detprune.report import write_report  # matplotlib only where a report is drawn
+
+    typer.echo(str(write_report(run_dir)))
+
+
+def _add_evaluate_commands() -> None:
+    if "evaluate" not in sys.argv[1:2]:
+        return  # importing every adapter takes seconds
+    for name in sorted(adapter_entry_points()):
+        try:
+            adapter = load_adapter(name)
+        except InputError as error:
+            typer.echo(f"evaluate {name} is not available: {error}", err=True)
+            continue
+        if adapter.evaluate is not None:
+            evaluate_app.command(name)(adapter.evaluate)
+
+
+def _load_recipe(path: Path, assignments: list[str] | None) -> tuple[Adapter, Recipe]:
+    values = override(read_yaml(path), assignments or [])
+    if "task" not in values:
+        raise InputError(
+            f"{path}: task is missing; it names the adapter: {', '.join(sorted(adapter_entry_points()))}"
+        )
+    adapter = load_adapter(str(values["task"]))
+    if adapter.recipe is None:
+        raise InputError(f"{path}: the adapter {values['task']!r} runs no recipes")
+    return adapter, validate(adapter.recipe, values)
+
+
+def _log_to_terminal() -> None:
+    logger = logging.getLogger("detprune")
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    handler = RichHandler(
+        show_path=False, show_level=False, log_time_format="%H:%M:%S", markup=False
+    )
+    handler.setLevel(logging.INFO if is_main_process() else logging.WARNING)
+    logger.handlers = [handler]
+
+
+def _headline(summary: dict[str, Any]) -> Table:
+    table = Table(title=f"{summary['model']} on {summary['data']}, {summary['method']}")
+    table.add_column("stage")
+    table.add_column(summary["metric"], justify="right")
+    table.add_column("against dense", justify="right")
+    for stage in ("dense", "hard_pruned", "final"):
+        difference = 100 * (summary[stage] - summary["dense"])
+        points = "" if stage == "dense" else f"{difference:+.2f} points"
+        table.add_row(stage.replace("_", "-"), f"{100 * summary[stage]:.2f} %", points)
+    table.caption = (
+        f"{summary['compression']:.2f}× over the pruned tensors, "
+        f"{summary['model_compression']:.2f}× over all parameters"
+    )
+    return table
+
+
+def _listing(title: str, lines: Any) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, line in lines.items():
+        table.add_row(name, line)
+    return table
+
+
+def _first_line(kind: type) -> str:
+    return (kind.__doc__ or "").strip().splitlines()[0]
+
+
+def _complain(error: DetpruneError, code: int) -> None:
+    logging.getLogger("detprune").debug("%s", error)
+    typer.echo(f"error: {error}", err=True)
+    sys.exit(code)

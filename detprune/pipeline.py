@@ -1,0 +1,206 @@
+"""The stages of a run, the same for every task:
+
+dense baseline → constrained training → hard pruning → masked retraining → final → proof → report.
+
+Every stage leaves its weights in ``checkpoints/`` and a mark in ``progress.json``; a run that is
+resumed takes up finished stages from there, and the task's trainer resumes within a stage.
+"""
+
+import logging
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+import detprune
+from detprune.errors import DetpruneError
+from detprune.layers import select_layers
+from detprune.methods import OneShot
+from detprune.pruner import Pruner
+from detprune.recipe import Recipe
+from detprune.rundir import RunDirectory, is_main_process
+from detprune.summary import Summary, summarize
+from detprune.task import Task
+
+LOGGER = logging.getLogger(__name__)
+
+
+class VerificationError(DetpruneError):
+    """The saved model is not what the summary says."""
+
+
+def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> dict[str, Any]:
+    """Run all stages that are not finished yet; returns the summary, which is also written.
+
+    Raises:
+        InputError: anything in the recipe that does not fit model or data, before training.
+        NonFiniteError: training diverged.
+        VerificationError: the file on disk does not give the summary's numbers.
+    """
+    stages = _Stages(task, recipe, run)
+    model = task.build_model()
+    layers = select_layers(model, recipe.set, recipe.budget, optimizer=None)
+    plan = summarize(model, layers)
+    LOGGER.debug("%s", plan)
+    if is_main_process():
+        Console().print(plan.table())
+
+    stages.dense(model)
+    pruner = stages.constrained(model)
+    stages.retrain(model, pruner)
+
+    summary = _summarize_run(task, recipe, run, pruner, command)
+    summary["verified"] = _verify(task, run, summary, pruner.summary())
+    run.write_json("summary.json", summary)
+    return summary
+
+
+class _Stages:
+    def __init__(self, task: Task, recipe: Recipe, run: RunDirectory) -> None:
+        self.task, self.recipe, self.run = task, recipe, run
+        self.finished = run.finished()
+
+    def dense(self, model: nn.Module) -> None:
+        if self._take_up("dense", model):
+            return
+        began = time.perf_counter()
+        if self.task.epochs["dense"]:
+            LOGGER.info("dense baseline: %d epochs", self.task.epochs["dense"])
+            self.task.train_dense(model)
+        self._finish("dense", model, time.perf_counter() - began)
+
+    def constrained(self, model: nn.Module) -> Pruner:
+        if self._take_up("hard_pruned", model):
+            pruner = Pruner(model, None, OneShot(), self.recipe.set, self.recipe.budget)
+            state = torch.load(self.run.checkpoints / "pruner.pt", weights_only=True)
+            pruner.load_state_dict(state)
+            return pruner
+        epochs = self.task.epochs["constrained"]
+        LOGGER.info("constrained training: %d epochs of %r", epochs, self.recipe.method)
+        began = time.perf_counter()
+        pruner = self.task.train_constrained(model)
+        pruner.detach()
+        self.run.save(self.run.checkpoints / "constrained.pt", plain_state_dict(model))
+        pruner.hard_prune()
+        self.run.save(self.run.checkpoints / "pruner.pt", pruner.state_dict())
+        self._finish("hard_pruned", model, time.perf_counter() - began)
+        return pruner
+
+    def retrain(self, model: nn.Module, pruner: Pruner) -> None:
+        if self._take_up("final", model):
+            return
+        began = time.perf_counter()
+        if self.task.epochs["retrain"]:
+            LOGGER.info("masked retraining: %d epochs", self.task.epochs["retrain"])
+            self.task.retrain(model, pruner)
+            pruner.detach()
+        self._finish("final", model, time.perf_counter() - began)
+
+    def _file(self, stage: str) -> Path:
+        return self.run.pruned if stage == "final" else self.run.checkpoints / f"{stage}.pt"
+
+    def _take_up(self, stage: str, model: nn.Module) -> bool:
+        if stage not in self.finished:
+            return False
+        self.task.load_weights(model, self._file(stage))
+        LOGGER.info("%s: taken up from %s", stage, self._file(stage))
+        return True
+
+    def _finish(self, stage: str, model: nn.Module, seconds: float) -> None:
+        metric = self.task.evaluate(model)
+        self.run.save(self._file(stage), plain_state_dict(model))
+        self.run.log_event("stage", stage=stage, metric=metric)
+        self.run.finish(stage, metric=metric, seconds=round(seconds, 3))
+        LOGGER.info("%s: %s %.4f", stage, self.task.metric, metric)
+
+
+def plain_state_dict(model: nn.Module) -> dict[str, Any]:
+    """The weights on the CPU, in a plain dictionary that loads without detprune."""
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+
+def _summarize_run(
+    task: Task, recipe: Recipe, run: RunDirectory, pruner: Pruner, command: str
+) -> dict[str, Any]:
+    stages = run.finished()
+    counts = pruner.summary()
+    dumped = recipe.model_dump(mode="json")
+    seconds = {stage: result["seconds"] for stage, result in stages.items()}
+    return {
+        "task": recipe.task,
+        "name": recipe.name,
+        "model": task.model_name,
+        "data": task.data_name,
+        "method": dumped["method"]["name"],
+        "set": dumped["set"]["name"],
+        "metric": task.metric,
+        **{stage: result["metric"] for stage, result in stages.items()},
+        **_counts(counts),
+        "epochs": dict(task.epochs),
+        "seconds": {
+            "dense": seconds["dense"],
+            "constrained": seconds["hard_pruned"],
+            "retrain": seconds["final"],
+            "total": round(sum(seconds.values()), 3),
+        },
+        "seed": recipe.seed,
+        "versions": {
+            "detprune": detprune.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "command": command,
+    }
+
+
+def _counts(counts: Summary) -> Mapping[str, Any]:
+    return {
+        "compression": counts.compression,
+        "sparsity": counts.sparsity,
+        "model_compression": counts.model_compression,
+        "model_sparsity": counts.model_sparsity,
+        "layers": [
+            {
+                "name": layer.name,
+                "shape": list(layer.shape),
+                "numel": layer.numel,
+                "nonzero": layer.nonzero,
+                "pruned": layer.target is not None,
+            }
+            for layer in counts.layers
+        ],
+    }
+
+
+def _verify(
+    task: Task, run: RunDirectory, summary: Mapping[str, Any], counts: Summary
+) -> dict[str, Any] | None:
+    """Load the saved file into a new model, count its zeros, measure it again."""
+    if not is_main_process():
+        return None
+    model = task.build_model()
+    task.load_weights(model, run.pruned)
+    saved = dict(model.named_parameters())
+    for layer in counts.layers:
+        nonzero = int(torch.count_nonzero(saved[layer.name]))
+        if nonzero != layer.nonzero:
+            raise VerificationError(
+                f"{run.pruned}: {layer.name} has {nonzero} nonzero weights on disk, and "
+                f"{layer.nonzero} in the model that was saved"
+            )
+    metric = task.evaluate(model)
+    if abs(metric - summary["final"]) > 1e-6:
+        raise VerificationError(
+            f"{run.pruned}: loaded back, {task.metric} is {metric:.6f}, the summary says "
+            f"{summary['final']:.6f}"
+        )
+    nonzero = sum(int(torch.count_nonzero(saved[layer.name])) for layer in counts.pruned)
+    LOGGER.info(
+        "proved: %s loads, %d nonzero weights, %s %.4f", run.pruned, nonzero, task.metric, metric
+    )
+    return {"path": run.pruned.name, "nonzero": nonzero, "metric": metric}

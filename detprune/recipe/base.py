@@ -1,0 +1,144 @@
+"""Recipes: one typed YAML file that says everything about a run.
+
+The core knows what every task has; an adapter's recipe adds its model, data and training. Unknown
+keys are refused at every level, with their path and the nearest valid key.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from detprune.errors import InputError, nearest
+from detprune.recipe.components import BudgetField, MethodField, SetField
+from detprune.sets import Unstructured
+
+
+class Section(BaseModel):
+    """A mapping in a recipe; keys that it does not know are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class Recipe(Section):
+    """What every recipe has.
+
+    Attributes:
+        task: name of the adapter that runs it.
+        name: names the run, and its directory below ``runs/``.
+        seed: of initial weights, data order and augmentation.
+        method, set, budget: what the core's ``Pruner`` is given.
+    """
+
+    task: str
+    name: str = Field(pattern=r"^[\w.+-]+$")
+    seed: int = Field(default=0, ge=0)
+    method: MethodField
+    set: SetField = Unstructured()
+    budget: BudgetField
+
+
+R = TypeVar("R", bound=Recipe)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a recipe file safely.
+
+    Raises:
+        InputError: no such file, not YAML, or not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the recipe {path}: {error}") from error
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{path} holds no mapping; a recipe begins with keys such as task: and model:"
+        )
+    return values
+
+
+def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
+    """Apply ``a.b=c`` assignments, whose values are read as YAML, to a copy of a recipe's mapping.
+
+    ``method.rho=1`` also works where the recipe says ``method: slr``.
+    """
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path:
+            raise InputError(f"--set {assignment!r} is no assignment; write --set a.b=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(
+                f"--set {assignment!r}: the value is not valid YAML: {error}"
+            ) from error
+        values = _assign(values, path.split("."), value, assignment)
+    return values
+
+
+def _assign(values: dict[str, Any], keys: list[str], value: Any, assignment: str) -> dict[str, Any]:
+    key, rest = keys[0], keys[1:]
+    if not rest:
+        return {**values, key: value}
+    inner = values.get(key) or {}
+    if isinstance(inner, str):
+        inner = {"name": inner}
+    if not isinstance(inner, dict):
+        raise InputError(f"--set {assignment!r}: {key} is {inner!r}, which has no keys below it")
+    return {**values, key: _assign(inner, rest, value, assignment)}
+
+
+def validate(recipe_type: type[R], values: Mapping[str, Any]) -> R:
+    """Turn a mapping into a typed recipe.
+
+    Raises:
+        InputError: all that is wrong, one line each: path, problem, value, nearest valid key.
+    """
+    try:
+        return recipe_type.model_validate(values)
+    except ValidationError as error:
+        lines = [_describe(recipe_type, dict(problem)) for problem in error.errors()]
+        raise InputError("the recipe is not valid:\n  " + "\n  ".join(lines)) from error
+
+
+def dump_yaml(recipe: Recipe) -> str:
+    """The resolved recipe, every default spelled out; reading it back gives an equal recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _describe(recipe_type: type[BaseModel], problem: dict[str, Any]) -> str:
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(recipe_type, problem["loc"][:-1])
+        key = str(problem["loc"][-1])
+        return f"unknown key {path}{nearest(key, known)}; known here: {', '.join(known)}"
+    if problem["type"] == "missing":
+        return f"{path} is missing"
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        return (
+            f"{path}: {cause}"
+            if not str(cause).startswith((path, f"unknown key {path}"))
+            else str(cause)
+        )
+    return f"{path}: {problem['msg']}, got {problem['input']!r}"
+
+
+def _keys_at(section: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
+    for part in loc:
+        field = section.model_fields.get(str(part))
+        if field is None:
+            continue
+        candidates = [field.annotation, *get_args(field.annotation)]
+        inner = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not inner:
+            return []
+        section = inner[0]
+    return list(section.model_fields)

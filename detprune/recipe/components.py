@@ -1,0 +1,99 @@
+"""Methods, sets and budgets as they are written in a recipe.
+
+Each is a frozen dataclass of the core; in YAML it is its name (``method: slr``), or a mapping of the
+name and its options (``method: {name: slr, rho: auto}``).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, TypeVar
+
+from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
+
+from detprune.budgets import Budget
+from detprune.errors import InputError, nearest, unknown
+from detprune.methods import METHODS, Growth, Method, Pull
+from detprune.sets import SETS, SparsitySet
+
+T = TypeVar("T")
+
+
+def parse_method(value: object) -> object:
+    """A method from its recipe form; methods pass through."""
+    return value if isinstance(value, Method) else _from_registry("method", METHODS, value)
+
+
+def parse_set(value: object) -> object:
+    """A sparsity set from its recipe form; sets pass through."""
+    return value if isinstance(value, SparsitySet) else _from_registry("set", SETS, value)
+
+
+def parse_budget(value: object) -> object:
+    """A budget from its mapping; budgets pass through."""
+    return value if isinstance(value, Budget) else _from_mapping("budget", Budget, value)
+
+
+def dump(value: object) -> object:
+    """The recipe form of a component, with every option spelled out."""
+    if isinstance(value, Pull | Growth):
+        return {type(value).__name__.lower(): dataclasses.asdict(value)}
+    if not dataclasses.is_dataclass(value):
+        return list(value) if isinstance(value, tuple) else value
+    options = {f.name: dump(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    names = {kind: name for table in (METHODS, SETS) for name, kind in table.items()}
+    name = names.get(type(value))  # type: ignore[arg-type]
+    return options if name is None else {"name": name, **options}
+
+
+def _from_registry(kind: str, table: Mapping[str, type[T]], value: object) -> T:
+    if isinstance(value, str):
+        name, options = value, {}
+    elif isinstance(value, Mapping) and "name" in value:
+        options = dict(value)
+        name = str(options.pop("name"))
+    else:
+        raise InputError(
+            f"{kind} is {value!r}; write its name, or a mapping with name and options; "
+            f"names: {', '.join(sorted(table))}"
+        )
+    if name not in table:
+        raise unknown(kind, name, table)
+    return _from_mapping(kind, table[name], options)
+
+
+def _from_mapping(path: str, component: type[T], value: object) -> T:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{path} is {value!r}; write a mapping of its options")
+    fields = [f.name for f in dataclasses.fields(component)]  # type: ignore[arg-type]
+    for key in value:
+        if key not in fields:
+            known = f"known: {', '.join(fields)}" if fields else "it takes no options"
+            raise InputError(f"unknown key {path}.{key}{nearest(str(key), fields)}; {known}")
+    options = dict(value)
+    if isinstance(options.get("rho"), Mapping):
+        options["rho"] = _parse_schedule(f"{path}.rho", options["rho"])
+    try:
+        return TypeAdapter(component).validate_python(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([path, *(str(part) for part in first["loc"][:1])])
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, InputError):
+            raise InputError(f"{path}: {cause}") from error
+        raise InputError(f"{where}: {first['msg']}, got {first['input']!r}") from error
+
+
+def _parse_schedule(path: str, value: Mapping[str, object]) -> Pull | Growth:
+    schedules: dict[str, type[Pull] | type[Growth]] = {"pull": Pull, "growth": Growth}
+    if len(value) != 1 or next(iter(value)) not in schedules:
+        raise InputError(
+            f"{path} is {dict(value)!r}; allowed are a number, auto, {{pull: {{start: 0.3, end: 3}}}}, "
+            "{growth: {start: 0.1, factor: 1.3}}"
+        )
+    name, options = next(iter(value.items()))
+    return _from_mapping(f"{path}.{name}", schedules[name], options)
+
+
+MethodField = Annotated[Method, BeforeValidator(parse_method), PlainSerializer(dump)]
+SetField = Annotated[SparsitySet, BeforeValidator(parse_set), PlainSerializer(dump)]
+BudgetField = Annotated[Budget, BeforeValidator(parse_budget), PlainSerializer(dump)]

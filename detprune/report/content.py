@@ -1,0 +1,174 @@
+"""The numbers and texts of the page, formatted; the template only places them."""
+
+from pathlib import PurePath
+from typing import Any
+
+from detprune.report.rundir import METRICS, Layer, Run, Verified
+from detprune.report.style import is_per_cent
+from detprune.report.training import STAGES
+
+_METHODS = {
+    "admm": "ADMM",
+    "slr": "SLR",
+    "sas_admm": "SAS-ADMM",
+    "oneshot": "one-shot magnitude pruning",
+    "magnitude": "per-step magnitude pruning",
+}
+
+
+def page_content(run: Run) -> dict[str, Any]:
+    """Return the variables of the template that are not figures, as text ready to be shown."""
+    summary = run.summary
+    pruned = run.pruned
+    kept, total = sum(y.nonzero for y in pruned), sum(y.numel for y in pruned)
+    return {
+        "title": f"{summary.model} on {summary.data}, pruned {summary.compression:.2f}×",
+        "subtitle": (f"{_method(summary.method)}, {summary.sparsity_set} sparsity, {summary.task}"),
+        "metric": summary.metric,
+        "points": " (points)" if is_per_cent(summary.metric) else "",
+        "headline": _headline(run),
+        "size": [
+            (
+                "Compression",
+                "all weights / nonzero weights",
+                f"{summary.compression:.2f}×",
+                f"{summary.model_compression:.2f}×",
+            ),
+            (
+                "Sparsity",
+                "zero weights / all weights",
+                f"{100 * summary.sparsity:.2f} %",
+                f"{100 * summary.model_sparsity:.2f} %",
+            ),
+        ],
+        "verified": _verification(run, summary.verified, kept),
+        "settings": _settings(run),
+        "command": summary.command,
+        "recipe": run.recipe,
+        "layers": [_layer_row(number, y) for number, y in enumerate(summary.layers, start=1)],
+        "total": _layer_row(0, Layer(name="", shape=(), numel=total, nonzero=kept, pruned=True)),
+        "notes": _notes(run),
+    }
+
+
+def _method(name: str) -> str:
+    return _METHODS.get(name.replace("-", "_"), name)
+
+
+def _number(run: Run, value: float | None) -> str:
+    if value is None:
+        return "not measured"
+    return f"{100 * value:.2f} %" if is_per_cent(run.summary.metric) else f"{value:.4f}"
+
+
+def _difference(run: Run, value: float | None, base: float | None) -> str:
+    if value is None or base is None:
+        return "–"
+    change = 100 * (value - base) if is_per_cent(run.summary.metric) else value - base
+    text = f"{change:+.2f}" if is_per_cent(run.summary.metric) else f"{change:+.4f}"
+    if not text.strip("+-0."):
+        text = text[1:]  # no sign on what rounds to zero
+    return text.replace("-", "−")
+
+
+def _headline(run: Run) -> list[tuple[str, str, str, str, str]]:
+    s = run.summary
+    return [
+        ("Dense", "before pruning", _number(run, s.dense), "–", "–"),
+        (
+            "Hard-pruned",
+            "before any retraining",
+            _number(run, s.hard_pruned),
+            _difference(run, s.hard_pruned, s.dense),
+            "–",
+        ),
+        (
+            "Final",
+            "after masked retraining" if s.epochs.get("retrain") else "not retrained",
+            _number(run, s.final),
+            _difference(run, s.final, s.dense),
+            _difference(run, s.final, s.hard_pruned),
+        ),
+    ]
+
+
+def _verification(run: Run, verified: Verified | None, kept: int) -> tuple[bool, str]:
+    """Compare what was found in the checkpoint with what the run reported."""
+    if verified is None:
+        return False, "Not verified: the final checkpoint was not read back and measured."
+    # The name only: the page is passed on, and the path is that of one machine.
+    text = f"{PurePath(verified.path).name}, read back:"
+    good = True
+    if verified.nonzero is not None:
+        same = verified.nonzero == kept
+        good &= same
+        text += f" {verified.nonzero:,} nonzero weights"
+        text += " as in the layer table" if same else f" but {kept:,} in the layer table"
+    if verified.metric is not None:
+        final = run.summary.final
+        same = final is not None and abs(verified.metric - final) < 5e-5
+        good &= same
+        text += "," if verified.nonzero is not None else ""
+        text += f" {run.summary.metric} {_number(run, verified.metric)}"
+        text += " as reported" if same else f" but {_number(run, final)} reported"
+    return good, f"{'Verified' if good else 'Verification differs'}: {text}."
+
+
+def _settings(run: Run) -> list[tuple[str, str]]:
+    s = run.summary
+    rows = [
+        ("Task", s.task),
+        ("Model", s.model),
+        ("Data", s.data),
+        ("Method", _method(s.method)),
+        ("Sparsity set", s.sparsity_set),
+    ]
+    rho = [step.rho for step in run.outer if step.rho is not None]
+    if rho:
+        constant = "constant" if min(rho) == max(rho) else "first → last outer iteration"
+        value = f"{rho[0]:g}" if constant == "constant" else f"{rho[0]:g} → {rho[-1]:g}"
+        rows.append(("Penalty coefficient ρ", f"{value} ({constant})"))
+    epochs = [f"{STAGES.get(k, k)} {v}" for k, v in s.epochs.items() if v is not None]
+    rows.append(("Epochs", ", ".join(epochs)))
+    rows.append(("Seed", "not set" if s.seed is None else str(s.seed)))
+    times = [f"{STAGES.get(k, k)} {_duration(v)}" for k, v in s.seconds.items() if v is not None]
+    rows.append(("Time", ", ".join(times)))
+    rows.append(("Versions", ", ".join(f"{k} {v}" for k, v in s.versions.items())))
+    return [(name, value or "–") for name, value in rows]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _layer_row(number: int, layer: Layer) -> dict[str, str | bool]:
+    return {
+        "number": str(number),
+        "name": layer.name,
+        "shape": " × ".join(map(str, layer.shape)) or "scalar",
+        "numel": f"{layer.numel:,}",
+        "nonzero": f"{layer.nonzero:,}",
+        "kept": f"{100 * layer.kept:.2f} %",
+        "width": f"{100 * min(layer.kept, 1.0):.2f}",
+        "compression": f"{layer.numel / layer.nonzero:.2f}×" if layer.nonzero else "∞",
+        "pruned": layer.pruned,
+    }
+
+
+def _notes(run: Run) -> list[str]:
+    notes = []
+    kept, total = sum(y.nonzero for y in run.pruned), sum(y.numel for y in run.pruned)
+    if total and abs(1 - kept / total - run.summary.sparsity) > 5e-5:
+        notes.append(
+            f"The layer table adds up to a sparsity of {100 * (1 - kept / total):.2f} %, but the "
+            f"run reports {100 * run.summary.sparsity:.2f} %."
+        )
+    if run.damaged_lines:
+        lines = ", ".join(map(str, run.damaged_lines))
+        notes.append(f"{METRICS} has lines that could not be read and were left out: {lines}.")
+    return notes

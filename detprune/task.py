@@ -1,0 +1,121 @@
+"""What an adapter implements, and how adapters are found."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import nn
+
+from detprune.errors import InputError, unknown
+from detprune.pruner import Pruner
+from detprune.recipe import Recipe
+from detprune.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+ENTRY_POINTS = "detprune.adapters"
+
+
+class Task(ABC):
+    """A recipe bound to a run directory: builds, trains and measures one kind of network.
+
+    The pipeline owns the order of the stages, hard pruning, proof and report; a task hands the
+    training to its framework.
+    """
+
+    metric: ClassVar[str]
+    """Name of the number that ``evaluate`` returns, a fraction between 0 and 1."""
+
+    def __init__(self, recipe: Recipe, run: RunDirectory) -> None:
+        self.run = run
+
+    @property
+    @abstractmethod
+    def model_name(self) -> str:
+        """The model's name in reports."""
+
+    @property
+    @abstractmethod
+    def data_name(self) -> str:
+        """The data set's name in reports."""
+
+    @property
+    @abstractmethod
+    def epochs(self) -> Mapping[str, int]:
+        """Epochs of the stages dense, constrained and retrain."""
+
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """The network before training, with the recipe's weights if it names any."""
+
+    @abstractmethod
+    def train_dense(self, model: nn.Module) -> None:
+        """Train the dense baseline in place; called only if it has epochs."""
+
+    @abstractmethod
+    def train_constrained(self, model: nn.Module) -> Pruner:
+        """Train in place with a pruner bound to the optimizer; returns it before hard pruning."""
+
+    @abstractmethod
+    def retrain(self, model: nn.Module, pruner: Pruner) -> None:
+        """Train in place on the task loss alone, with the pruner's masks."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module) -> float:
+        """The metric on the test data; leaves the model and all random states as they were."""
+
+    @abstractmethod
+    def load_weights(self, model: nn.Module, path: Path) -> None:
+        """Load a checkpoint file into the model, strictly."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What a package publishes under the entry-point group ``detprune.adapters``.
+
+    Attributes:
+        line: one line for ``detprune list``.
+        recipe, task: the recipe type and the task that runs it; None for an adapter that only
+            offers hooks to a framework.
+        models, data_sets: name → one line each, for ``detprune list``.
+        evaluate: Typer command for ``detprune evaluate NAME``.
+    """
+
+    line: str
+    recipe: type[Recipe] | None = None
+    task: Callable[[Recipe, RunDirectory], Task] | None = None
+    models: Callable[[], Mapping[str, str]] = field(default=dict)
+    data_sets: Callable[[], Mapping[str, str]] = field(default=dict)
+    evaluate: Callable[..., None] | None = None
+
+
+def adapter_entry_points() -> dict[str, "EntryPoint"]:
+    """Every installed adapter, not yet imported."""
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+
+
+def load_adapter(name: str) -> Adapter:
+    """Import an adapter.
+
+    Raises:
+        InputError: no such adapter, or a package that it needs is not installed.
+    """
+    entries = adapter_entry_points()
+    if name not in entries:
+        raise unknown("task", name, entries)
+    try:
+        adapter = entries[name].load()
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"the adapter {name!r} needs the package {error.name!r}, which is not installed; "
+            f"install it with: pip install 'detprune[{name}]'"
+        ) from error
+    if not isinstance(adapter, Adapter):
+        raise InputError(
+            f"the entry point {name!r} of {ENTRY_POINTS} gives {adapter!r}, which is no Adapter"
+        )
+    return adapter
