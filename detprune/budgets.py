@@ -53,11 +53,13 @@ class Budget:
         if self.scope not in ("layer", "global"):
             raise unknown("scope", str(self.scope), ("layer", "global"))
         for field in ("include", "exclude"):
-            if isinstance(getattr(self, field), str):
+            patterns = getattr(self, field)
+            if isinstance(patterns, str):
                 raise InputError(
-                    f"{field} is the string {getattr(self, field)!r}; "
-                    f"write a list of patterns: [{getattr(self, field)!r}]"
+                    f"{field} is the string {patterns!r}; write a list of patterns: [{patterns!r}]"
                 )
+            if patterns is not None:  # a list and a tuple of the same patterns are the same budget
+                object.__setattr__(self, field, tuple(patterns))
         if isinstance(self.allocation, Mapping):
             for pattern, sparsity in self.allocation.items():
                 _check_sparsity(f"allocation[{pattern!r}]", sparsity)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 
 from detprune.errors import InputError
-from detprune.methods import OuterIteration
+from detprune.methods import OneShot, OuterIteration
 from detprune.pruner import Pruner
 from detprune.recipe import Recipe
 from detprune.rundir import RunDirectory
@@ -156,6 +156,8 @@ class ClassificationTask(Task):
     def train_constrained(self, model: nn.Module) -> Pruner:
         """Constrained training, with the hard-pruning check."""
         spec = self.recipe.stages.constrained
+        if spec.epochs == 0:
+            return Pruner(model, None, OneShot(), self.recipe.set, self.recipe.budget)
         training = ConstrainedTraining(
             self.recipe.method,
             self.recipe.set,

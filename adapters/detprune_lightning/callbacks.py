@@ -43,7 +43,7 @@ class ConstrainedTraining(L.Callback):
         self._every, self._network, self._on_update = every, network, on_update
         self._pruner: Pruner | None = None
         self._saved: dict[str, Any] | None = None
-        self._steps_per_update = 1
+        self._total_steps = self._updates = 0
         self._last_step = 0
 
     @property
@@ -61,15 +61,16 @@ class ConstrainedTraining(L.Callback):
                 "constrained training needs a known length; give the Trainer max_epochs and a loader "
                 "whose length is known"
             )
-        self._steps_per_update = max(1, round(self._every * total / epochs))
+        self._total_steps = int(total)
+        self._updates = max(1, min(self._total_steps, round(epochs / self._every)))
         self._pruner = Pruner(
             self._network if self._network is not None else pl_module,
             only_optimizer(trainer),
             self._method,
             self._sparsity_set,
             self._budget,
-            steps_per_update=self._steps_per_update,
-            updates=int(total) // self._steps_per_update,
+            steps_per_update=round(self._total_steps / self._updates),
+            updates=self._updates,
         )
         if self._saved is not None:
             self._pruner.load_state_dict(self._saved)
@@ -92,11 +93,19 @@ class ConstrainedTraining(L.Callback):
         if trainer.global_step == self._last_step:
             return
         self._last_step = trainer.global_step
-        own_pace = self._method.looks_ahead
-        if self.pruner.due or (not own_pace and self._last_step % self._steps_per_update == 0):
+        if self.pruner.due if self._method.looks_ahead else self._at_boundary():
             entry = self.pruner.update()
             if self._on_update is not None:
                 self._on_update(entry, trainer.current_epoch + 1)
+
+    def _at_boundary(self) -> bool:
+        """Whether the steps done reach the end of the current outer iteration.
+
+        Boundaries are spread evenly over all steps, so that the last outer iteration ends with the
+        last step also where an epoch has no whole number of them.
+        """
+        k = len(self.pruner.history) + 1
+        return self._last_step >= round(k * self._total_steps / self._updates)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the hooks off; the pruner stays."""

@@ -43,8 +43,9 @@ class Problem:
         """Raise an error that names the tensors whose norm is NaN or infinite."""
         bad = [n for n, norm in zip(self.names, norms, strict=True) if not math.isfinite(norm)]
         if bad:
+            some = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
             raise NonFiniteError(
-                f"{what} of {', '.join(bad)} is not finite: training has diverged. Nothing was "
+                f"{what} of {some} is not finite: training has diverged. Nothing was "
                 "changed; lower the learning rate or rho, or clip gradients, and start from a checkpoint"
             )
 

@@ -1,0 +1,5 @@
+"""``python -m detprune``."""
+
+from detprune.cli import main
+
+main()

@@ -1,0 +1,238 @@
+"""The command line, run as a user runs it: a process, its exit code, its output, its files."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from detprune import cli
+from detprune.rundir import RunDirectory
+
+
+def detprune(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "detprune", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=250,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        check=False,
+    )
+    if check:
+        assert done.returncode == 0, done.stderr + done.stdout
+    return done
+
+
+def detprune_here(*arguments: str | Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The same in this process, which saves the seconds that imports take; returns the exit code."""
+    monkeypatch.setattr(sys, "argv", ["detprune", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return int(stopped.value.code or 0)
+
+
+def state_dict(path: Path) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True)
+    return weights
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of the tiny recipe."""
+    from tiny_recipe import TINY
+
+    folder = tmp_path_factory.mktemp("finished")
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(TINY), encoding="utf-8")
+    done = detprune("run", recipe, "--out", folder / "run")
+    assert "report:" in done.stdout
+    return folder / "run"
+
+
+def test_a_run_leaves_everything_behind(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    for key in (
+        *("task", "model", "data", "method", "set", "metric", "dense", "hard_pruned", "final"),
+        *("compression", "sparsity", "model_compression", "layers", "epochs", "seconds", "seed", "versions"),
+    ):
+        assert summary[key] is not None, key
+    assert summary["compression"] == pytest.approx(10, abs=0.01)
+    assert summary["verified"]["metric"] == pytest.approx(summary["final"])
+    events = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    kinds = [event["event"] for event in events]
+    assert (kinds.count("epoch"), kinds.count("outer"), kinds.count("stage")) == (9, 6, 3)
+    assert [e["epoch"] for e in events if e["event"] == "hard_prune_check"] == [2]
+    for file in ("recipe.yaml", "run.log", "report.html", "pruned.pt", "checkpoints/dense.pt"):
+        assert (finished / file).stat().st_size > 100, file
+    assert list((finished / "figures").glob("*.png"))
+    assert list((finished / "tensorboard").rglob("events.*"))
+
+
+def test_the_pruned_file_is_plain_and_as_sparse_as_the_summary_says(finished: Path) -> None:
+    from detprune_classification.models import build_model
+
+    weights = state_dict(finished / "pruned.pt")
+    build_model("cifar_resnet20", 10, in_channels=1).load_state_dict(weights)
+    summary = json.loads((finished / "summary.json").read_text())
+    for layer in summary["layers"]:
+        nonzero = int(torch.count_nonzero(weights[layer["name"]]))
+        assert nonzero == layer["nonzero"]
+        if layer["pruned"]:
+            assert nonzero <= round(layer["numel"] / 10)
+    hard = state_dict(finished / "checkpoints" / "hard_pruned.pt")
+    assert not torch.equal(hard["linear.weight"], weights["linear.weight"])
+    assert torch.equal(hard["linear.weight"] == 0, weights["linear.weight"] == 0)
+
+
+def test_evaluate_prints_json_that_agrees(finished: Path) -> None:
+    done = detprune(
+        *("evaluate", "classification", finished / "recipe.yaml"), "--checkpoint", finished / "pruned.pt"
+    )
+    result = json.loads(done.stdout)
+    summary = json.loads((finished / "summary.json").read_text())
+    assert result["value"] == pytest.approx(summary["final"])
+    assert result["model_compression"] == pytest.approx(summary["model_compression"])
+
+
+def test_report_can_be_drawn_again(finished: Path) -> None:
+    (finished / "report.html").unlink()
+    assert detprune("report", finished).stdout.strip() == str(finished / "report.html")
+    assert "cifar_resnet20" in (finished / "report.html").read_text()
+
+
+def wait_for_epochs(run: Path, stage: str, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise AssertionError(f"the run ended before {stage} {count}: {process.communicate()}")
+        file = run / "metrics.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        if sum(f'"stage": "{stage}"' in line and '"event": "epoch"' in line for line in lines) >= count:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"no {stage} epoch {count} within two minutes")
+
+
+def test_killed_in_every_stage_and_resumed_gives_the_same_bits(finished: Path, tmp_path: Path) -> None:
+    recipe, run = finished.parent / "tiny.yaml", tmp_path / "run"
+    command = [sys.executable, "-m", "detprune", "run", str(recipe), "--out", str(run), "--resume"]
+    for stage in ("dense", "constrained", "retrain"):
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        wait_for_epochs(run, stage, 2, process)
+        process.kill()
+        process.communicate()
+        assert not (run / "summary.json").exists()
+    detprune(*command[3:])
+    expected, found = state_dict(finished / "pruned.pt"), state_dict(run / "pruned.pt")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    strip = ("seconds",)
+    events = [
+        [{k: v for k, v in e.items() if k not in strip} for e in RunDirectory(path).events()]
+        for path in (finished, run)
+    ]
+    assert events[0] == events[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["run", "none.yaml"], "cannot read the recipe"),
+        (["run", "{recipe}", "--set", "model.nam=x"], "did you mean 'name'"),
+        (["run", "{recipe}", "--set", "task=clasification"], "did you mean 'classification'"),
+        (["run", "{recipe}", "--set", "budget.exclude=[convv*]"], "matches no weight"),
+        (["run", "{recipe}", "--set", "set=n_m", "--set", "budget={}"], "no multiple of 4"),
+        (["run", "{recipe}", "--set", "data={name: cifar10, root: nowhere}"], "nowhere"),
+        (["run", "{recipe}", "--set", "model.weights=none.pt"], "none.pt"),
+        (["report", "nowhere"], "nowhere"),
+        (["run", "{recipe}", "--resume", "--overwrite"], "exclude each other"),
+    ],
+)
+def test_bad_input_exits_with_2_and_says_why(
+    tiny_file: Path,
+    arguments: list[str],
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    filled = [a.replace("{recipe}", str(tiny_file)) for a in arguments]
+    if filled[0] == "run":
+        filled += ["--out", str(tiny_file.parent / "run")]
+    assert detprune_here(*filled, monkeypatch=monkeypatch) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_divergence_exits_with_1(
+    tiny_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tiny_file.parent / "run"
+    code = detprune_here(
+        *("run", tiny_file, "--out", out, "--set", "stages.dense.epochs=0"),
+        *("--set", "stages.constrained.optimizer.lr=1e18", "--set", "method.rho=0.1"),
+        monkeypatch=monkeypatch,
+    )
+    assert code == 1
+    assert "training has diverged" in capsys.readouterr().err
+    assert not (out / "summary.json").exists()
+
+
+def test_a_run_is_neither_overwritten_nor_mixed_up(
+    finished: Path,
+    tiny_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe = finished.parent / "tiny.yaml"
+    assert detprune_here("run", recipe, "--out", finished, monkeypatch=monkeypatch) == 2
+    assert "holds a run already; continue it with --resume" in capsys.readouterr().err
+    again = ("run", recipe, "--out", finished, "--resume", "--set", "seed=4")
+    assert detprune_here(*again, monkeypatch=monkeypatch) == 2
+    assert "not the recipe that is to be resumed" in capsys.readouterr().err
+    stranger = tiny_file.parent / "stranger"
+    stranger.mkdir()
+    (stranger / "thesis.txt").write_text("all I have")
+    assert detprune_here("run", tiny_file, "--out", stranger, "--overwrite", monkeypatch=monkeypatch) == 2
+    assert (stranger / "thesis.txt").exists()
+
+
+def test_list_names_everything(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert detprune_here("list", monkeypatch=monkeypatch) == 0
+    listing = capsys.readouterr().out
+    for name in ("slr", "sas_admm", "n_m", "pattern", "classification", "cifar_resnet110", "digits"):
+        assert name in listing
+
+
+def test_help_is_quick_to_load() -> None:
+    code = "import sys; sys.argv = ['detprune', '--help']\nimport detprune.cli\n"
+    code += "assert not {'lightning', 'torchvision', 'matplotlib', 'ultralytics'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_saved_file_that_does_not_prove_is_an_error(tiny: dict[str, Any], tmp_path: Path) -> None:
+    from detprune import pipeline
+    from detprune.recipe import validate
+    from detprune_classification import ClassificationRecipe, ClassificationTask
+
+    tiny["stages"] = {stage: {"epochs": 0} for stage in ("dense", "constrained", "retrain")}
+    recipe = validate(ClassificationRecipe, tiny)
+    run = RunDirectory.open(tmp_path / "run", "", resume=False)
+    task = ClassificationTask(recipe, run)
+    values = iter([0.5, 0.4, 0.4, 0.3])
+    task.evaluate = lambda model: next(values)  # type: ignore[method-assign]
+    with pytest.raises(pipeline.VerificationError, match="loaded back, accuracy is 0.3"):
+        pipeline.run_stages(task, recipe, run, "test")
+    assert not (run.path / "summary.json").exists()

@@ -1,0 +1,115 @@
+"""Recipes: typed, every unknown key refused with path and nearest key, YAML equals Python."""
+
+from pathlib import Path
+from typing import Any
+
+import detprune as dp
+import pytest
+import yaml
+from detprune.recipe import dump_yaml, override, read_yaml, validate
+from detprune_classification import ClassificationRecipe
+from detprune_classification.recipe import DataSpec, ModelSpec, Stages
+from detprune_lightning.spec import ConstrainedSpec, OptimizerSpec, StageSpec, TrainerSpec
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_recipe_in_configs_is_valid_and_survives_its_own_dump(path: Path) -> None:
+    recipe = validate(ClassificationRecipe, read_yaml(path))
+    assert recipe.name == path.stem
+    assert validate(ClassificationRecipe, yaml.safe_load(dump_yaml(recipe))) == recipe
+
+
+def test_there_are_recipes() -> None:
+    assert len(CONFIGS) >= 3
+
+
+def test_yaml_equals_python(tiny: dict[str, Any]) -> None:
+    built = ClassificationRecipe(
+        task="classification",
+        name="tiny",
+        seed=3,
+        model=ModelSpec(name="cifar_resnet20"),
+        data=DataSpec(name="digits", batch_size=32, train_limit=160, test_limit=100),
+        method=dp.SLR(rho=dp.Pull(0.3, 3.0)),
+        set=dp.Unstructured(),
+        budget=dp.Budget(compression=10),
+        stages=Stages(
+            dense=StageSpec(epochs=3, optimizer=OptimizerSpec(lr=0.1)),
+            constrained=ConstrainedSpec(
+                epochs=3, every=0.5, check_every=2, optimizer=OptimizerSpec(lr=0.02)
+            ),
+            retrain=StageSpec(epochs=3, optimizer=OptimizerSpec(lr=0.02)),
+        ),
+        trainer=TrainerSpec(accelerator="cpu", devices=1, progress_bar=False),
+    )
+    assert validate(ClassificationRecipe, tiny) == built
+
+
+@pytest.mark.parametrize(
+    ("assignment", "text"),
+    [
+        ("sed=1", r"unknown key sed \(did you mean 'seed'\?\)"),
+        ("data.batchsize=1", r"unknown key data.batchsize \(did you mean 'batch_size'\?\)"),
+        (
+            "stages.retrain.optimizer.learning_rate=1",
+            r"unknown key stages.retrain.optimizer.learning_rate; known here: name, lr",
+        ),
+        ("method.roh=1", r"unknown key method.roh \(did you mean 'rho'\?\); known: rho, step_size"),
+        ("method.rho.pul.start=1", r"method.rho is .*allowed are a number, auto"),
+        ("method.rho={pull: {begin: 1}}", r"unknown key method.rho.pull.begin; known: start, end"),
+        ("method=slrr", r"unknown method 'slrr' \(did you mean 'slr'\?\)"),
+        ("method.rho=-1", r"method: rho is -1.*allowed is a finite number > 0"),
+        ("method.M=many", r"method.M: .*valid number.* got 'many'"),
+        ("method=7", r"method is 7; write its name"),
+        ("set=nm", r"unknown set 'nm' \(did you mean 'n_m'\?\)"),
+        ("set={name: n_m, n: 5, m: 4}", r"n:m is 5:4, allowed is 1 ≤ n ≤ m"),
+        ("budget.sparsity=0.5", r"both sparsity=0.5 and compression=10"),
+        ("budget={sparsity: 1.0}", r"sparsity is 1.0, allowed is 0 ≤ sparsity < 1"),
+        ("budget={compression: 0.5}", r"compression is 0.5, allowed is 1 or more"),
+        ("budget.compresion=2", r"unknown key budget.compresion \(did you mean 'compression'\?\)"),
+        ("budget={include: conv1, sparsity: 0.5}", r"budget.include"),
+        ("model.name=cifar_resnet21", r"unknown model 'cifar_resnet21' \(did you mean 'cifar_resnet"),
+        ("data.name=digit", r"unknown data set 'digit' \(did you mean 'digits'\?\)"),
+        ("stages.constrained.epochs=-1", r"stages.constrained.epochs: .*greater than or equal to 0"),
+        ("stages.dense=null", r"no dense baseline: give stages.dense .* or model.weights"),
+        ("stages.constrained.optimizer.name=adam", r"rho is chosen by pull.*'adam'; use sgd"),
+        ("name=../up", r"name: "),
+    ],
+)
+def test_mistakes_are_named(tiny: dict[str, Any], assignment: str, text: str) -> None:
+    with pytest.raises(dp.InputError, match=text):
+        validate(ClassificationRecipe, override(tiny, [assignment]))
+
+
+def test_override_reads_yaml_and_leaves_its_argument_alone(tiny: dict[str, Any]) -> None:
+    tiny["set"] = "n_m"
+    changed = override(tiny, ["set.n=1", "budget={compression: 4}", "data.augment=false"])
+    assert changed["set"] == {"name": "n_m", "n": 1}
+    assert changed["budget"] == {"compression": 4}
+    assert changed["data"]["augment"] is False
+    assert tiny["set"] == "n_m"
+    assert "augment" not in tiny["data"]
+    assert validate(ClassificationRecipe, changed).set == dp.NM(1, 4)
+
+
+@pytest.mark.parametrize("assignment", ["seed", "=1", "seed.x=1", "seed=[1"])
+def test_bad_assignments(tiny: dict[str, Any], assignment: str) -> None:
+    with pytest.raises(dp.InputError, match="--set"):
+        override(tiny, [assignment])
+
+
+def test_files_that_are_no_recipes(tmp_path: Path) -> None:
+    with pytest.raises(dp.InputError, match="cannot read the recipe"):
+        read_yaml(tmp_path / "none.yaml")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("a: [1", encoding="utf-8")
+    with pytest.raises(dp.InputError, match="not valid YAML"):
+        read_yaml(bad)
+    bad.write_text("- 1", encoding="utf-8")
+    with pytest.raises(dp.InputError, match="holds no mapping"):
+        read_yaml(bad)
+    bad.write_text("a: !!python/object/apply:os.system [echo owned]", encoding="utf-8")
+    with pytest.raises(dp.InputError, match="not valid YAML"):
+        read_yaml(bad)
