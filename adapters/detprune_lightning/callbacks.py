@@ -7,10 +7,10 @@ when a checkpoint is resumed, this callback's state has been read already.
 from collections.abc import Callable
 from typing import Any
 
-import lightning as L
 from torch import nn
 from torch.optim import Optimizer
 
+import lightning as L
 from detprune import Budget, InputError, Method, OuterIteration, Pruner, SparsitySet
 
 
@@ -95,6 +95,8 @@ class ConstrainedTraining(L.Callback):
         self._last_step = trainer.global_step
         if self.pruner.due if self._method.looks_ahead else self._at_boundary():
             entry = self.pruner.update()
+            for logger in trainer.loggers:
+                logger.log_metrics(_curves(entry), step=self._last_step)
             if self._on_update is not None:
                 self._on_update(entry, trainer.current_epoch + 1)
 
@@ -183,6 +185,11 @@ class MaskedRetraining(L.Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the hooks off; the pruner stays."""
         self._pruner.detach()
+
+
+def _curves(entry: OuterIteration) -> dict[str, float]:
+    values = vars(entry).items()
+    return {f"pruning/{name}": float(value) for name, value in values if value is not None}
 
 
 def only_optimizer(trainer: L.Trainer) -> Optimizer:

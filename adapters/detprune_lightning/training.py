@@ -11,12 +11,12 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+import lightning as L
 from detprune.rundir import RunDirectory
 from detprune_lightning.spec import StageSpec, TrainerSpec
 

@@ -3,12 +3,13 @@
 import sys
 from pathlib import Path
 
-import detprune as dp
-import lightning as L
 import torch
-from detprune_lightning import ConstrainedTraining
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+import detprune as dp
+import lightning as L
+from detprune_lightning import ConstrainedTraining
 
 
 class Net(L.LightningModule):
@@ -29,7 +30,9 @@ def main(out: Path, method: str) -> None:
     data = TensorDataset(torch.randn(64, 1, 8, 8), torch.randint(4, (64,)))
     module = Net()
     training = ConstrainedTraining(
-        {"slr": dp.SLR(rho="auto"), "admm": dp.ADMM(), "sas_admm": dp.SASADMM(inner_steps=4)}[method],
+        {"slr": dp.SLR(rho="auto"), "admm": dp.ADMM(), "sas_admm": dp.SASADMM(inner_steps=4)}[
+            method
+        ],
         budget=dp.Budget(compression=5),
         every=0.5,
         network=module.network,
@@ -48,8 +51,13 @@ def main(out: Path, method: str) -> None:
     trainer.fit(module, DataLoader(data, batch_size=8, shuffle=True))
     pruner = training.pruner
     before = pruner.state_dict()
-    state = {kind: {n: t.clone() for n, t in ts.items()} for kind, ts in before["state"]["tensors"].items()}
-    own_losses = float(nn.functional.cross_entropy(module.network(data.tensors[0]), data.tensors[1]))
+    state = {
+        kind: {n: t.clone() for n, t in ts.items()}
+        for kind, ts in before["state"]["tensors"].items()
+    }
+    own_losses = float(
+        nn.functional.cross_entropy(module.network(data.tensors[0]), data.tensors[1])
+    )
     pruner.hard_prune()
     torch.save(
         {

@@ -13,7 +13,9 @@ SCRIPT = Path(__file__).with_name("ddp_training.py")
 
 @pytest.mark.parametrize("method", ["slr", "sas_admm"])
 def test_both_ranks_hold_bit_identical_state(tmp_path: Path, method: str) -> None:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("LOCAL_", "NODE_", "MASTER_"))}
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("LOCAL_", "NODE_", "MASTER_"))
+    }
     subprocess.run(
         [sys.executable, str(SCRIPT), str(tmp_path), method],
         env=environment,

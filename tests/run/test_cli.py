@@ -60,7 +60,16 @@ def test_a_run_leaves_everything_behind(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     for key in (
         *("task", "model", "data", "method", "set", "metric", "dense", "hard_pruned", "final"),
-        *("compression", "sparsity", "model_compression", "layers", "epochs", "seconds", "seed", "versions"),
+        *(
+            "compression",
+            "sparsity",
+            "model_compression",
+            "layers",
+            "epochs",
+            "seconds",
+            "seed",
+            "versions",
+        ),
     ):
         assert summary[key] is not None, key
     assert summary["compression"] == pytest.approx(10, abs=0.01)
@@ -93,7 +102,9 @@ def test_the_pruned_file_is_plain_and_as_sparse_as_the_summary_says(finished: Pa
 
 def test_evaluate_prints_json_that_agrees(finished: Path) -> None:
     done = detprune(
-        *("evaluate", "classification", finished / "recipe.yaml"), "--checkpoint", finished / "pruned.pt"
+        *("evaluate", "classification", finished / "recipe.yaml"),
+        "--checkpoint",
+        finished / "pruned.pt",
     )
     result = json.loads(done.stdout)
     summary = json.loads((finished / "summary.json").read_text())
@@ -114,13 +125,18 @@ def wait_for_epochs(run: Path, stage: str, count: int, process: subprocess.Popen
             raise AssertionError(f"the run ended before {stage} {count}: {process.communicate()}")
         file = run / "metrics.jsonl"
         lines = file.read_text().splitlines() if file.exists() else []
-        if sum(f'"stage": "{stage}"' in line and '"event": "epoch"' in line for line in lines) >= count:
+        if (
+            sum(f'"stage": "{stage}"' in line and '"event": "epoch"' in line for line in lines)
+            >= count
+        ):
             return
         time.sleep(0.005)
     raise AssertionError(f"no {stage} epoch {count} within two minutes")
 
 
-def test_killed_in_every_stage_and_resumed_gives_the_same_bits(finished: Path, tmp_path: Path) -> None:
+def test_killed_in_every_stage_and_resumed_gives_the_same_bits(
+    finished: Path, tmp_path: Path
+) -> None:
     recipe, run = finished.parent / "tiny.yaml", tmp_path / "run"
     command = [sys.executable, "-m", "detprune", "run", str(recipe), "--out", str(run), "--resume"]
     for stage in ("dense", "constrained", "retrain"):
@@ -203,7 +219,10 @@ def test_a_run_is_neither_overwritten_nor_mixed_up(
     stranger = tiny_file.parent / "stranger"
     stranger.mkdir()
     (stranger / "thesis.txt").write_text("all I have")
-    assert detprune_here("run", tiny_file, "--out", stranger, "--overwrite", monkeypatch=monkeypatch) == 2
+    assert (
+        detprune_here("run", tiny_file, "--out", stranger, "--overwrite", monkeypatch=monkeypatch)
+        == 2
+    )
     assert (stranger / "thesis.txt").exists()
 
 
@@ -212,13 +231,23 @@ def test_list_names_everything(
 ) -> None:
     assert detprune_here("list", monkeypatch=monkeypatch) == 0
     listing = capsys.readouterr().out
-    for name in ("slr", "sas_admm", "n_m", "pattern", "classification", "cifar_resnet110", "digits"):
+    for name in (
+        "slr",
+        "sas_admm",
+        "n_m",
+        "pattern",
+        "classification",
+        "cifar_resnet110",
+        "digits",
+    ):
         assert name in listing
 
 
 def test_help_is_quick_to_load() -> None:
     code = "import sys; sys.argv = ['detprune', '--help']\nimport detprune.cli\n"
-    code += "assert not {'lightning', 'torchvision', 'matplotlib', 'ultralytics'} & set(sys.modules)"
+    code += (
+        "assert not {'lightning', 'torchvision', 'matplotlib', 'ultralytics'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

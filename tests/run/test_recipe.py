@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import detprune as dp
 import pytest
 import yaml
+
+import detprune as dp
 from detprune.recipe import dump_yaml, override, read_yaml, validate
 from detprune_classification import ClassificationRecipe
 from detprune_classification.recipe import DataSpec, ModelSpec, Stages
@@ -70,9 +71,15 @@ def test_yaml_equals_python(tiny: dict[str, Any]) -> None:
         ("budget={compression: 0.5}", r"compression is 0.5, allowed is 1 or more"),
         ("budget.compresion=2", r"unknown key budget.compresion \(did you mean 'compression'\?\)"),
         ("budget={include: conv1, sparsity: 0.5}", r"budget.include"),
-        ("model.name=cifar_resnet21", r"unknown model 'cifar_resnet21' \(did you mean 'cifar_resnet"),
+        (
+            "model.name=cifar_resnet21",
+            r"unknown model 'cifar_resnet21' \(did you mean 'cifar_resnet",
+        ),
         ("data.name=digit", r"unknown data set 'digit' \(did you mean 'digits'\?\)"),
-        ("stages.constrained.epochs=-1", r"stages.constrained.epochs: .*greater than or equal to 0"),
+        (
+            "stages.constrained.epochs=-1",
+            r"stages.constrained.epochs: .*greater than or equal to 0",
+        ),
         ("stages.dense=null", r"no dense baseline: give stages.dense .* or model.weights"),
         ("stages.constrained.optimizer.name=adam", r"rho is chosen by pull.*'adam'; use sgd"),
         ("name=../up", r"name: "),

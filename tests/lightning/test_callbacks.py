@@ -1,0 +1,183 @@
+"""The callbacks in a plain Lightning training, as somebody with a LightningModule of their own."""
+
+from pathlib import Path
+from typing import Any
+
+import detprune as dp
+import lightning as L
+import pytest
+import torch
+from detprune_lightning import ConstrainedTraining, HardPruningCheck, MaskedRetraining
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class Net(L.LightningModule):
+    def __init__(self, optimizers: int = 1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))
+        self.optimizer_count = optimizers
+        self.losses: list[float] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        loss = nn.functional.cross_entropy(self.network(batch[0]), batch[1])
+        self.losses.append(float(loss.detach()))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        made = [torch.optim.SGD(self.parameters(), 0.05, momentum=0.9) for _ in range(self.optimizer_count)]
+        return made if self.optimizer_count > 1 else made[0]
+
+
+def loader() -> "DataLoader[Any]":
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(64, 1, 8, 8, generator=generator)
+    return DataLoader(TensorDataset(images, torch.arange(64) % 4), batch_size=8)
+
+
+def trainer(tmp_path: Path, callbacks: list[L.Callback], **options: Any) -> L.Trainer:
+    return L.Trainer(
+        accelerator="cpu",
+        devices=1,
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+        **{"max_epochs": 3, "enable_checkpointing": False, **options},
+    )
+
+
+BUDGET = dp.Budget(compression=5)
+
+
+@pytest.mark.filterwarnings("ignore:.*lr_scheduler.step")
+@pytest.mark.parametrize("options", [{}, {"precision": "bf16-mixed"}, {"gradient_clip_val": 0.1}])
+def test_training_under_lightning_equals_a_plain_loop(tmp_path: Path, options: dict[str, Any]) -> None:
+    module = Net()
+    training = ConstrainedTraining(dp.SLR(rho="auto"), budget=BUDGET, network=module.network)
+    trainer(tmp_path, [training], **options).fit(module, loader())
+
+    plain = Net().network
+    optimizer = torch.optim.SGD(plain.parameters(), 0.05, momentum=0.9)
+    pruner = dp.Pruner(
+        plain, optimizer, dp.SLR(rho="auto"), budget=BUDGET, steps_per_update=8, updates=3
+    )
+    for _ in range(3):
+        for images, labels in loader():
+            with torch.autocast("cpu", torch.bfloat16, enabled="precision" in options):
+                loss = nn.functional.cross_entropy(plain(images), labels)
+            loss.backward()
+            if "gradient_clip_val" in options:
+                nn.utils.clip_grad_norm_(plain.parameters(), 0.1)
+            optimizer.step()
+            optimizer.zero_grad()
+            pruner.observe(loss)
+        pruner.update()
+    assert training.pruner.history == pruner.history
+    for ours, theirs in zip(module.network.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert pruner.history[-1].rho > pruner.history[0].rho > 0
+
+
+def test_accumulation_updates_by_optimizer_steps_and_sees_whole_losses(tmp_path: Path) -> None:
+    module = Net()
+    training = ConstrainedTraining(dp.ADMM(), budget=BUDGET, every=0.5, network=module.network)
+    trainer(tmp_path, [training], accumulate_grad_batches=2).fit(module, loader())
+    history = training.pruner.history
+    assert len(history) == 6
+    losses = torch.tensor(module.losses).view(6, 4).mean(1).tolist()
+    assert [entry.task_loss for entry in history] == pytest.approx(losses, rel=1e-5)
+
+
+def test_uneven_outer_iterations_end_with_the_last_step(tmp_path: Path) -> None:
+    module, seen = Net(), []
+    training = ConstrainedTraining(
+        dp.ADMM(), budget=BUDGET, every=0.3, network=module.network, on_update=lambda e, n: seen.append((e.k, n))
+    )
+    trainer(tmp_path, [training]).fit(module, loader())
+    assert [k for k, _ in seen] == list(range(1, 11))
+    assert seen[-1][1] == 3
+
+
+def test_sas_admm_keeps_its_own_pace(tmp_path: Path) -> None:
+    module = Net()
+    training = ConstrainedTraining(dp.SASADMM(inner_steps=5), budget=BUDGET, network=module.network)
+    trainer(tmp_path, [training]).fit(module, loader())
+    assert len(training.pruner.history) == 24 // 5
+
+
+def test_check_stops_training_and_a_resumed_run_stays_stopped(tmp_path: Path) -> None:
+    module, values = Net(), iter([0.1, 0.6, 0.9])
+    training = ConstrainedTraining(dp.ADMM(), budget=BUDGET, network=module.network)
+    seen: list[tuple[float, int]] = []
+    checks = dict(stop_at=0.5, on_check=lambda value, epoch: seen.append((value, epoch)))
+    check = HardPruningCheck(training, lambda network: next(values), **checks)
+    fitted = trainer(tmp_path, [training, check], max_epochs=5)
+    fitted.fit(module, loader())
+    assert seen == [(0.1, 1), (0.6, 2)]
+    assert fitted.current_epoch == 2
+    fitted.save_checkpoint(tmp_path / "stopped.ckpt")
+
+    module = Net()
+    training = ConstrainedTraining(dp.ADMM(), budget=BUDGET, network=module.network)
+    check = HardPruningCheck(training, lambda network: next(values), **checks)
+    resumed = trainer(tmp_path, [training, check], max_epochs=5)
+    resumed.fit(module, loader(), ckpt_path=str(tmp_path / "stopped.ckpt"), weights_only=True)
+    assert resumed.global_step == fitted.global_step
+    assert len(training.pruner.history) == 2
+
+
+@pytest.mark.parametrize("method", [dp.SLR(), dp.ADMM(), dp.SASADMM(inner_steps=3), dp.Magnitude()])
+def test_checkpoint_in_the_middle_resumes_to_the_same_bits(tmp_path: Path, method: dp.Method) -> None:
+    def fit(callbacks: list[L.Callback], module: Net, ckpt: str | None, epochs: int) -> L.Trainer:
+        run = trainer(tmp_path, callbacks, max_epochs=epochs)
+        run.fit(module, loader(), ckpt_path=ckpt, weights_only=True)
+        return run
+
+    def training(module: Net) -> ConstrainedTraining:
+        return ConstrainedTraining(method, budget=BUDGET, every=1, network=module.network)
+
+    whole, first, second = Net(), Net(), Net()
+    straight = training(whole)
+    fit([straight], whole, None, 4)
+    fit([training(first)], first, None, 2).save_checkpoint(tmp_path / "half.ckpt")
+    resumed = training(second)
+    fit([resumed], second, str(tmp_path / "half.ckpt"), 4)
+    for ours, theirs in zip(second.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert resumed.pruner.history == straight.pruner.history
+
+
+def test_masks_hold_in_retraining(tmp_path: Path) -> None:
+    module = Net()
+    training = ConstrainedTraining(dp.Magnitude(), budget=BUDGET, network=module.network)
+    trainer(tmp_path, [training]).fit(module, loader())
+    pruner = training.pruner
+    with pytest.raises(dp.InputError, match="call pruner.hard_prune"):
+        MaskedRetraining(pruner)
+    pruner.hard_prune()
+    before = {name: mask.clone() for name, mask in pruner.masks.items()}
+    weights = module.network[0].weight.detach().clone()
+    trainer(tmp_path, [MaskedRetraining(pruner)]).fit(module, loader())
+    assert not torch.equal(weights, module.network[0].weight)
+    for name, parameter in module.network.named_parameters():
+        if name in before:
+            assert torch.equal(parameter != 0, before[name])
+
+
+def test_more_than_one_optimizer_is_refused(tmp_path: Path) -> None:
+    module = Net(optimizers=2)
+    module.automatic_optimization = False
+    training = ConstrainedTraining(dp.ADMM(), budget=BUDGET)
+    with pytest.raises(dp.InputError, match="has 2 optimizers; pruning needs exactly one"):
+        trainer(tmp_path, [training]).fit(module, loader())
+
+
+def test_unknown_length_is_refused(tmp_path: Path) -> None:
+    training = ConstrainedTraining(dp.ADMM(), budget=BUDGET)
+    with pytest.raises(dp.InputError, match="needs a known length"):
+        trainer(tmp_path, [training], max_epochs=-1).fit(Net(), loader())
+    with pytest.raises(dp.InputError, match="every is 0"):
+        ConstrainedTraining(dp.ADMM(), every=0)
