@@ -37,6 +37,8 @@ class VerificationError(DetpruneError):
 def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> dict[str, Any]:
     """Run all stages that are not finished yet; returns the summary, which is also written.
 
+    In a distributed run every rank comes here; only the first one proves and writes.
+
     Raises:
         InputError: anything in the recipe that does not fit model or data, before training.
         NonFiniteError: training diverged.
@@ -54,6 +56,8 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> d
     pruner = stages.constrained(model)
     stages.retrain(model, pruner)
 
+    if not is_main_process():
+        return {}
     summary = _summarize_run(task, recipe, run, pruner, command)
     summary["verified"] = _verify(task, run, summary, pruner.summary())
     run.write_json("summary.json", summary)
@@ -179,10 +183,8 @@ def _counts(counts: Summary) -> Mapping[str, Any]:
 
 def _verify(
     task: Task, run: RunDirectory, summary: Mapping[str, Any], counts: Summary
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """Load the saved file into a new model, count its zeros, measure it again."""
-    if not is_main_process():
-        return None
     model = task.build_model()
     task.load_weights(model, run.pruned)
     saved = dict(model.named_parameters())

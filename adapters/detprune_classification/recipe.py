@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from detprune_lightning.spec import ConstrainedSpec, StageSpec, TrainerSpec
 from pydantic import Field, field_validator, model_validator
 
 from detprune.errors import InputError, unknown
@@ -11,6 +10,7 @@ from detprune.methods import Pull
 from detprune.recipe import Recipe, Section
 from detprune_classification.data import DATA_SETS
 from detprune_classification.models import check_model_name
+from detprune_lightning.spec import ConstrainedSpec, StageSpec, TrainerSpec
 
 
 class ModelSpec(Section):

@@ -5,15 +5,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import lightning as L
 import torch
-from detprune_lightning.callbacks import ConstrainedTraining, HardPruningCheck, MaskedRetraining
-from detprune_lightning.spec import StageSpec
-from detprune_lightning.training import METRIC_KEY, fit, train_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 
+import lightning as L
 from detprune.errors import InputError
 from detprune.methods import OneShot, OuterIteration
 from detprune.pruner import Pruner
@@ -23,6 +20,9 @@ from detprune.task import Task
 from detprune_classification.data import ImageData, build_data
 from detprune_classification.models import build_model, load_checkpoint
 from detprune_classification.recipe import ClassificationRecipe
+from detprune_lightning.callbacks import ConstrainedTraining, HardPruningCheck, MaskedRetraining
+from detprune_lightning.spec import StageSpec
+from detprune_lightning.training import METRIC_KEY, fit, train_loader
 
 
 class Classifier(L.LightningModule):
@@ -217,7 +217,10 @@ def accuracy(model: nn.Module, data: ImageData, recipe: ClassificationRecipe) ->
     device = torch.device("cuda") if wants_gpu and before.type == "cpu" else before
     modes = {module: module.training for module in model.modules()}
     model.to(device).eval()
-    metric = MulticlassAccuracy(len(data.classes), average="micro").to(device)
+    # every rank of a distributed run sees all images, so that there is nothing to gather
+    metric = MulticlassAccuracy(len(data.classes), average="micro", sync_on_compute=False).to(
+        device
+    )
     for images, labels in test_loader(data, recipe):
         metric.update(model(images.to(device)), labels.to(device))
     model.to(before)

@@ -1,0 +1,148 @@
+"""What every data set is made of: the request, the result, images in memory, balanced subsets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from detprune.errors import InputError
+
+Sample = tuple[Tensor, int]
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A classification data set.
+
+    ``train`` and ``test`` yield (image, label): a normalised float32 tensor of shape
+    (channels, image_size, image_size) and an int that indexes ``classes``.
+    """
+
+    train: Dataset[Sample]
+    test: Dataset[Sample]
+    classes: tuple[str, ...]
+    image_size: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """The arguments of `build_data` as a data set's builder receives them."""
+
+    root: Path | None
+    image_size: int | None
+    augment: bool
+    train_limit: int | None
+    test_limit: int | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """``(pixel / full_scale - mean) / std`` per channel; pixels run from 0 to ``full_scale``."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    full_scale: float = 255.0
+
+
+# For CIFAR-10 too, although its own statistics differ: the ResNet checkpoints in circulation that
+# this package can load were trained with ImageNet's numbers, and lose accuracy with any others.
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Shift by up to ``pad`` pixels, black moving in, and mirror half of the images if ``flip``."""
+
+    pad: int
+    flip: bool
+
+
+class TensorImages(Dataset[Sample]):
+    """Images that lie decoded in memory, augmented and normalised one at a time.
+
+    ``images`` is uint8 of shape (N, C, S, S). An augmented sample draws from torch's global
+    generator only, so that seeding it repeats the samples exactly.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Sequence[int],
+        normalisation: Normalisation,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.images = images
+        self.labels = list(labels)
+        self.augmentation = augmentation
+        # (x / scale - mean) / std as one subtraction and one product per sample.
+        std = torch.tensor(normalisation.std).view(-1, 1, 1)
+        mean = torch.tensor(normalisation.mean).view(-1, 1, 1)
+        self._offset = mean * normalisation.full_scale
+        self._factor = 1 / (std * normalisation.full_scale)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Sample:
+        image = self.images[index]
+        if self.augmentation is not None:
+            image = _augmented(image, self.augmentation)
+        return image.float().sub_(self._offset).mul_(self._factor), self.labels[index]
+
+
+def _augmented(image: Tensor, augmentation: Augmentation) -> Tensor:
+    pad, size = augmentation.pad, image.shape[-1]
+    top, left = torch.randint(2 * pad + 1, (2,)).tolist()
+    padded = functional.pad(image, (pad, pad, pad, pad))
+    image = padded[:, top : top + size, left : left + size]
+    if augmentation.flip and torch.rand(()).item() < 0.5:
+        image = image.flip(-1)
+    return image
+
+
+def balanced_subset(labels: Sequence[int], limit: int | None, seed: int) -> list[int]:
+    """Return the sorted indices of ``limit`` samples, as many of each class as of any other.
+
+    Each class is shuffled by a generator of its own seeded with ``seed``; then the classes give one
+    sample each in turn, lowest label first, until the limit is reached. Counts thus differ by one
+    at most, except where a class runs out, and a smaller limit's subset lies within a larger one's.
+    With no limit, or one that is not below ``len(labels)``, every index is returned.
+    """
+    if limit is None or limit >= len(labels):
+        return list(range(len(labels)))
+    generator = torch.Generator().manual_seed(seed)
+    of_class: dict[int, list[int]] = {label: [] for label in sorted(set(labels))}
+    for index, label in enumerate(labels):
+        of_class[label].append(index)
+    turns = []
+    for label, indices in of_class.items():
+        order = torch.randperm(len(indices), generator=generator).tolist()
+        turns += [(turn, label, indices[place]) for turn, place in enumerate(order)]
+    return sorted(index for _, _, index in sorted(turns)[:limit])
+
+
+def require_root(name: str, root: Path | None, layout: str) -> Path:
+    """Return ``root`` with ``~`` expanded; raise `InputError` where it is None or no folder."""
+    if root is None:
+        raise InputError(f"data set {name!r} needs a root folder; expected {layout}")
+    root = root.expanduser()
+    if not root.is_dir():
+        raise InputError(
+            f"root {str(root)!r} of data set {name!r} is not a folder; expected {layout}"
+        )
+    return root
+
+
+def require_size(name: str, image_size: int | None, own: int) -> None:
+    """Raise `InputError` where another size is asked of a data set that has only its own."""
+    if image_size not in (None, own):
+        raise InputError(
+            f"image_size is {image_size}, but the images of data set {name!r} are {own}×{own}; "
+            f"leave image_size out or set it to {own}"
+        )

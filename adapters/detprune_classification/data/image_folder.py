@@ -1,0 +1,153 @@
+"""Any images sorted in one folder per class, under train/ and test/ (or val/)."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms import v2
+
+from detprune.errors import InputError
+
+from .base import (
+    IMAGENET,
+    Augmentation,
+    DataRequest,
+    ImageData,
+    Sample,
+    TensorImages,
+    balanced_subset,
+    require_root,
+)
+
+DEFAULT_SIZE = 224
+# Up to this size all images are kept decoded in memory: 12 KB each at most, and reading them again
+# in every epoch would take longer than the training step of a small network.
+IN_MEMORY_SIZE = 64
+_SMALLEST = 8
+_LAYOUT = "root/train/<class>/<images> and root/test/<class>/<images> (or val for test)"
+
+
+def build_image_folder(request: DataRequest) -> ImageData:
+    """Build a folder of images as (3, S, S) with S = ``image_size``, 224 where it is None.
+
+    Up to 64 pixels, images are decoded once, here, into memory: the largest centred square, scaled
+    to S. Training shifts them by up to S/8 pixels (4 at 32) and mirrors them. Above, images are
+    read when asked for: training takes a random resized crop, mirrored, and testing scales the
+    shorter side to S·256/224 and takes the centre. Normalised with ImageNet's mean and std.
+
+    Raises `InputError` where a folder is missing or empty, where the class folders of training and
+    test differ, or where an image cannot be decoded (named by its path; above 64 pixels, this
+    comes when that sample is read).
+    """
+    size = DEFAULT_SIZE if request.image_size is None else request.image_size
+    if size < _SMALLEST:
+        raise InputError(f"image_size is {size}; it must be {_SMALLEST} or more")
+    root = require_root("image_folder", request.root, _LAYOUT)
+    train_folder, test_folder = root / "train", root / "test"
+    if not test_folder.is_dir() and (root / "val").is_dir():
+        test_folder = root / "val"
+    train, test = _list(train_folder), _list(test_folder)
+    _require_same_classes(train, test, test_folder.name)
+    return ImageData(
+        train=_part(train, size, request.train_limit, request.seed, request.augment),
+        test=_part(test, size, request.test_limit, request.seed, augment=False),
+        classes=tuple(train.classes),
+        image_size=size,
+        channels=3,
+    )
+
+
+class FolderImages(Dataset[Sample]):
+    """Images read from their files when asked for, as (transformed image, label)."""
+
+    def __init__(
+        self, samples: Sequence[tuple[str, int]], transform: Callable[[Image.Image], Tensor]
+    ) -> None:
+        self.samples = list(samples)
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        path, label = self.samples[index]
+        return self.transform(load_rgb(path)), label
+
+
+def load_rgb(path: str) -> Image.Image:
+    """Decode an image file as RGB; raise `InputError` with its path where that fails."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # PIL has no one error for damaged files: PNG's is a SyntaxError, others' a ValueError.
+        raise InputError(
+            f"image {path!r} cannot be decoded ({error}); repair or remove the file"
+        ) from error
+
+
+def _list(folder: Path) -> ImageFolder:
+    if not folder.is_dir():
+        raise InputError(
+            f"no folder {str(folder)!r} in data set 'image_folder'; expected {_LAYOUT}"
+        )
+    if not any(entry.is_dir() for entry in folder.iterdir()):
+        raise InputError(f"no class folder in {str(folder)!r}; expected {_LAYOUT}")
+    listing = ImageFolder(folder, allow_empty=True)
+    filled = set(listing.targets)
+    empty = [name for name, label in listing.class_to_idx.items() if label not in filled]
+    if empty:
+        raise InputError(
+            f"no image in {len(empty)} of {len(listing.classes)} class folders of {str(folder)!r}: "
+            f"{', '.join(empty)}; image files end in {', '.join(IMG_EXTENSIONS)}"
+        )
+    return listing
+
+
+def _require_same_classes(train: ImageFolder, test: ImageFolder, test_name: str) -> None:
+    only_train = sorted(set(train.classes) - set(test.classes))
+    only_test = sorted(set(test.classes) - set(train.classes))
+    if only_train or only_test:
+        parts = [
+            f"only in {where}: {', '.join(names)}"
+            for where, names in (("train", only_train), (test_name, only_test))
+            if names
+        ]
+        raise InputError(
+            f"the class folders of train and {test_name} differ ({'; '.join(parts)}); both need "
+            "the same ones, because a class's number is its place in the sorted list"
+        )
+
+
+def _part(
+    listing: ImageFolder, size: int, limit: int | None, seed: int, augment: bool
+) -> Dataset[Sample]:
+    samples = [listing.samples[i] for i in balanced_subset(listing.targets, limit, seed)]
+    if size > IN_MEMORY_SIZE:
+        return FolderImages(samples, _transform(size, augment))
+    augmentation = Augmentation(size // 8, flip=True) if augment else None
+    images = torch.empty(len(samples), 3, size, size, dtype=torch.uint8)
+    for image, (path, _) in zip(images, samples, strict=True):
+        square = ImageOps.fit(load_rgb(path), (size, size), Image.Resampling.BILINEAR)
+        image.copy_(torch.from_numpy(np.array(square)).permute(2, 0, 1))
+    return TensorImages(images, [label for _, label in samples], IMAGENET, augmentation)
+
+
+def _transform(size: int, augment: bool) -> Callable[[Image.Image], Tensor]:
+    if augment:
+        geometry = [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()]
+    else:
+        geometry = [v2.Resize(round(size * 256 / 224)), v2.CenterCrop(size)]
+    to_tensor = [
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(IMAGENET.mean, IMAGENET.std),
+    ]
+    transform: Callable[[Image.Image], Tensor] = v2.Compose([*geometry, *to_tensor])
+    return transform

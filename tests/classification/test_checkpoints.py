@@ -1,0 +1,187 @@
+"""Loading checkpoints: accepted layouts, refused files, and what the refusal says."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from detprune.errors import InputError
+from detprune_classification.models import build_model, load_checkpoint
+
+
+@pytest.fixture
+def source() -> nn.Module:
+    torch.manual_seed(1)
+    model = build_model("cifar_resnet20", 10)
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_()
+    return model
+
+
+@pytest.fixture
+def target() -> nn.Module:
+    torch.manual_seed(2)
+    return build_model("cifar_resnet20", 10)
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    return {key: tensor.clone() for key, tensor in model.state_dict().items()}
+
+
+def assert_same(model: nn.Module, expected: dict[str, Tensor]) -> None:
+    state = model.state_dict()
+    assert state.keys() == expected.keys()
+    for key, tensor in expected.items():
+        assert torch.equal(state[key], tensor), key
+
+
+def refused(model: nn.Module, path: Path) -> str:
+    """Return the text of the refusal, having checked that it left the model as it was."""
+    before = snapshot(model)
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(model, path)
+    assert_same(model, before)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "module.model."])
+def test_layouts(
+    source: nn.Module, target: nn.Module, tmp_path: Path, wrapper: str | None, prefix: str
+) -> None:
+    state = {prefix + key: tensor for key, tensor in source.state_dict().items()}
+    content = state if wrapper is None else {"epoch": 3, "best_prec1": 91.7, wrapper: state}
+    torch.save(content, tmp_path / "c.th")
+    load_checkpoint(target, tmp_path / "c.th")
+    assert_same(target, snapshot(source))
+
+
+def test_a_wrapped_module_with_its_metadata(
+    source: nn.Module, target: nn.Module, tmp_path: Path
+) -> None:
+    wrapped = nn.ModuleDict({"module": source})
+    torch.save({"state_dict": wrapped.state_dict()}, tmp_path / "c.th")
+    load_checkpoint(target, str(tmp_path / "c.th"))
+    assert_same(target, snapshot(source))
+
+
+def test_batch_norm_counters_may_be_missing(
+    source: nn.Module, target: nn.Module, tmp_path: Path
+) -> None:
+    old = {k: v for k, v in source.state_dict().items() if not k.endswith("num_batches_tracked")}
+    torch.save(old, tmp_path / "c.th")
+    load_checkpoint(target, tmp_path / "c.th")
+    assert_same(target, snapshot(source))
+
+
+def test_a_prefix_that_is_the_models_own_stays(tmp_path: Path) -> None:
+    source, target = (nn.ModuleDict({"model": nn.Linear(2, 2)}) for _ in range(2))
+    torch.save(source.state_dict(), tmp_path / "c.th")
+    load_checkpoint(target, tmp_path / "c.th")
+    assert_same(target, snapshot(source))
+
+
+def test_all_that_does_not_fit_is_listed(
+    source: nn.Module, target: nn.Module, tmp_path: Path
+) -> None:
+    state = dict(source.state_dict())
+    for key in ("conv1.weight", "layer1.0.conv1.weight"):
+        del state[key]
+    state |= {f"extra.{i}": torch.zeros(1) for i in range(11)}
+    state["linear.weight"] = torch.zeros(100, 64)
+    torch.save(state, tmp_path / "c.th")
+    text = refused(target, tmp_path / "c.th")
+    assert "does not fit CifarResNet (116 tensors)" in text
+    assert "2 missing from the file: conv1.weight, layer1.0.conv1.weight\n" in text
+    extras = ", ".join(f"extra.{i}" for i in range(8))
+    assert f"11 unknown to the model: {extras}, and 3 more\n" in text
+    shapes = "linear.weight (100, 64) in the file, (10, 64) in the model"
+    assert f"1 of another shape: {shapes}\n" in text
+
+
+def test_another_depth_is_refused(target: nn.Module, tmp_path: Path) -> None:
+    torch.save(build_model("cifar_resnet32", 10).state_dict(), tmp_path / "c.th")
+    text = refused(target, tmp_path / "c.th")
+    assert "72 unknown to the model: layer1.3.conv1.weight, " in text
+    assert "and 64 more" in text
+    assert "missing" not in text
+
+
+class RunsCode:
+    """Pickles as a call that creates a folder: what a malicious checkpoint would do."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["torch.save", "pickle"])
+def test_a_checkpoint_with_code_is_refused_unopened(
+    target: nn.Module, tmp_path: Path, raw: bool
+) -> None:
+    path, marker = tmp_path / "c.th", tmp_path / "ran"
+    content = {"state_dict": RunsCode(marker)}
+    if raw:
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, path)
+    text = refused(target, path)
+    assert f"was refused: opening it would run code ({os.name}.mkdir)" in text
+    # torch's own message advises to switch the protection off.
+    assert "weights_only" not in text
+    assert not marker.exists()
+    # A careless loader does run this content, so the check above can fail.
+    if raw:
+        pickle.loads(path.read_bytes())
+    else:
+        torch.load(path, weights_only=False)
+    assert marker.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello world, no checkpoint at all " * 9, b"PK\x03\x04 cut off", bytes(range(256))],
+    ids=["empty", "text", "cut zip", "bytes"],
+)
+def test_garbage_is_refused(target: nn.Module, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "c.th").write_bytes(content)
+    assert "is not a checkpoint that can be opened safely" in refused(target, tmp_path / "c.th")
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_refused(
+    source: nn.Module, target: nn.Module, tmp_path: Path, keep: float
+) -> None:
+    torch.save(source.state_dict(), tmp_path / "c.th")
+    whole = (tmp_path / "c.th").read_bytes()
+    (tmp_path / "c.th").write_bytes(whole[: int(len(whole) * keep)])
+    assert "is not a checkpoint that can be opened safely" in refused(target, tmp_path / "c.th")
+
+
+def test_a_missing_file_and_a_folder_are_refused(target: nn.Module, tmp_path: Path) -> None:
+    assert "does not exist or is not a file" in refused(target, tmp_path / "none.th")
+    assert "does not exist or is not a file" in refused(target, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([1, 2], "holds a list, not a state dict"),
+        ({}, "holds nothing; expected a state dict"),
+        ({"epoch": 3, "lr": 0.1}, "entries that are not tensors: epoch, lr; expected"),
+        ({"state_dict": {"conv1.weight": 1}}, "entries that are not tensors: conv1.weight;"),
+    ],
+)
+def test_what_is_no_state_dict_is_refused(
+    target: nn.Module, tmp_path: Path, content: object, text: str
+) -> None:
+    torch.save(content, tmp_path / "c.th")
+    assert text in refused(target, tmp_path / "c.th")

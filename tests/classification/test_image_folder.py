@@ -1,0 +1,227 @@
+"""Image folders: decoding, scaling, augmentation, limits, and every refusal."""
+
+import io
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from data_helpers import everything, refused
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from detprune.errors import InputError
+from detprune_classification.data import build_data
+from detprune_classification.data.base import IMAGENET, Augmentation, TensorImages, balanced_subset
+from detprune_classification.data.image_folder import load_rgb
+
+COLOURS = {"blue": (20, 40, 220), "green": (10, 200, 30), "red": (230, 20, 10)}
+
+
+def normalised(colour: tuple[int, ...]) -> Tensor:
+    mean, std = torch.tensor(IMAGENET.mean), torch.tensor(IMAGENET.std)
+    return ((torch.tensor(colour) / 255 - mean) / std).view(3, 1, 1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of plain-coloured JPEGs, 48×40, the class being the colour: 6 train, 3 test each."""
+    for part, count in (("train", 6), ("test", 3)):
+        for name, colour in COLOURS.items():
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(count):
+                image = Image.new("RGB", (48, 40), colour)
+                image.save(tmp_path / part / name / f"{i}.jpg", quality=100, subsampling=0)
+    return tmp_path
+
+
+@pytest.mark.parametrize("size", [32, 40, 96])
+def test_shapes_labels_and_normalisation(folder: Path, size: int) -> None:
+    data = build_data("image_folder", folder, size, augment=False)
+    assert data.classes == ("blue", "green", "red")
+    assert (data.image_size, data.channels) == (size, 3)
+    for part, count in ((data.train, 18), (data.test, 9)):
+        images, labels = everything(part)
+        assert images.shape == (count, 3, size, size)
+        assert (images.dtype, type(images)) == (torch.float32, Tensor)
+        assert Counter(labels) == dict.fromkeys(range(3), count // 3)
+        for image, label in zip(images, labels, strict=True):
+            expected = normalised(COLOURS[data.classes[label]]).expand_as(image)
+            # JPEG keeps a plain colour to within two or three grey levels.
+            torch.testing.assert_close(image, expected, atol=0.06, rtol=0)
+
+
+def test_the_default_size_is_224(folder: Path) -> None:
+    data = build_data("image_folder", folder, test_limit=1)
+    assert data.image_size == 224
+    assert everything(data.test)[0].shape == (1, 3, 224, 224)
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_a_scaled_image_keeps_its_centre_and_proportions(tmp_path: Path, size: int) -> None:
+    # A green centred square half as high as the image, red at the left and right ends.
+    picture = np.full((128, 256, 3), 128, dtype=np.uint8)
+    picture[32:96, 96:160] = (0, 255, 0)
+    picture[:, :32] = picture[:, -32:] = (255, 0, 0)
+    for part in ("train", "test"):
+        (tmp_path / part / "a").mkdir(parents=True)
+        Image.fromarray(picture).save(tmp_path / part / "a" / "x.png")
+    image, _ = build_data("image_folder", tmp_path, size, augment=False).test[0]
+    green = (image - normalised((0, 255, 0))).abs().amax(0) < 0.1
+    # Above 64 pixels, 224 of 256 pixels are kept, which makes the square larger.
+    side = size / 2 if size <= 64 else size / 2 * 256 / 224
+    assert abs(green.sum().item() ** 0.5 - side) < 2.5
+    assert green[size // 2, size // 2]
+    red = (image - normalised((255, 0, 0))).abs().amax(0) < 0.5
+    assert not red.any()
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_seeding_makes_augmentation_exact(tmp_path: Path, size: int) -> None:
+    generator = np.random.default_rng(0)
+    for part in ("train", "test"):
+        (tmp_path / part / "a").mkdir(parents=True)
+        for i in range(4):
+            noise = generator.integers(0, 256, (50, 50, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / part / "a" / f"{i}.jpg")
+    data = build_data("image_folder", tmp_path, size)
+    passes = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        passes.append(everything(data.train)[0])
+    assert torch.equal(passes[0], passes[1])
+    assert not torch.equal(passes[0], passes[2])
+    assert torch.equal(everything(data.test)[0], everything(data.test)[0])
+    plain = build_data("image_folder", tmp_path, size, augment=False)
+    assert torch.equal(everything(plain.train)[0], everything(plain.train)[0])
+
+
+@pytest.mark.parametrize(("size", "pad"), [(32, 4), (64, 8)])
+def test_small_images_shift_by_an_eighth(folder: Path, size: int, pad: int) -> None:
+    train = build_data("image_folder", folder, size).train
+    assert isinstance(train, TensorImages)
+    assert train.augmentation == Augmentation(pad, flip=True)
+
+
+def test_val_stands_in_for_test_and_yields_to_it(folder: Path) -> None:
+    (folder / "test").rename(folder / "val")
+    assert len(everything(build_data("image_folder", folder, 32).test)[1]) == 9
+    for name in COLOURS:
+        (folder / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(folder / "test" / name / "0.png")
+    assert len(everything(build_data("image_folder", folder, 32).test)[1]) == 3
+
+
+def test_root_may_be_a_string(folder: Path) -> None:
+    assert len(everything(build_data("image_folder", str(folder), 32).test)[1]) == 9
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_limits_are_balanced(folder: Path, size: int) -> None:
+    data = build_data("image_folder", folder, size, train_limit=7, test_limit=3)
+    assert sorted(Counter(everything(data.train)[1]).values()) == [2, 2, 3]
+    assert Counter(everything(data.test)[1]) == {0: 1, 1: 1, 2: 1}
+
+
+def test_images_beyond_a_limit_are_not_decoded(folder: Path) -> None:
+    paths = sorted((folder / "train" / "red").iterdir())
+    chosen = set(balanced_subset([0] * 6 + [1] * 6 + [2] * 6, 3, seed=0))
+    spare = next(path for i, path in enumerate(paths) if 12 + i not in chosen)
+    spare.write_bytes(b"no image")
+    build_data("image_folder", folder, 32, train_limit=3)
+    refused(str(spare), root=folder, image_size=32)
+
+
+def test_a_missing_root_is_refused_with_the_layout(tmp_path: Path) -> None:
+    layout = "expected root/train/<class>/<images> and root/test/<class>/<images> (or val"
+    assert layout in refused("data set 'image_folder' needs a root folder", root=None)
+    missing = tmp_path / "none"
+    assert layout in refused(f"root {str(missing)!r} of data set", root=missing)
+    assert layout in refused(f"no folder {str(tmp_path / 'train')!r}", root=tmp_path)
+
+
+def test_a_missing_test_folder_is_refused(folder: Path) -> None:
+    (folder / "test").rename(folder / "tset")
+    refused(f"no folder {str(folder / 'test')!r}", root=folder)
+
+
+def test_no_class_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "test").mkdir()
+    refused(f"no class folder in {str(tmp_path / 'train')!r}", root=tmp_path)
+
+
+def test_an_empty_class_is_refused(folder: Path) -> None:
+    for path in (folder / "train" / "green").iterdir():
+        path.rename(path.with_suffix(".txt"))
+    text = refused("no image in 1 of 3 class folders of", root=folder)
+    assert f"{str(folder / 'train')!r}: green; image files end in .jpg, .jpeg" in text
+
+
+def test_differing_classes_are_listed(folder: Path) -> None:
+    (folder / "test" / "red").rename(folder / "test" / "rde")
+    refused(
+        "the class folders of train and test differ (only in train: red; only in test: rde)",
+        root=folder,
+    )
+
+
+def test_a_size_below_8_is_refused(folder: Path) -> None:
+    refused("image_size is 4; it must be 8 or more", root=folder, image_size=4)
+
+
+@pytest.mark.parametrize("damage", ["garbage", "truncated", "empty"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_corrupt_image_is_named(folder: Path, damage: str, suffix: str) -> None:
+    path = folder / "train" / "green" / f"bad{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    whole = path.read_bytes()
+    contents = {"garbage": b"no image" * 9, "truncated": whole[: len(whole) // 2], "empty": b""}
+    path.write_bytes(contents[damage])
+    refused(f"image {str(path)!r} cannot be decoded", root=folder, image_size=32)
+    # Large images are read when asked for, so that is when the file is named.
+    data = build_data("image_folder", folder, 96)
+    with pytest.raises(InputError, match="cannot be decoded") as caught:
+        everything(data.train)
+    assert str(path) in str(caught.value)
+
+
+def broken_png() -> bytes:
+    """Return a PNG whose pixel data stop half-way, followed by a chunk of no valid name."""
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, "PNG")
+    whole = buffer.getvalue()
+    start = whole.index(b"IDAT")
+    half = int.from_bytes(whole[start - 4 : start]) // 2
+    data = whole[start : start + 4 + half]
+    return whole[: start - 4] + half.to_bytes(4) + data + bytes(4) + b"\0\0\0\x09\x85\xe2\xb8j"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "cause"),
+    [
+        ("x.png", broken_png(), SyntaxError),
+        ("x.ppm", b"P6 40 forty 255\n" + bytes(4800), ValueError),
+        ("x.bmp", b"BM" + bytes(8) + b"\x36\0\0\0\x28\0\0\0" + b"\x60\xea\0\0" * 2
+         + b"\x01\0\x18" + bytes(25), Image.DecompressionBombError),
+    ],
+)  # fmt: skip
+def test_what_pil_raises_for_damage_becomes_one_error(
+    tmp_path: Path, name: str, content: bytes, cause: type[Exception]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name}' cannot be decoded") as caught:
+        load_rgb(str(tmp_path / name))
+    assert type(caught.value.__cause__) is cause
+
+
+def test_a_worker_process_names_the_corrupt_image_too(folder: Path) -> None:
+    path = folder / "train" / "blue" / "bad.jpg"
+    path.write_bytes(b"no image")
+    data = build_data("image_folder", folder, 96)
+    with pytest.raises(InputError, match=r"bad\.jpg' cannot be decoded"):
+        list(DataLoader(data.train, 8, num_workers=1))
