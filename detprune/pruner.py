@@ -66,7 +66,7 @@ class Pruner:
             sparsities=[layer.sparsity for layer in self.layers],
             jointly=self.budget.scope == "global",
         )
-        self._masks: list[Tensor] | None = None
+        self._outside: list[Tensor] | None = None
         self._loss_sum: Tensor | float = 0.0
         self._loss_count = 0
         self._withheld: list[Tensor | None] = []
@@ -83,12 +83,12 @@ class Pruner:
         """Bind to another optimizer, for example the one of masked retraining; None binds to none."""
         self.detach()
         self._optimizer = optimizer
-        if self._masks is not None:  # the model may have moved since
-            self._place_masks(self._masks)
+        if (masks := self.masks) is not None:  # the model may have moved since
+            self._place_masks(list(masks.values()))
         if optimizer is None:
             return
         self._seam = OptimizerSeam(optimizer, self._before_step, self._after_step)
-        if self.method.looks_ahead and self._masks is None:
+        if self.method.looks_ahead and self._outside is None:
             self._lookahead = Lookahead(
                 self.model,
                 [layer.module for layer in self.layers],
@@ -105,7 +105,7 @@ class Pruner:
         self._seam = self._lookahead = self._optimizer = None
 
     def _before_step(self) -> None:
-        if self._masks is not None:
+        if self._outside is not None:
             return
         if self._lookahead is not None:
             self._lookahead.restore_all()
@@ -117,8 +117,8 @@ class Pruner:
                 weight.grad = None
 
     def _after_step(self) -> None:
-        if self._masks is not None:
-            self._apply_masks(self._masks)
+        if self._outside is not None:
+            self._zero_outside()
             return
         if self._withheld:
             for weight, grad in zip(self._problem.weights, self._withheld, strict=True):
@@ -127,22 +127,26 @@ class Pruner:
         self.method.after_step(self._problem, self._state)
 
     def _place_masks(self, masks: Sequence[Tensor]) -> None:
-        """Keep masks where the weights are, and bring the weights under them."""
-        self._masks = [
-            mask.to(weight.device)
+        """Keep masks where the weights are, and bring the weights under them.
+
+        What is kept is where the zeros are: inverting the masks at every step would cost memory and time.
+        """
+        self._outside = [
+            ~mask.to(weight.device)
             for mask, weight in zip(masks, self._problem.weights, strict=True)
         ]
-        self._apply_masks(self._masks)
+        self._zero_outside()
 
-    def _apply_masks(self, masks: Sequence[Tensor]) -> None:
-        for weight, mask in zip(self._problem.weights, masks, strict=True):
-            zero_outside(weight, mask)
+    @torch.no_grad()
+    def _zero_outside(self) -> None:
+        for weight, outside in zip(self._problem.weights, self._outside or [], strict=True):
+            weight.masked_fill_(outside, 0.0)
 
     # ---------------------------------------------------------------- training
 
     def observe(self, loss: Tensor | float) -> None:
         """Note the task loss of a batch (without the penalty); no synchronisation with the device."""
-        if self._masks is not None:
+        if self._outside is not None:
             return
         value = loss.detach().double() if isinstance(loss, Tensor) else float(loss)
         self._loss_sum = self._loss_sum + value
@@ -151,7 +155,7 @@ class Pruner:
     @property
     def due(self) -> bool:
         """Whether a method with an inner loop of its own (SAS-ADMM) asks for ``update`` now."""
-        return self._masks is None and self.method.is_due(self._state)
+        return self._outside is None and self.method.is_due(self._state)
 
     def update(self, task_loss: float | None = None) -> OuterIteration:
         """End an outer iteration: Z, multipliers, step size, ρ. The same on all ranks.
@@ -166,7 +170,7 @@ class Pruner:
             InputError: called after ``hard_prune``, or without a loss that the method needs.
             NonFiniteError: a loss or a weight is NaN or infinite; nothing was changed.
         """
-        if self._masks is not None:
+        if self._outside is not None:
             raise InputError("update() was called after hard_prune(); there is nothing to update")
         if self._lookahead is not None:
             self._lookahead.restore_all()
@@ -210,19 +214,18 @@ class Pruner:
     @property
     def masks(self) -> dict[str, Tensor] | None:
         """Boolean supports by name after ``hard_prune``, None before."""
-        if self._masks is None:
+        if self._outside is None:
             return None
-        return dict(zip(self._problem.names, self._masks, strict=True))
+        return {n: ~outside for n, outside in zip(self._problem.names, self._outside, strict=True)}
 
     def hard_prune(self) -> None:
         """W ← Π_S(W), in place; from now on masked weights stay exactly 0.0. Frees the method's tensors."""
-        if self._masks is not None:
+        if self._outside is not None:
             return
         if self._lookahead is not None:
             self._lookahead.remove()
             self._lookahead = None
-        points = self.method.final_points(self._problem, self._state)
-        masks = self._problem.masks([point.detach() for point in points])
+        points, masks = self._final()
         with torch.no_grad():
             for weight, point in zip(self._problem.weights, points, strict=True):
                 weight.copy_(point)
@@ -235,13 +238,19 @@ class Pruner:
             self._lookahead.restore_all()
         clone = copy.deepcopy(self.model)
         weights = dict(clone.named_parameters())
-        points = self.method.final_points(self._problem, self._state)
-        masks = self._masks or self._problem.masks([point.detach() for point in points])
+        points, supports = self._final()
         with torch.no_grad():
-            for name, point, mask in zip(self._problem.names, points, masks, strict=True):
+            for name, point, mask in zip(self._problem.names, points, supports, strict=True):
                 weights[name].copy_(point)
                 zero_outside(weights[name], mask)
         return clone
+
+    def _final(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """The points that hard pruning projects, and the supports of their projections."""
+        if (masks := self.masks) is not None:
+            return self._problem.weights, list(masks.values())
+        points = self.method.final_points(self._problem, self._state)
+        return points, self._problem.masks([point.detach() for point in points])
 
     def summary(self) -> Summary:
         """Counts of the live weights, per layer and in total; ``print`` shows a table."""
@@ -279,7 +288,7 @@ class Pruner:
                 "use the model, include and exclude that it was saved with"
             )
         masks = state["masks"]
-        if masks is None and self._masks is not None:
+        if masks is None and self._outside is not None:
             raise InputError(
                 "the saved pruner state is from before hard pruning, and this pruner has hard-pruned "
                 "already; load it into a new Pruner"
