@@ -104,14 +104,15 @@ class Pruner:
             self._lookahead.remove()
         self._seam = self._lookahead = self._optimizer = None
 
-    def _before_step(self) -> None:
+    def _before_step(self, skipped: bool = False) -> None:
         if self._outside is not None:
             return
         if self._lookahead is not None:
             self._lookahead.restore_all()
-        self.method.before_step(self._problem, self._state)
+        if not skipped:
+            self.method.before_step(self._problem, self._state)
         if self._lookahead is not None:
-            # the method has moved these weights itself: the optimizer must not see their gradients
+            # the method moves these weights itself: the optimizer must never see their gradients
             self._withheld = [weight.grad for weight in self._problem.weights]
             for weight in self._problem.weights:
                 weight.grad = None

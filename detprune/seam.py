@@ -21,10 +21,13 @@ from detprune.errors import InputError
 
 
 class OptimizerSeam:
-    """Calls ``before`` when gradients are final and ``after`` when the weights have moved."""
+    """Calls ``before`` when gradients are final and ``after`` when the weights have moved.
+
+    ``before`` is told whether the optimizer will skip the step, for a GradScaler found infinities.
+    """
 
     def __init__(
-        self, optimizer: Optimizer, before: Callable[[], None], after: Callable[[], None]
+        self, optimizer: Optimizer, before: Callable[[bool], None], after: Callable[[], None]
     ) -> None:
         if isinstance(optimizer, torch.optim.LBFGS):
             raise InputError(
@@ -48,14 +51,15 @@ class OptimizerSeam:
         positional = len(args) > 1  # args[0] is the optimizer
         closure = args[1] if positional else kwargs.get("closure")
         if closure is None:
-            if not _found_inf(optimizer):
+            skipped = _found_inf(optimizer)
+            if not skipped:
                 _unscale(optimizer)
-                self._before()
+            self._before(skipped)
             return None
 
         def closure_then_before() -> Any:
             loss = closure()
-            self._before()
+            self._before(False)
             return loss
 
         if positional:

@@ -7,6 +7,7 @@ A checkpoint is written at the end of every epoch. All randomness of an epoch is
 import logging
 import sys
 import time
+import warnings
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +22,14 @@ from detprune.rundir import RunDirectory
 from detprune_lightning.spec import StageSpec, TrainerSpec
 
 LOGGER = logging.getLogger("detprune.training")
+
+THIRD_PARTY_WARNINGS = (
+    r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 on torch 2.15 warns of its own internals
+    r".*does not have many workers",  # workers cost more than they bring with images in memory
+    r".*smaller than the logging interval",
+    r"Checkpoint directory .* exists and is not empty",  # a run that is resumed
+    r"The dirpath has changed",  # a run directory that was moved, then resumed
+)
 
 METRIC_KEY = "metric"
 """Key under which a module logs the metric of its test data."""
@@ -79,7 +88,11 @@ def fit(
     last = folder / "last.ckpt"
     if last.exists():
         LOGGER.info("%s: resuming from %s", stage, last)
-    lightning_trainer.fit(module, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    with warnings.catch_warnings():
+        for message in THIRD_PARTY_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        checkpoint = str(last) if last.exists() else None
+        lightning_trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
     return lightning_trainer
 
 

@@ -72,7 +72,7 @@ class SLR(Splitting):
     """
 
     step_size: float | None = None
-    M: float = 300  # the paper's name
+    M: float = 300.0  # the paper's name
     r: float = 0.1
 
     needs_loss: ClassVar[bool] = True

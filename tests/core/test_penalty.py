@@ -19,8 +19,13 @@ class Allocations(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         result = func(*args, **(kwargs or {}))
         for value in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(value, torch.Tensor) and value.untyped_storage().data_ptr() not in self.known:
-                self.largest = max(self.largest, value.untyped_storage().nbytes() // value.element_size())
+            if (
+                isinstance(value, torch.Tensor)
+                and value.untyped_storage().data_ptr() not in self.known
+            ):
+                self.largest = max(
+                    self.largest, value.untyped_storage().nbytes() // value.element_size()
+                )
         return result
 
 

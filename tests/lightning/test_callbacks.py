@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-import detprune as dp
-import lightning as L
 import pytest
 import torch
-from detprune_lightning import ConstrainedTraining, HardPruningCheck, MaskedRetraining
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+import detprune as dp
+import lightning as L
+from detprune_lightning import ConstrainedTraining, HardPruningCheck, MaskedRetraining
 
 
 class Net(L.LightningModule):
@@ -26,7 +27,10 @@ class Net(L.LightningModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        made = [torch.optim.SGD(self.parameters(), 0.05, momentum=0.9) for _ in range(self.optimizer_count)]
+        made = [
+            torch.optim.SGD(self.parameters(), 0.05, momentum=0.9)
+            for _ in range(self.optimizer_count)
+        ]
         return made if self.optimizer_count > 1 else made[0]
 
 
@@ -54,7 +58,9 @@ BUDGET = dp.Budget(compression=5)
 
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.step")
 @pytest.mark.parametrize("options", [{}, {"precision": "bf16-mixed"}, {"gradient_clip_val": 0.1}])
-def test_training_under_lightning_equals_a_plain_loop(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_training_under_lightning_equals_a_plain_loop(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
     module = Net()
     training = ConstrainedTraining(dp.SLR(rho="auto"), budget=BUDGET, network=module.network)
     trainer(tmp_path, [training], **options).fit(module, loader())
@@ -94,7 +100,11 @@ def test_accumulation_updates_by_optimizer_steps_and_sees_whole_losses(tmp_path:
 def test_uneven_outer_iterations_end_with_the_last_step(tmp_path: Path) -> None:
     module, seen = Net(), []
     training = ConstrainedTraining(
-        dp.ADMM(), budget=BUDGET, every=0.3, network=module.network, on_update=lambda e, n: seen.append((e.k, n))
+        dp.ADMM(),
+        budget=BUDGET,
+        every=0.3,
+        network=module.network,
+        on_update=lambda e, n: seen.append((e.k, n)),
     )
     trainer(tmp_path, [training]).fit(module, loader())
     assert [k for k, _ in seen] == list(range(1, 11))
@@ -112,7 +122,7 @@ def test_check_stops_training_and_a_resumed_run_stays_stopped(tmp_path: Path) ->
     module, values = Net(), iter([0.1, 0.6, 0.9])
     training = ConstrainedTraining(dp.ADMM(), budget=BUDGET, network=module.network)
     seen: list[tuple[float, int]] = []
-    checks = dict(stop_at=0.5, on_check=lambda value, epoch: seen.append((value, epoch)))
+    checks: Any = {"stop_at": 0.5, "on_check": lambda value, epoch: seen.append((value, epoch))}
     check = HardPruningCheck(training, lambda network: next(values), **checks)
     fitted = trainer(tmp_path, [training, check], max_epochs=5)
     fitted.fit(module, loader())
@@ -130,7 +140,9 @@ def test_check_stops_training_and_a_resumed_run_stays_stopped(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("method", [dp.SLR(), dp.ADMM(), dp.SASADMM(inner_steps=3), dp.Magnitude()])
-def test_checkpoint_in_the_middle_resumes_to_the_same_bits(tmp_path: Path, method: dp.Method) -> None:
+def test_checkpoint_in_the_middle_resumes_to_the_same_bits(
+    tmp_path: Path, method: dp.Method
+) -> None:
     def fit(callbacks: list[L.Callback], module: Net, ckpt: str | None, epochs: int) -> L.Trainer:
         run = trainer(tmp_path, callbacks, max_epochs=epochs)
         run.fit(module, loader(), ckpt_path=ckpt, weights_only=True)
@@ -155,7 +167,7 @@ def test_masks_hold_in_retraining(tmp_path: Path) -> None:
     training = ConstrainedTraining(dp.Magnitude(), budget=BUDGET, network=module.network)
     trainer(tmp_path, [training]).fit(module, loader())
     pruner = training.pruner
-    with pytest.raises(dp.InputError, match="call pruner.hard_prune"):
+    with pytest.raises(dp.InputError, match=r"call pruner\.hard_prune"):
         MaskedRetraining(pruner)
     pruner.hard_prune()
     before = {name: mask.clone() for name, mask in pruner.masks.items()}

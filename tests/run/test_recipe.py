@@ -19,7 +19,9 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 def test_every_recipe_in_configs_is_valid_and_survives_its_own_dump(path: Path) -> None:
     recipe = validate(ClassificationRecipe, read_yaml(path))
     assert recipe.name == path.stem
-    assert validate(ClassificationRecipe, yaml.safe_load(dump_yaml(recipe))) == recipe
+    again = validate(ClassificationRecipe, yaml.safe_load(dump_yaml(recipe)))
+    assert again == recipe
+    assert dump_yaml(again) == dump_yaml(recipe)
 
 
 def test_there_are_recipes() -> None:
