@@ -10,15 +10,17 @@ import time
 import warnings
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 import lightning as L
-from detprune.rundir import RunDirectory
+from detprune.rundir import RunDirectory, atomic
 from detprune_lightning.spec import StageSpec, TrainerSpec
 
 LOGGER = logging.getLogger("detprune.training")
@@ -83,6 +85,7 @@ def fit(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
+        plugins=[AtomicCheckpoints()],
         **trainer.model_dump(exclude={"progress_bar"}),
     )
     last = folder / "last.ckpt"
@@ -94,6 +97,22 @@ def fit(
         checkpoint = str(last) if last.exists() else None
         lightning_trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
     return lightning_trainer
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes beside the old checkpoint and renames.
+
+    Lightning's own writes to the system's temporary folder and moves: across file systems that is a
+    copy, which a kill leaves half done.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint to a local path."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with atomic(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
 
 
 def train_loader(

@@ -1,0 +1,64 @@
+"""What the training of our own tasks adds to Lightning."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detprune_lightning.spec import ConstrainedSpec, OptimizerSpec, StageSpec
+from detprune_lightning.training import AtomicCheckpoints
+from torch import nn
+
+
+def rates(spec: StageSpec, steps: int) -> list[float]:
+    optimizer = spec.optimizer.build(nn.Linear(2, 2))
+    schedule = spec.build_schedule(optimizer, steps)
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if schedule is not None:
+            schedule.step()
+    return seen
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter in")
+def test_schedules() -> None:
+    sgd = OptimizerSpec(lr=1.0)
+    assert rates(ConstrainedSpec(epochs=2, optimizer=sgd), 4) == [1.0] * 4
+    cosine = rates(StageSpec(epochs=4, optimizer=sgd, final_lr=0.1), 8)
+    assert cosine[0] == 1.0
+    assert cosine[4] == pytest.approx(0.55)
+    assert cosine == sorted(cosine, reverse=True)
+    warm = rates(StageSpec(epochs=4, optimizer=sgd, warmup=1), 8)
+    assert warm[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert warm[2:] == sorted(warm[2:], reverse=True)
+    step = rates(StageSpec(epochs=4, optimizer=sgd, schedule="step"), 8)
+    assert step == pytest.approx([1] * 4 + [0.1] * 2 + [0.01] * 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+)
+def test_optimizers_take_the_trained_parameters_only(name: Any, kind: type) -> None:
+    model = nn.Linear(2, 2)
+    model.bias.requires_grad_(False)
+    optimizer = OptimizerSpec(name=name, lr=0.3, weight_decay=0.2).build(model)
+    assert type(optimizer) is kind
+    group = optimizer.param_groups[0]
+    assert (group["lr"], group["weight_decay"]) == (0.3, 0.2)
+    assert [p is model.weight for p in group["params"]] == [True]
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "last.ckpt"
+    AtomicCheckpoints().save_checkpoint({"epoch": 1}, path)
+
+    class Unpicklable:
+        def __reduce__(self) -> Any:
+            raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space left"):
+        AtomicCheckpoints().save_checkpoint({"epoch": 2, "x": Unpicklable()}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
