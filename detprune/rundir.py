@@ -63,7 +63,9 @@ class RunDirectory:
                     f"{path} holds a run already; continue it with --resume, replace it with "
                     "--overwrite, or choose another place with --out"
                 )
-            if yaml.safe_load(recipe_file.read_text(encoding="utf-8")) != yaml.safe_load(recipe_yaml):
+            if yaml.safe_load(recipe_file.read_text(encoding="utf-8")) != yaml.safe_load(
+                recipe_yaml
+            ):
                 raise InputError(
                     f"{recipe_file} is not the recipe that is to be resumed; resume a run with the "
                     f"recipe it began with (detprune run {path} --resume), or start a new one with --out"

@@ -9,7 +9,7 @@ Choices made where the source is unclear:
 - Zᵏ is kept whether or not condition (8) holds.
 - s₀ = 0.01 belongs to ρ = 0.1 and to residuals that shrink slowly. By the rule s grows as ‖W − Z‖ shrinks,
   and a pull shrinks it tenfold in a few iterations: from 0.01 the multipliers soon move faster than W
-  can follow and training diverges (seen on digits). With ρ by pull s₀ is 0.01·ρ.
+  can follow and training diverges (seen on digits). With ρ by pull s₀ is 0.03·ρ.
 - A zero norm leaves the step size as it is.
 - The conditions use the ρ of the iteration that ends; ⟨Λ, R_prev⟩ and ‖R_prev‖ are kept as scalars
   from the iteration before.
@@ -66,7 +66,7 @@ class SLR(Splitting):
 
     Attributes:
         rho: penalty coefficient ρ: a number, ``Growth(…)``, ``Pull(…)`` or ``"auto"``.
-        step_size: s₀, the first step of the multipliers; left out, it is the paper's 0.01, and 0.01·ρ
+        step_size: s₀, the first step of the multipliers; left out, it is the paper's 0.01, and 0.03·ρ
             of the first outer iteration where ρ is chosen by pull.
         M, r: shape of the step-size rule αₖ; M > 1 and 0 < r < 1.
     """
@@ -102,7 +102,7 @@ class SLR(Splitting):
         if self.step_size is not None:
             state.step_size = self.step_size
         else:
-            state.step_size = 0.01 * state.rho if isinstance(self.rho, Pull) else 0.01
+            state.step_size = 0.03 * state.rho if isinstance(self.rho, Pull) else 0.01
         return state
 
     def end_outer_iteration(

@@ -102,6 +102,18 @@ def test_the_optimizer_moves_only_what_is_not_pruned(run: Run) -> None:
             assert not torch.equal(parameter, run.weights[name])
 
 
+def test_a_weight_without_gradient_stays(run: Run) -> None:
+    run.optimizer.zero_grad()
+    loss_of(run.model, DATA[7]).backward()
+    run.model.get_parameter("4.weight").grad = None
+    breve = tensors_of(run.pruner, "momentum_point")["4.weight"].clone()
+    run.optimizer.step()
+    assert torch.equal(run.model.get_parameter("4.weight"), run.weights["4.weight"])
+    assert torch.equal(tensors_of(run.pruner, "momentum_point")["4.weight"], breve)
+    assert not torch.equal(run.model.get_parameter("6.weight"), run.weights["6.weight"])
+    assert scalars_of(run.pruner)["t"] == 3
+
+
 def test_evaluation_state_dict_and_the_time_after_backward_see_w(run: Run) -> None:
     twin = plain_twin(run.weights).eval()
     loss_of(run.model, DATA[7])  # no backward: Ŵ stays in the weights

@@ -170,7 +170,12 @@ def test_killed_between_the_last_epoch_and_the_mark_of_its_stage(
     shutil.copytree(finished, run)
     marks = json.loads((run / "progress.json").read_text())
     (run / "progress.json").write_text(json.dumps({"dense": marks["dense"]}))
-    for file in ("pruned.pt", "summary.json", "checkpoints/hard_pruned.pt", "checkpoints/pruner.pt"):
+    for file in (
+        "pruned.pt",
+        "summary.json",
+        "checkpoints/hard_pruned.pt",
+        "checkpoints/pruner.pt",
+    ):
         (run / file).unlink()
     assert detprune_here("run", run, "--resume", monkeypatch=monkeypatch) == 0
     expected, found = state_dict(finished / "pruned.pt"), state_dict(run / "pruned.pt")

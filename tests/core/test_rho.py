@@ -1,0 +1,132 @@
+"""ρ worked out from the pull that is wanted, and hyperparameters that methods refuse."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from core_models import HALF, pruned_weights, scalars_of, sgd, small_net, tensors_of
+from torch import nn
+
+from detprune import ADMM, SASADMM, SLR, Growth, InputError, Method, Pruner, Pull
+
+
+def by_pull(optimizer: torch.optim.Optimizer, model: nn.Module, **lengths: Any) -> Pruner:
+    """An ADMM pruner whose ρ is worked out."""
+    return Pruner(model, optimizer, ADMM(rho="auto"), budget=HALF, **lengths)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_rho_by_pull_follows_the_formula_and_grows(momentum: float) -> None:
+    model = small_net()
+    optimizer = sgd(model, lr=0.02, momentum=momentum)
+    pruner = by_pull(optimizer, model, steps_per_update=40, updates=5)
+    assert pruner.method == ADMM(rho=Pull(0.3, 3.0))
+    pulls = []
+    for _ in range(5):
+        pulls.append(0.02 * scalars_of(pruner)["rho"] * 40 / (1 - momentum))
+        pruner.update()
+    geometric = [0.3 * 10 ** (k / 4) for k in range(5)]
+    assert pulls == pytest.approx(geometric)
+    assert [entry.rho for entry in pruner.history] == pytest.approx(
+        [pull * (1 - momentum) / (0.02 * 40) for pull in geometric]
+    )
+
+
+def test_rho_by_pull_follows_the_learning_rate_of_the_pruned_weights() -> None:
+    model = small_net()
+    biases = [p for p in model.parameters() if p.dim() < 2]
+    weights = [p for p in model.parameters() if p.dim() >= 2]
+    groups = [{"params": biases, "lr": 0.5}, {"params": weights, "lr": 0.01, "momentum": 0.5}]
+    optimizer = torch.optim.SGD(groups, lr=9.0, momentum=0.9)
+    pruner = by_pull(optimizer, model, steps_per_update=10, updates=2)
+    assert scalars_of(pruner)["rho"] == pytest.approx(0.3 * 0.5 / (0.01 * 10))
+    optimizer.param_groups[1]["lr"] = 0.1
+    pruner.update()
+    assert scalars_of(pruner)["rho"] == pytest.approx(3.0 * 0.5 / (0.1 * 10))
+
+
+def test_the_last_update_needs_no_further_rho() -> None:
+    model = small_net()
+    optimizer = sgd(model)
+    pruner = by_pull(optimizer, model, steps_per_update=10, updates=2)
+    pruner.update()
+    rho = scalars_of(pruner)["rho"]
+    optimizer.param_groups[0]["lr"] = 0.0  # where many schedules end
+    pruner.update()
+    assert scalars_of(pruner)["rho"] == rho
+
+
+def test_rho_by_pull_says_what_it_needs() -> None:
+    model = small_net()
+    adam = torch.optim.Adam(model.parameters())
+    with pytest.raises(InputError, match=r"worked out for SGD .* or give rho as a number, for ex"):
+        by_pull(adam, model, steps_per_update=10, updates=2)
+    for lengths in ({}, {"steps_per_update": 10}, {"updates": 2}):
+        with pytest.raises(
+            InputError, match=r"pass steps_per_update= .* and updates= .* to Pruner"
+        ):
+            by_pull(sgd(model), model, **lengths)
+    with pytest.raises(InputError, match=r"divides by the learning rate, which is 0\.0; start"):
+        by_pull(sgd(model, lr=0.0), model, steps_per_update=10, updates=2)
+    with pytest.raises(InputError, match=r"rho is 'atuo'; allowed are a number > 0, 'auto', Pull"):
+        ADMM(rho="atuo")
+    for rho in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(InputError, match=rf"rho is {rho}, allowed is a finite number > 0"):
+            SLR(rho=rho)
+    with pytest.raises(InputError, match=r"pull grows from 3 to 0\.3; needs 0 < start ≤ end"):
+        Pull(3, 0.3)
+
+
+@pytest.mark.parametrize("pull", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_without_a_task_the_gap_shrinks_by_the_pull(pull: float, momentum: float) -> None:
+    model = small_net(torch.float64)
+    optimizer = sgd(model, lr=0.01, momentum=momentum)
+    method = ADMM(rho=Pull(pull, pull))
+    pruner = Pruner(model, optimizer, method, budget=HALF, steps_per_update=500, updates=1)
+    anchors = {name: anchor.clone() for name, anchor in tensors_of(pruner, "anchor").items()}
+    before = {name: weight - anchors[name] for name, weight in pruned_weights(model).items()}
+    for _ in range(500):
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+    for name, weight in pruned_weights(model).items():
+        shrunk = float((weight - anchors[name]).norm() / before[name].norm())
+        assert -math.log(shrunk) == pytest.approx(pull, rel=0.05)
+
+
+def test_growth_is_capped_and_checked() -> None:
+    model = small_net()
+    pruner = Pruner(model, sgd(model), ADMM(rho=Growth(0.1, 2.0, 0.5)), budget=HALF)
+    rhos = [pruner.update().rho for _ in range(5)]
+    assert rhos == pytest.approx([0.1, 0.2, 0.4, 0.5, 0.5])
+    for options in ((0.1, 0.9), (0.1, 2.0, 0.05)):
+        with pytest.raises(InputError, match=r"from 0\.1; needs factor ≥ 1 and maximum ≥ start"):
+            Growth(*options)
+    with pytest.raises(InputError, match=r"rho is 0, allowed is a finite number > 0"):
+        Growth(0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SLR(step_size=0), r"step_size is 0, .* step_size > 0, M > 1, 0 < r < 1"),
+        (lambda: SLR(M=1), r"M is 1, .*M > 1"),
+        (lambda: SLR(r=1), r"r is 1; .*0 < r < 1"),
+        (
+            lambda: SASADMM(tau=0.9, sigma=1.2),
+            r"\(tau, sigma\) = \(0\.9, 1\.2\) lies outside .* the reference setting is \(0\.9, 1\.09\)",
+        ),
+        (lambda: SASADMM(tau=1.1, sigma=0.5), r"lies outside the region of convergence"),
+        (lambda: SASADMM(tau=-0.5, sigma=0.4), r"tau \+ sigma > 0"),
+        (lambda: SASADMM(beta=0), r"beta is 0, nu 25\.0, .* all must be positive"),
+        (lambda: SASADMM(inner_steps=0), r"inner_steps 0, k0 50; all must be positive"),
+        (lambda: SASADMM(l1=0), r"l1 is 0, allowed is a number > 0, or none"),
+        (lambda: SASADMM(average_from=0), r"average_from is 0, the first is 1"),
+    ],
+)
+def test_hyperparameters_out_of_range_are_refused(make: Callable[[], Method], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
