@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+
 from detprune_lightning.spec import ConstrainedSpec, OptimizerSpec, StageSpec
 from detprune_lightning.training import AtomicCheckpoints
-from torch import nn
 
 
 def rates(spec: StageSpec, steps: int) -> list[float]:
@@ -38,7 +39,8 @@ def test_schedules() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+    ("name", "kind"),
+    [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)],
 )
 def test_optimizers_take_the_trained_parameters_only(name: Any, kind: type) -> None:
     model = nn.Linear(2, 2)
