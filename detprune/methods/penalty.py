@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# 1 MiB of float32: gradient, weight and anchor of a chunk stay in the cache between the two
-# additions, so that memory is read and written once.
-_CHUNK = 1 << 18
+# 4 MiB of float32: gradient, weight and anchor of a chunk stay in the last-level cache between the two
+# additions, so that memory is read and written once; smaller chunks lose more to launching operations.
+_CHUNK = 1 << 20
 
 
 @torch.no_grad()
@@ -19,17 +19,24 @@ def add_pull(weights: Sequence[Tensor], anchors: Sequence[Tensor], rho: float) -
         anchors: A = Z − Λ/ρ, one of each parameter's shape.
         rho: ρ.
     """
-    active = [(w.grad, w, a) for w, a in zip(weights, anchors, strict=True) if w.grad is not None]
-    if not active:
+    if weights and weights[0].device.type != "cpu":
+        active = [
+            (w.grad, w, a) for w, a in zip(weights, anchors, strict=True) if w.grad is not None
+        ]
+        if active:
+            grads, values, pulls = (list(tensors) for tensors in zip(*active, strict=True))
+            torch._foreach_add_(grads, values, alpha=rho)
+            torch._foreach_sub_(grads, pulls, alpha=rho)
         return
-    grads, values, pulls = (list(tensors) for tensors in zip(*active, strict=True))
-    if grads[0].device.type != "cpu":
-        torch._foreach_add_(grads, values, alpha=rho)
-        torch._foreach_sub_(grads, pulls, alpha=rho)
-        return
-    for grad, value, anchor in active:
-        flat = _flat_views(grad, value, anchor)
-        for g, w, a in zip(*(tensor.split(_CHUNK) for tensor in flat), strict=True):
+    for weight, anchor in zip(weights, anchors, strict=True):
+        grad = weight.grad
+        if grad is None:
+            continue
+        if grad.numel() <= _CHUNK:
+            grad.add_(weight, alpha=rho).sub_(anchor, alpha=rho)
+            continue
+        chunks = (flat.split(_CHUNK) for flat in _flat_views(grad, weight, anchor))
+        for g, w, a in zip(*chunks, strict=True):
             g.add_(w, alpha=rho).sub_(a, alpha=rho)
 
 

@@ -52,8 +52,11 @@ def test_adds_rho_times_the_gap(grad_format: str, weight_format: str, dtype: tor
     assert weight.grad.data_ptr() == storage
 
 
-def test_chunks_meet_without_gap_or_overlap() -> None:
-    weight = torch.randn(1 << 19 | 12_345, dtype=torch.float64).requires_grad_()
+@pytest.mark.parametrize("layout", FORMATS)
+def test_chunks_meet_without_gap_or_overlap(layout: str) -> None:
+    value = torch.randn(90, 41, 19, 17, dtype=torch.float64)
+    assert value.numel() > 1 << 20
+    weight = FORMATS[layout](value).requires_grad_()
     weight.grad = torch.zeros_like(weight)
     anchor = torch.randn_like(weight.detach())
     add_pull([weight], [anchor], 2.0)
