@@ -58,11 +58,7 @@ def largest(values: Sequence[Tensor], count: int) -> list[Tensor]:
     for value, mask in zip(reversed(values), reversed(masks), strict=True):
         if surplus == 0:
             break
-        # The ties with the highest indices go first; this branch is rare and may be slow.
-        tied = _bits(value.detach().contiguous().abs()).eq(threshold.bits).flatten().nonzero()
-        dropped = tied[max(0, len(tied) - surplus) :, 0]
-        mask.view(-1)[dropped] = False
-        surplus -= len(dropped)
+        surplus -= _drop_last_ties(value, mask, threshold.bits, surplus)
     return masks
 
 
@@ -158,6 +154,31 @@ def _at_least(value: Tensor, bits: int) -> Tensor:
         else:
             torch.ge(chunk, bits, out=out)
     return mask
+
+
+def _drop_last_ties(value: Tensor, mask: Tensor, bits: int, surplus: int) -> int:
+    """Clear up to ``surplus`` entries equal to the threshold, highest index first; returns how many.
+
+    Even without structure, two of some ten million float32 weights are often equal.
+    """
+    dropped = 0
+    size = _chunk_size(value)
+    chunks = value.detach().reshape(-1).split(size)
+    for number in reversed(range(len(chunks))):
+        equal = _bits(chunks[number].abs()) == bits
+        tied = _nonzero(equal)
+        last = tied[max(0, len(tied) - (surplus - dropped)) :]
+        mask.view(-1)[last + number * size] = False
+        dropped += len(last)
+        if dropped == surplus:
+            break
+    return dropped
+
+
+def _nonzero(mask: Tensor) -> Tensor:
+    if mask.device.type == "cpu":  # numpy scans booleans several times faster than torch
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.nonzero()[:, 0]
 
 
 def empty(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
