@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.table import Table
 
 from detprune.errors import DetpruneError, InputError
@@ -201,7 +202,7 @@ def _listing(title: str, lines: Any) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     for name, line in lines.items():
-        table.add_row(name, line)
+        table.add_row(name, escape(line))
     return table
 
 

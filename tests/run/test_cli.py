@@ -263,6 +263,18 @@ def test_list_names_everything(
         assert name in listing
 
 
+def test_list_says_how_to_install_what_an_adapter_lacks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in [name for name in sys.modules if name.startswith("detprune_classification")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert detprune_here("list", monkeypatch=monkeypatch) == 0
+    listing = " ".join(capsys.readouterr().out.split())
+    assert "pip install 'detprune[classification]'" in listing
+
+
 def test_help_is_quick_to_load() -> None:
     code = "import sys; sys.argv = ['detprune', '--help']\nimport detprune.cli\n"
     code += (
