@@ -18,7 +18,7 @@ from rich.table import Table
 from detprune.errors import DetpruneError, InputError
 from detprune.methods import METHODS
 from detprune.recipe import Recipe, dump_yaml, override, read_yaml, validate
-from detprune.rundir import RunDirectory, is_main_process
+from detprune.rundir import LOGGER, RunDirectory, is_main_process
 from detprune.sets import SETS
 from detprune.task import Adapter, adapter_entry_points, load_adapter
 
@@ -82,8 +82,11 @@ def run(
     with run_directory.log_file():
         try:
             summary = _run(adapter, resolved, run_directory)
+        except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
+            LOGGER.warning("interrupted; continue with: detprune run %s --resume", directory)
+            raise
         except Exception:
-            logging.getLogger("detprune").debug("the run failed", exc_info=True)
+            LOGGER.debug("the run failed", exc_info=True)
             raise
     if is_main_process():
         Console().print(_headline(summary))
@@ -171,14 +174,13 @@ def _load_recipe(path: Path, assignments: list[str] | None) -> tuple[Adapter, Re
 
 
 def _log_to_terminal() -> None:
-    logger = logging.getLogger("detprune")
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
+    LOGGER.setLevel(logging.DEBUG)
+    LOGGER.propagate = False
     handler = RichHandler(
         show_path=False, show_level=False, log_time_format="%H:%M:%S", markup=False
     )
     handler.setLevel(logging.INFO if is_main_process() else logging.WARNING)
-    logger.handlers = [handler]
+    LOGGER.handlers = [handler]
 
 
 def _headline(summary: dict[str, Any]) -> Table:
@@ -211,6 +213,6 @@ def _first_line(kind: type) -> str:
 
 
 def _complain(error: DetpruneError, code: int) -> None:
-    logging.getLogger("detprune").debug("%s", error)
+    LOGGER.debug("%s", error)
     typer.echo(f"error: {error}", err=True)
     sys.exit(code)
