@@ -9,7 +9,7 @@ from torch import Tensor
 
 from detprune import Unstructured
 from detprune.methods import penalty
-from detprune.projections import largest, selection, tree_sum
+from detprune.projections import keep, largest, selection, tree_sum
 
 LARGE = 3_000_000
 STRIDE = (LARGE // (1 << 19)) | 1
@@ -173,3 +173,20 @@ def test_cuda_keeps_the_same_support(kind: str) -> None:
     projected = Unstructured().project(values.cuda(), 0.7)
     assert projected.is_cuda
     assert torch.equal(projected.cpu(), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("given", [False, True])
+def test_keep_of_a_large_tensor_keeps_bits_and_clears_anything(
+    dtype: torch.dtype, given: bool
+) -> None:
+    weight = torch.randn(600_001).to(dtype)
+    weight[::7], weight[1::7], weight[2::7] = -0.0, float("nan"), float("-inf")
+    mask = torch.rand(600_001) < 0.3
+    out = torch.full_like(weight, 5.0) if given else None
+    kept = keep(weight, mask, out=out)
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    assert torch.equal(kept.view(integer)[mask], weight.view(integer)[mask])
+    assert not kept.view(integer)[~mask].any()
+    if given:
+        assert kept is out
