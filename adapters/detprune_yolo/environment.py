@@ -1,0 +1,68 @@
+"""Prepares Ultralytics before it is imported: no network, no package installation, safe loading.
+
+Ultralytics reads these variables once, at import. What the user has set already is left alone.
+"""
+
+import os
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+from matplotlib import get_data_path
+
+from detprune.rundir import atomic
+
+UNSAFE_LOAD = "DETPRUNE_UNSAFE_LOAD"
+"""Set to 1 before the start, lets checkpoints run whatever code they carry when they are loaded."""
+
+_FONTS = ("Arial.ttf", "Arial.Unicode.ttf")
+_REPORTING = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
+
+_own_folder = False
+
+
+def prepare() -> Path:
+    """Set Ultralytics' environment variables and fill its configuration folder; returns that folder.
+
+    A font under the name that Ultralytics looks for keeps it from fetching one, and settings of our
+    own keep installed loggers from attaching themselves.
+    """
+    global _own_folder
+    _own_folder = "YOLO_CONFIG_DIR" not in os.environ
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    defaults = {
+        "YOLO_OFFLINE": "1",
+        "YOLO_AUTOINSTALL": "0",
+        "YOLO_CONFIG_DIR": str(home / "detprune"),
+        "ULTRALYTICS_SAFE_LOAD": "0" if os.environ.get(UNSAFE_LOAD) == "1" else "1",
+    }
+    late = [name for name in defaults if name not in os.environ]
+    if late and "ultralytics" in sys.modules:
+        warnings.warn(
+            "ultralytics was imported before detprune_yolo, so that it may use the network, install "
+            f"packages and run code from checkpoints; import detprune_yolo first, or set {late}",
+            stacklevel=3,
+        )
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    folder = Path(os.environ["YOLO_CONFIG_DIR"]).expanduser() / "Ultralytics"
+    folder.mkdir(parents=True, exist_ok=True)
+    for font in _FONTS:
+        if not (folder / font).exists():
+            with atomic(folder / font) as temporary:
+                shutil.copyfile(
+                    Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", temporary
+                )
+    return folder
+
+
+def keep_loggers_off() -> None:
+    """Turn analytics and attached loggers off in a configuration folder that is ours.
+
+    To be called after Ultralytics was imported; the settings of a folder that the user chose stay.
+    """
+    from ultralytics.utils import SETTINGS
+
+    if _own_folder and any(SETTINGS[name] for name in _REPORTING):
+        SETTINGS.update(dict.fromkeys(_REPORTING, False))
