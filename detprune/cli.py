@@ -1,4 +1,4 @@
-"""The command line: ``detprune run | validate | list | report | evaluate``.
+"""The command line: ``detprune run | validate | list | report | evaluate | export | data``.
 
 Exit codes: 0 done; 1 the run failed (diverged, or the saved file does not prove); 2 bad input.
 """
@@ -32,6 +32,8 @@ evaluate_app = typer.Typer(
     help="Measure a model or a file of predictions; prints JSON.", no_args_is_help=True
 )
 app.add_typer(evaluate_app, name="evaluate")
+data_app = typer.Typer(help="Make a data set that the project draws itself.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 Assignments = Annotated[
     list[str] | None,
@@ -41,7 +43,7 @@ Assignments = Annotated[
 
 def main() -> None:
     """Entry point of the ``detprune`` command."""
-    _add_evaluate_commands()
+    _add_adapter_commands()
     try:
         app()
     except InputError as error:
@@ -148,17 +150,41 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A finished run.")]) -> 
     typer.echo(str(write_report(run_dir)))
 
 
-def _add_evaluate_commands() -> None:
-    if "evaluate" not in sys.argv[1:2]:
+@app.command()
+def export(
+    run_dir: Annotated[Path, typer.Argument(help="A finished run.")],
+    file_format: Annotated[str, typer.Option("--format", help="Format, such as onnx.")] = "onnx",
+    out: Annotated[Path | None, typer.Option(help="File; beside pruned.pt by default.")] = None,
+) -> None:
+    """Write the pruned network of a run in another format, and check it against the original."""
+    recipe = run_dir / "recipe.yaml"
+    if not (run_dir / "pruned.pt").is_file() or not recipe.is_file():
+        raise InputError(
+            f"{run_dir} holds no finished run (recipe.yaml and pruned.pt); give the directory that "
+            "detprune run wrote, or finish it with --resume"
+        )
+    name = str(read_yaml(recipe).get("task"))
+    adapter = load_adapter(name)
+    if adapter.export is None:
+        raise InputError(f"{run_dir} is a run of the task {name!r}, which exports nothing")
+    for line in adapter.export(run_dir, file_format, out):
+        typer.echo(line)
+
+
+def _add_adapter_commands() -> None:
+    group = sys.argv[1] if len(sys.argv) > 1 else ""
+    if group not in ("evaluate", "data"):
         return  # importing every adapter takes seconds
     for name in sorted(adapter_entry_points()):
         try:
             adapter = load_adapter(name)
         except InputError as error:
-            typer.echo(f"evaluate {name} is not available: {error}", err=True)
+            typer.echo(f"{group} commands of {name} are not available: {error}", err=True)
             continue
-        if adapter.evaluate is not None:
-            evaluate_app.command(name)(adapter.evaluate)
+        for command, function in adapter.evaluate.items():
+            evaluate_app.command(command)(function)
+        for command, function in adapter.data.items():
+            data_app.command(command)(function)
 
 
 def _load_recipe(path: Path, assignments: list[str] | None) -> tuple[Adapter, Recipe]:

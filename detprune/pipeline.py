@@ -25,7 +25,7 @@ from detprune.pruner import Pruner
 from detprune.recipe import Recipe
 from detprune.rundir import RunDirectory, is_main_process
 from detprune.summary import Summary, summarize
-from detprune.task import Task
+from detprune.task import Task, plain_state_dict
 
 LOGGER = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> d
     """
     stages = _Stages(task, recipe, run)
     model = task.build_model()
-    layers = select_layers(model, recipe.set, recipe.budget, optimizer=None)
+    layers = select_layers(model, recipe.set, task.budget(model), optimizer=None)
     plan = summarize(model, layers)
     LOGGER.debug("%s", plan)
     if is_main_process():
@@ -61,6 +61,7 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> d
     summary = _summarize_run(task, recipe, run, pruner, command)
     summary["verified"] = _verify(task, run, summary, pruner.summary())
     run.write_json("summary.json", summary)
+    task.illustrate()
     return summary
 
 
@@ -80,7 +81,7 @@ class _Stages:
 
     def constrained(self, model: nn.Module) -> Pruner:
         if self._take_up("hard_pruned", model):
-            pruner = Pruner(model, None, OneShot(), self.recipe.set, self.recipe.budget)
+            pruner = Pruner(model, None, OneShot(), self.recipe.set, self.task.budget(model))
             state = torch.load(self.run.checkpoints / "pruner.pt", weights_only=True)
             pruner.load_state_dict(state)
             return pruner
@@ -89,7 +90,6 @@ class _Stages:
         began = time.perf_counter()
         pruner = self.task.train_constrained(model)
         pruner.detach()
-        self.run.save(self.run.checkpoints / "constrained.pt", plain_state_dict(model))
         pruner.hard_prune()
         self.run.save(self.run.checkpoints / "pruner.pt", pruner.state_dict())
         self._finish("hard_pruned", model, time.perf_counter() - began)
@@ -103,10 +103,11 @@ class _Stages:
             LOGGER.info("masked retraining: %d epochs", self.task.epochs["retrain"])
             self.task.retrain(model, pruner)
             pruner.detach()
+        self.run.save(self.run.pruned, self.task.pruned_file(model, pruner))
         self._finish("final", model, time.perf_counter() - began)
 
     def _file(self, stage: str) -> Path:
-        return self.run.pruned if stage == "final" else self.run.checkpoints / f"{stage}.pt"
+        return self.run.checkpoints / f"{stage}.pt"
 
     def _take_up(self, stage: str, model: nn.Module) -> bool:
         if stage not in self.finished:
@@ -116,16 +117,12 @@ class _Stages:
         return True
 
     def _finish(self, stage: str, model: nn.Module, seconds: float) -> None:
-        metric = self.task.evaluate(model)
+        metrics = dict(self.task.evaluate(model))
+        metric = metrics[self.task.metric]
         self.run.save(self._file(stage), plain_state_dict(model))
         self.run.log_event("stage", stage=stage, metric=metric)
-        self.run.finish(stage, metric=metric, seconds=round(seconds, 3))
+        self.run.finish(stage, metric=metric, metrics=metrics, seconds=round(seconds, 3))
         LOGGER.info("%s: %s %.4f", stage, self.task.metric, metric)
-
-
-def plain_state_dict(model: nn.Module) -> dict[str, Any]:
-    """The weights on the CPU, in a plain dictionary that loads without detprune."""
-    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
 def _summarize_run(
@@ -144,6 +141,8 @@ def _summarize_run(
         "set": dumped["set"]["name"],
         "metric": task.metric,
         **{stage: result["metric"] for stage, result in stages.items()},
+        "metrics": {stage: result["metrics"] for stage, result in stages.items()},
+        "notes": list(task.notes),
         **_counts(counts),
         "epochs": dict(task.epochs),
         "seconds": {
@@ -195,7 +194,7 @@ def _verify(
                 f"{run.pruned}: {layer.name} has {nonzero} nonzero weights on disk, and "
                 f"{layer.nonzero} in the model that was saved"
             )
-    metric = task.evaluate(model)
+    metric = task.evaluate(model)[task.metric]
     if abs(metric - summary["final"]) > 1e-6:
         raise VerificationError(
             f"{run.pruned}: loaded back, {task.metric} is {metric:.6f}, the summary says "

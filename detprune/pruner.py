@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +14,7 @@ from detprune.budgets import Budget
 from detprune.distributed import mean_over_ranks
 from detprune.errors import InputError, NonFiniteError
 from detprune.layers import select_layers, unwrap
-from detprune.methods import METHODS, Method, OuterIteration, Pace, Problem, State
+from detprune.methods import METHODS, Method, OneShot, OuterIteration, Pace, Problem, State
 from detprune.projections import zero_outside
 from detprune.seam import Lookahead, OptimizerSeam
 from detprune.sets import SparsitySet, Unstructured
@@ -76,6 +76,36 @@ class Pruner:
         # may refuse the optimizer: before any hook is on it
         self._state: State = method.start(self._problem, self._pace())
         self.attach(optimizer)
+
+    @classmethod
+    def with_masks(
+        cls, model: nn.Module, masks: Mapping[str, Tensor], optimizer: Optimizer | None = None
+    ) -> "Pruner":
+        """A pruner after hard pruning, from masks that were saved: it only holds zeros.
+
+        Args:
+            model: the network; weights outside the masks are set to zero.
+            masks: boolean supports by parameter name.
+            optimizer: the optimizer of masked retraining.
+
+        Raises:
+            InputError: names or shapes that are not the model's.
+        """
+        pruner = cls(model, None, OneShot(), budget=Budget(sparsity=0.0, include=tuple(masks)))
+        names = pruner._problem.names
+        wrong = [
+            f"{name} has shape {tuple(mask.shape)}"
+            for name, mask in masks.items()
+            if name not in names or mask.shape != pruner._problem.weights[names.index(name)].shape
+        ]
+        if wrong:
+            raise InputError(
+                f"the masks are of another model: {'; '.join(wrong[:5])}; use the model they were "
+                "saved with"
+            )
+        pruner._place_masks([masks[name] for name in names])
+        pruner.attach(optimizer)
+        return pruner
 
     # ---------------------------------------------------------------- binding
 
@@ -153,6 +183,10 @@ class Pruner:
         self._loss_sum = self._loss_sum + value
         self._loss_count += 1
 
+    def discard_losses(self) -> None:
+        """Forget the losses seen since the last ``update``, for a pass that is run again."""
+        self._loss_sum, self._loss_count = 0.0, 0
+
     @property
     def due(self) -> bool:
         """Whether a method with an inner loop of its own (SAS-ADMM) asks for ``update`` now."""
@@ -187,7 +221,7 @@ class Pruner:
                 "step size are unchanged. Lower the learning rate or rho, or clip gradients"
             )
         entry = self.method.end_outer_iteration(self._problem, self._state, loss, self._pace())
-        self._loss_sum, self._loss_count = 0.0, 0
+        self.discard_losses()
         self.history.append(entry)
         return entry
 

@@ -74,9 +74,15 @@ class RunDirectory:
             raise InputError(
                 f"{path} is not empty and holds no run; choose another place with --out"
             )
-        run.checkpoints.mkdir(parents=True, exist_ok=True)
-        with atomic(recipe_file) as temporary:
-            temporary.write_text(recipe_yaml, encoding="utf-8")
+        try:
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
+            with atomic(recipe_file) as temporary:
+                temporary.write_text(recipe_yaml, encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"cannot write into the run directory {path}: {error.strerror}; "
+                "choose another place with --out"
+            ) from error
         return run
 
     @staticmethod

@@ -1,14 +1,15 @@
 """What an adapter implements, and how adapters are found."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
+from detprune.budgets import Budget
 from detprune.errors import InputError, unknown
 from detprune.pruner import Pruner
 from detprune.recipe import Recipe
@@ -28,10 +29,10 @@ class Task(ABC):
     """
 
     metric: ClassVar[str]
-    """Name of the number that ``evaluate`` returns, a fraction between 0 and 1."""
+    """Name of the headline among the numbers that ``evaluate`` returns, a fraction between 0 and 1."""
 
     def __init__(self, recipe: Recipe, run: RunDirectory) -> None:
-        self.run = run
+        self.recipe, self.run = recipe, run
 
     @property
     @abstractmethod
@@ -65,12 +66,33 @@ class Task(ABC):
         """Train in place on the task loss alone, with the pruner's masks."""
 
     @abstractmethod
-    def evaluate(self, model: nn.Module) -> float:
-        """The metric on the test data; leaves the model and all random states as they were."""
+    def evaluate(self, model: nn.Module) -> Mapping[str, float]:
+        """All metrics on the test data; leaves the model and all random states as they were."""
 
     @abstractmethod
     def load_weights(self, model: nn.Module, path: Path) -> None:
         """Load a checkpoint file into the model, strictly."""
+
+    def budget(self, model: nn.Module) -> Budget:
+        """The recipe's budget, with what this kind of network leaves dense by default."""
+        return self.recipe.budget
+
+    def pruned_file(self, model: nn.Module, pruner: Pruner) -> object:
+        """What ``pruned.pt`` holds, in the form that the framework's users load."""
+        return plain_state_dict(model)
+
+    def illustrate(self) -> None:
+        """Leave ``pictures/pictures.json`` in the run directory, for the report."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader of the report has to know about the numbers."""
+        return ()
+
+
+def plain_state_dict(model: nn.Module) -> dict[str, Any]:
+    """The weights on the CPU, in a plain dictionary that loads without detprune."""
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
 @dataclass(frozen=True)
@@ -82,7 +104,8 @@ class Adapter:
         recipe, task: the recipe type and the task that runs it; None for an adapter that only
             offers hooks to a framework.
         models, data_sets: name → one line each, for ``detprune list``.
-        evaluate: Typer command for ``detprune evaluate NAME``.
+        evaluate, data: Typer commands for ``detprune evaluate NAME`` and ``detprune data NAME``.
+        export: (run directory, format, file or None) → lines to print, for ``detprune export``.
     """
 
     line: str
@@ -90,7 +113,9 @@ class Adapter:
     task: Callable[[Recipe, RunDirectory], Task] | None = None
     models: Callable[[], Mapping[str, str]] = field(default=dict)
     data_sets: Callable[[], Mapping[str, str]] = field(default=dict)
-    evaluate: Callable[..., None] | None = None
+    evaluate: Mapping[str, Callable[..., None]] = field(default_factory=dict)
+    data: Mapping[str, Callable[..., None]] = field(default_factory=dict)
+    export: Callable[[Path, str, Path | None], Sequence[str]] | None = None
 
 
 def adapter_entry_points() -> dict[str, "EntryPoint"]:

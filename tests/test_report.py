@@ -106,7 +106,7 @@ def test_text_of_the_run_is_escaped_and_dollars_are_no_formula(run: Path) -> Non
     evil = "<script>alert('$x$')</script>"
     content["layers"][0]["name"] = evil
     content["command"] = f"detprune run {evil}"
-    for name in ("checkpoints/dense.pt", "pruned.pt"):
+    for name in ("checkpoints/dense.pt", "checkpoints/final.pt"):
         state = torch.load(run / name, weights_only=True)
         state[evil] = state.pop("conv1.weight")
         torch.save(state, run / name)
@@ -175,14 +175,16 @@ def test_a_loaded_dense_checkpoint_has_no_dense_epochs(run: Path) -> None:
 @pytest.mark.usefixtures("words_only")
 def test_what_is_absent_is_left_out_and_named(run: Path) -> None:
     report(run)
-    for name in ("metrics.jsonl", "recipe.yaml", "checkpoints/dense.pt", "pruned.pt"):
+    for name in ("metrics.jsonl", "recipe.yaml", "checkpoints/dense.pt", "checkpoints/final.pt"):
         (run / name).unlink()
     html = report(run)
     # The figures of the earlier report are gone as well.
     assert drawn(run) == ["layers"]
     assert len(embedded(html)) == 1
     assert "Training curves: no epochs because there is no metrics.jsonl." in html
-    assert "One layer before and after: no checkpoints/dense.pt and no pruned.pt." in html
+    assert (
+        "One layer before and after: no checkpoints/dense.pt and no checkpoints/final.pt." in html
+    )
     assert "Resolved recipe" not in html
 
 
@@ -240,7 +242,7 @@ def test_a_deep_network_and_long_names_are_summarised(tmp_path: Path) -> None:
     content = json.loads((run / "summary.json").read_text())
     content["layers"][3]["name"] = "backbone." + "very_long_block_name." * 10 + "weight"
     write_summary(run, content)
-    for name in ("checkpoints/dense.pt", "pruned.pt"):
+    for name in ("checkpoints/dense.pt", "checkpoints/final.pt"):
         (run / name).unlink()
     html = report(run)
     assert content["layers"][3]["name"] in html
@@ -262,7 +264,7 @@ def test_layers_too_large_for_the_heatmap_are_cropped(tmp_path: Path) -> None:
     weight = torch.randn(600, 300)
     layer = {"name": "fc.weight", "shape": [600, 300], "numel": 180_000, "nonzero": 18_000}
     torch.save({"fc.weight": weight}, run / "x/checkpoints/dense.pt")
-    torch.save({"fc.weight": weight * (weight.abs() > 1.645)}, run / "x/pruned.pt")
+    torch.save({"fc.weight": weight * (weight.abs() > 1.645)}, run / "x/checkpoints/final.pt")
     write_summary(run / "x", summary | {"layers": [layer | {"pruned": True}]})
     report(run / "x")
     assert "heatmap" in drawn(run / "x")
@@ -295,14 +297,14 @@ def test_an_event_without_its_keys_is_an_error_with_its_line(run: Path) -> None:
 
 
 def test_checkpoints_that_do_not_fit_are_refused(run: Path) -> None:
-    torch.save({"conv1.weight": torch.zeros(2)}, run / "pruned.pt")
-    with pytest.raises(InputError, match=r"pruned\.pt' does not fit.*conv1\.weight, layer1\.0"):
+    torch.save({"conv1.weight": torch.zeros(2)}, run / "checkpoints/final.pt")
+    with pytest.raises(InputError, match=r"final\.pt' does not fit.*conv1\.weight, layer1\.0"):
         write_report(run)
-    torch.save([1], run / "pruned.pt")
+    torch.save([1], run / "checkpoints/final.pt")
     with pytest.raises(InputError, match="holds a list, not a state_dict"):
         write_report(run)
-    (run / "pruned.pt").write_bytes(b"cut off")
-    with pytest.raises(InputError, match=r"pruned\.pt' cannot be read .*move it away"):
+    (run / "checkpoints/final.pt").write_bytes(b"cut off")
+    with pytest.raises(InputError, match=r"final\.pt' cannot be read .*move it away"):
         write_report(run)
 
 

@@ -13,7 +13,7 @@ adapter = Adapter(
     task=ClassificationTask,
     models=list_models,
     data_sets=list_data,
-    evaluate=evaluate,
+    evaluate={"classification": evaluate},
 )
 
 __all__ = ["ClassificationRecipe", "ClassificationTask", "adapter"]

@@ -35,7 +35,7 @@ def evaluate(
         "model": task.model_name,
         "data": task.data_name,
         "metric": task.metric,
-        "value": task.evaluate(model),
+        "value": task.evaluate(model)[task.metric],
         "model_sparsity": 1 - nonzero / numel,
         "model_compression": numel / nonzero if nonzero else None,
     }

@@ -101,7 +101,7 @@ class ClassificationTask(Task):
         if not isinstance(recipe, ClassificationRecipe):
             raise InputError(f"the recipe is a {type(recipe).__name__}, not a ClassificationRecipe")
         super().__init__(recipe, run)
-        self.recipe = recipe
+        self.recipe: ClassificationRecipe = recipe
 
     @cached_property
     def data(self) -> ImageData:
@@ -168,7 +168,7 @@ class ClassificationTask(Task):
         )
         check = HardPruningCheck(
             training,
-            self.evaluate,
+            lambda network: accuracy(network, self.data, self.recipe),
             every=spec.check_every,
             stop_at=spec.stop_at,
             on_check=self._log_check,
@@ -180,9 +180,9 @@ class ClassificationTask(Task):
         """Train with masks."""
         self._fit("retrain", self.recipe.stages.retrain, model, [MaskedRetraining(pruner)])
 
-    def evaluate(self, model: nn.Module) -> float:
+    def evaluate(self, model: nn.Module) -> Mapping[str, float]:
         """Top-1 accuracy in float32."""
-        return accuracy(model, self.data, self.recipe)
+        return {self.metric: accuracy(model, self.data, self.recipe)}
 
     def load_weights(self, model: nn.Module, path: Path) -> None:
         """Load a checkpoint of the same network."""

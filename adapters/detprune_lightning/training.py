@@ -8,7 +8,6 @@ import logging
 import sys
 import time
 import warnings
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 import lightning as L
 from detprune.rundir import RunDirectory, atomic
+from detprune.seeds import derive_seed
 from detprune_lightning.spec import StageSpec, TrainerSpec
 
 LOGGER = logging.getLogger("detprune.training")
@@ -136,7 +136,7 @@ class _EpochSeededLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         sampler, generator = self.sampler, self.generator
         if isinstance(sampler, DistributedSampler) and generator is not None:
-            generator.manual_seed(_mix(sampler.seed, "workers", sampler.epoch, sampler.rank))
+            generator.manual_seed(derive_seed(sampler.seed, "workers", sampler.epoch, sampler.rank))
         return super().__iter__()
 
 
@@ -148,7 +148,7 @@ class SeedEveryEpoch(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Seed torch, numpy and random."""
-        seed = _mix(self._seed, self._stage, trainer.current_epoch, trainer.global_rank)
+        seed = derive_seed(self._seed, self._stage, trainer.current_epoch, trainer.global_rank)
         L.seed_everything(seed, verbose=False)
 
 
@@ -208,8 +208,3 @@ class EventLog(L.Callback):
 
 def _number(value: torch.Tensor | None) -> float | None:
     return None if value is None else float(value)
-
-
-def _mix(seed: int, *parts: object) -> int:
-    """A seed below 2³² that any change of any part changes."""
-    return zlib.crc32(repr((seed, *parts)).encode())

@@ -10,7 +10,29 @@ environment.prepare()  # before anything imports ultralytics
 environment.keep_loggers_off()
 
 from detprune.task import Adapter  # noqa: E402
+from detprune_yolo.coco_command import evaluate_coco  # noqa: E402
+from detprune_yolo.data_command import draw_shapes  # noqa: E402
+from detprune_yolo.listing import list_data, list_models  # noqa: E402
+from detprune_yolo.recipe import DetectionRecipe  # noqa: E402
+from detprune_yolo.task import DetectionTask  # noqa: E402
+from detprune_yolo.trainers import ConstrainedTrainer, RetrainingTrainer  # noqa: E402
+from detprune_yolo.training import constrained  # noqa: E402
 
-adapter = Adapter(line="YOLO detectors, trained by Ultralytics")
+adapter = Adapter(
+    line="YOLO detectors, trained by Ultralytics (AGPL-3.0)",
+    recipe=DetectionRecipe,
+    task=DetectionTask,
+    models=list_models,
+    data_sets=list_data,
+    evaluate={"coco": evaluate_coco},
+    data={"shapes": draw_shapes},
+)
 
-__all__ = ["adapter"]
+__all__ = [
+    "ConstrainedTrainer",
+    "DetectionRecipe",
+    "DetectionTask",
+    "RetrainingTrainer",
+    "adapter",
+    "constrained",
+]

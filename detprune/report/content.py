@@ -1,5 +1,6 @@
 """The numbers and texts of the page, formatted; the template only places them."""
 
+import math
 from pathlib import PurePath
 from typing import Any
 
@@ -27,6 +28,7 @@ def page_content(run: Run) -> dict[str, Any]:
         "metric": summary.metric,
         "points": " (points)" if is_per_cent(summary.metric) else "",
         "headline": _headline(run),
+        "metrics": _all_metrics(run),
         "size": [
             (
                 "Compression",
@@ -47,7 +49,8 @@ def page_content(run: Run) -> dict[str, Any]:
         "recipe": run.recipe,
         "layers": [_layer_row(number, y) for number, y in enumerate(summary.layers, start=1)],
         "total": _layer_row(0, Layer(name="", shape=(), numel=total, nonzero=kept, pruned=True)),
-        "notes": _notes(run),
+        "notes": summary.notes,
+        "warnings": _warnings(run),
     }
 
 
@@ -55,17 +58,17 @@ def _method(name: str) -> str:
     return _METHODS.get(name.replace("-", "_"), name)
 
 
-def _number(run: Run, value: float | None) -> str:
-    if value is None:
+def _number(metric: str, value: float | None) -> str:
+    if value is None or not math.isfinite(value):
         return "not measured"
-    return f"{100 * value:.2f} %" if is_per_cent(run.summary.metric) else f"{value:.4f}"
+    return f"{100 * value:.2f} %" if is_per_cent(metric) else f"{value:.4f}"
 
 
-def _difference(run: Run, value: float | None, base: float | None) -> str:
-    if value is None or base is None:
+def _difference(metric: str, value: float | None, base: float | None) -> str:
+    if value is None or base is None or not math.isfinite(value - base):
         return "–"
-    change = 100 * (value - base) if is_per_cent(run.summary.metric) else value - base
-    text = f"{change:+.2f}" if is_per_cent(run.summary.metric) else f"{change:+.4f}"
+    change = 100 * (value - base) if is_per_cent(metric) else value - base
+    text = f"{change:+.2f}" if is_per_cent(metric) else f"{change:+.4f}"
     if not text.strip("+-0."):
         text = text[1:]  # no sign on what rounds to zero
     return text.replace("-", "−")
@@ -73,23 +76,47 @@ def _difference(run: Run, value: float | None, base: float | None) -> str:
 
 def _headline(run: Run) -> list[tuple[str, str, str, str, str]]:
     s = run.summary
+    metric = s.metric
     return [
-        ("Dense", "before pruning", _number(run, s.dense), "–", "–"),
+        ("Dense", "before pruning", _number(metric, s.dense), "–", "–"),
         (
             "Hard-pruned",
             "before any retraining",
-            _number(run, s.hard_pruned),
-            _difference(run, s.hard_pruned, s.dense),
+            _number(metric, s.hard_pruned),
+            _difference(metric, s.hard_pruned, s.dense),
             "–",
         ),
         (
             "Final",
             "after masked retraining" if s.epochs.get("retrain") else "not retrained",
-            _number(run, s.final),
-            _difference(run, s.final, s.dense),
-            _difference(run, s.final, s.hard_pruned),
+            _number(metric, s.final),
+            _difference(metric, s.final, s.dense),
+            _difference(metric, s.final, s.hard_pruned),
         ),
     ]
+
+
+def _all_metrics(run: Run) -> dict[str, Any] | None:
+    """Return the table of all metrics, or None where there is none beside the headline."""
+    metrics = run.summary.metrics
+    if metrics is None:
+        return None
+    dense, hard, final = metrics.dense, metrics.hard_pruned, metrics.final
+    names = list(dict.fromkeys([*dense, *hard, *final]))
+    names.sort(key=lambda name: name != run.summary.metric)  # the headline first
+    if names in ([], [run.summary.metric]):
+        return None
+    rows = [
+        (
+            name,
+            *(_number(name, stage.get(name)) for stage in (dense, hard, final)),
+            *(_difference(name, stage.get(name), dense.get(name)) for stage in (hard, final)),
+        )
+        for name in names
+    ]
+    shares = [is_per_cent(name) for name in names]
+    unit = " (points)" if all(shares) else " (points where in %)" if any(shares) else ""
+    return {"rows": rows, "unit": unit}
 
 
 def _verification(run: Run, verified: Verified | None, kept: int) -> tuple[bool, str]:
@@ -98,7 +125,7 @@ def _verification(run: Run, verified: Verified | None, kept: int) -> tuple[bool,
         return False, "Not verified: the final checkpoint was not read back and measured."
     # The name only: the page is passed on, and the path is that of one machine.
     text = f"{PurePath(verified.path).name}, read back:"
-    good = True
+    good, metric = True, run.summary.metric
     if verified.nonzero is not None:
         same = verified.nonzero == kept
         good &= same
@@ -109,8 +136,8 @@ def _verification(run: Run, verified: Verified | None, kept: int) -> tuple[bool,
         same = final is not None and abs(verified.metric - final) < 5e-5
         good &= same
         text += "," if verified.nonzero is not None else ""
-        text += f" {run.summary.metric} {_number(run, verified.metric)}"
-        text += " as reported" if same else f" but {_number(run, final)} reported"
+        text += f" {metric} {_number(metric, verified.metric)}"
+        text += " as reported" if same else f" but {_number(metric, final)} reported"
     return good, f"{'Verified' if good else 'Verification differs'}: {text}."
 
 
@@ -160,7 +187,7 @@ def _layer_row(number: int, layer: Layer) -> dict[str, str | bool]:
     }
 
 
-def _notes(run: Run) -> list[str]:
+def _warnings(run: Run) -> list[str]:
     notes = []
     kept, total = sum(y.nonzero for y in run.pruned), sum(y.numel for y in run.pruned)
     if total and abs(1 - kept / total - run.summary.sparsity) > 5e-5:
@@ -168,6 +195,16 @@ def _notes(run: Run) -> list[str]:
             f"The layer table adds up to a sparsity of {100 * (1 - kept / total):.2f} %, but the "
             f"run reports {100 * run.summary.sparsity:.2f} %."
         )
+    name = run.summary.metric
+    for stage in ("dense", "hard_pruned", "final") if run.summary.metrics else ():
+        listed = getattr(run.summary.metrics, stage).get(name)
+        headline = getattr(run.summary, stage)
+        if listed is not None and headline is not None and abs(listed - headline) > 5e-5:
+            notes.append(
+                f"The {name} of the {stage.replace('_', '-')} weights is "
+                f"{_number(name, headline)} in the result and {_number(name, listed)} among all "
+                "metrics."
+            )
     if run.damaged_lines:
         lines = ", ".join(map(str, run.damaged_lines))
         notes.append(f"{METRICS} has lines that could not be read and were left out: {lines}.")

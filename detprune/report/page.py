@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from detprune.report import training, weights
 from detprune.report.content import page_content
+from detprune.report.pictures import read_pictures
 from detprune.report.rundir import (
     DENSE_CHECKPOINT,
     FINAL_CHECKPOINT,
@@ -22,8 +23,8 @@ from detprune.report.style import drawing, save
 _CAPTIONS = {
     "training": (
         "Training curves",
-        "Each column is one stage with its own epoch count; the lower row is the test metric of "
-        "the weights as they are trained, so the constrained stage is not yet pruned there.",
+        "Each column is one stage with its own epoch count; the lower row is the metric after each "
+        "epoch, which in the constrained stage is that of weights not yet pruned.",
     ),
     "hard_pruning": (
         "Hard-pruning metric",
@@ -65,9 +66,10 @@ class _Shown:
 def write_report(run_dir: Path) -> Path:
     """Write `report.html` and `figures/*.png` into a finished run's directory.
 
-    Reads only the files of that directory. The page holds its figures itself and can be passed on
-    alone. What the run has no files for is left out and named on the page. Returns the page's
-    path; raises `InputError` where the run is not finished or its files cannot be used.
+    Reads only the files of that directory. The page holds its figures, and the pictures that
+    `pictures/pictures.json` lists, itself and can be passed on alone. What the run has no files for
+    is left out and named on the page. Returns the page's path; raises `InputError` where the run
+    is not finished or its files cannot be used.
     """
     run = read_run(Path(run_dir))
     folder = run.path / "figures"
@@ -75,6 +77,7 @@ def write_report(run_dir: Path) -> Path:
     shown: list[_Shown] = []
     with drawing():
         figures, absent = _figures(run)
+        remark = training.metric_remark(run)
         for slug, (title, caption) in _CAPTIONS.items():
             file = folder / f"{slug}.png"
             figure = figures.get(slug)
@@ -83,14 +86,21 @@ def write_report(run_dir: Path) -> Path:
                 file.unlink(missing_ok=True)
                 continue
             save(figure, file)
+            if slug in ("training", "hard_pruning"):
+                caption += remark
             shown.append(_Shown(title, caption, base64.b64encode(file.read_bytes()).decode()))
+    pictures, missing = read_pictures(run.path)
     template = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     page = run.path / "report.html"
     content = environment.from_string(template).render(
-        **page_content(run), figures=shown, absent=absent
+        **page_content(run),
+        figures=shown,
+        absent=absent,
+        pictures=pictures,
+        missing_pictures=missing,
     )
     page.write_text(content, encoding="utf-8")
     return page

@@ -14,7 +14,7 @@ SUMMARY = "summary.json"
 METRICS = "metrics.jsonl"
 RECIPE = "recipe.yaml"
 DENSE_CHECKPOINT = "checkpoints/dense.pt"
-FINAL_CHECKPOINT = "pruned.pt"
+FINAL_CHECKPOINT = "checkpoints/final.pt"
 
 
 class _Record(BaseModel):
@@ -46,8 +46,16 @@ class Verified(_Record):
     metric: float | None
 
 
+class StageMetrics(_Record):
+    """Every metric that was measured after each stage, by name, the headline metric among them."""
+
+    dense: dict[str, float | None] = {}
+    hard_pruned: dict[str, float | None] = {}
+    final: dict[str, float | None] = {}
+
+
 class Summary(_Record):
-    """`summary.json`. Every key must be there; a number that was not measured is null."""
+    """`summary.json`. A number that was not measured is null; only a key with a default may lack."""
 
     task: str
     model: str
@@ -69,15 +77,18 @@ class Summary(_Record):
     versions: dict[str, str]
     verified: Verified | None
     command: str | None
+    metrics: StageMetrics | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Epoch(_Record):
-    """One epoch of one stage; `metric` is that of the live, unpruned weights."""
+    """One epoch of one stage; `metric` is the summary's of the live weights, or `metric_name`."""
 
     stage: str
     epoch: int
     train_loss: float | None = None
     metric: float | None = None
+    metric_name: str | None = None
 
 
 class Outer(_Record):

@@ -1,5 +1,6 @@
 """Figures of how the training went; they read `metrics.jsonl` and the headline numbers."""
 
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -15,12 +16,14 @@ from detprune.report.style import (
     WIDTH,
     floats,
     has_values,
+    is_per_cent,
     legend_above,
     log_if_wide,
     marker,
     metric_label,
     metric_scale,
     new_figure,
+    plain,
     whole_numbers,
 )
 
@@ -32,13 +35,39 @@ STAGES = {
 _STAGE_COLOURS = {"dense": GREY, "constrained": BLUE, "retrain": GREEN}
 
 
+def epoch_metric(run: Run) -> str:
+    """Return the name of what was measured after every epoch, often cheaper than the headline."""
+    epochs = [epoch for stage in run.epochs.values() for epoch in stage]
+    names = [e.metric_name or run.summary.metric for e in epochs if e.metric is not None]
+    return " or ".join(dict.fromkeys(names)) or run.summary.metric
+
+
+def metric_remark(run: Run) -> str:
+    """Say for the captions that epochs and headline are two measurements, if they are."""
+    live, headline = epoch_metric(run), run.summary.metric
+    if live == headline:
+        return ""
+    if not _same_unit(run):
+        return f" The epochs were measured in {live}, which has no common axis with {headline}."
+    return (
+        f" The epochs were measured in {live}, everything else in {headline}: part of the distance "
+        "between them comes from the two ways to measure."
+    )
+
+
+def _same_unit(run: Run) -> bool:
+    return is_per_cent(epoch_metric(run)) == is_per_cent(run.summary.metric)
+
+
 def training_curves(run: Run) -> Figure | None:
     """Draw loss and metric over the epochs, one column for each stage."""
     stages = [stage for stage in STAGES if stage in run.epochs]
     stages += [stage for stage in run.epochs if stage not in STAGES]
     if not stages:
         return None
-    scale = metric_scale(run.summary.metric)
+    live, same_unit = epoch_metric(run), _same_unit(run)
+    scale = metric_scale(live)
+    headline = "" if live == run.summary.metric else f": {plain(run.summary.metric)}"
     # Columns as wide as their stages are long, but wide enough for their titles.
     lengths = [len(run.epochs[stage]) for stage in stages]
     ratios = [max(length / sum(lengths), 0.24) for length in lengths]
@@ -62,17 +91,18 @@ def training_curves(run: Run) -> Figure | None:
         upper.set_title(STAGES.get(stage, stage))
         lower.set_xlabel("epoch")
         whole_numbers(lower.xaxis)
-        if stage != "dense" and has_values(dense):
-            lower.axhline(dense[0], color=GREY, ls="--", lw=1.2, zorder=1, label="dense model")
-        if stage == "retrain" and run.summary.hard_pruned is not None:
+        if stage != "dense" and has_values(dense) and same_unit:
+            label = f"dense model{headline}"
+            lower.axhline(dense[0], color=GREY, ls="--", lw=1.2, zorder=1, label=label)
+        if stage == "retrain" and run.summary.hard_pruned is not None and same_unit:
             hard = floats([run.summary.hard_pruned], scale)
-            lower.plot([0], hard, "D", color=ORANGE, ms=6, label="hard-pruned", ls="")
+            lower.plot([0], hard, "D", color=ORANGE, ms=6, label=f"hard-pruned{headline}", ls="")
     handles, labels = grid[1, -1].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
     log_if_wide(grid[0, 0], *losses)
     grid[0, 0].set_ylabel("training loss")
-    grid[1, 0].set_ylabel(metric_label(run.summary.metric))
+    grid[1, 0].set_ylabel(textwrap.fill(metric_label(live), 26))  # as long as the axis
     figure.align_ylabels(list(grid[:, 0]))
     return figure
 
@@ -83,37 +113,45 @@ def hard_pruning(run: Run) -> Figure | None:
         return None
     summary = run.summary
     scale = metric_scale(summary.metric)
-    figure = new_figure(3.8)
+    name = epoch_metric(run)
+    two = name != summary.metric
+    headline = f": {plain(summary.metric)}" if two else ""
+    figure = new_figure(4.1 if two else 3.8)
     axes = figure.subplots()
     live = run.epochs.get("constrained", [])
-    axes.plot(
-        [epoch.epoch for epoch in live],
-        floats((epoch.metric for epoch in live), scale),
-        color=BLUE,
-        marker=marker(len(live)),
-        ms=4,
-        label="live weights, not pruned",
-    )
+    if _same_unit(run):
+        axes.plot(
+            [epoch.epoch for epoch in live],
+            floats((epoch.metric for epoch in live), scale),
+            color=BLUE,
+            marker=marker(len(live)),
+            ms=4,
+            label=f"not pruned: {plain(name)}" if two else "live weights, not pruned",
+        )
     axes.plot(
         [check.epoch for check in run.checks],
         floats((check.metric for check in run.checks), scale),
         color=ORANGE,
         marker="s" if len(run.checks) <= 40 else "",
         ms=4.5,
-        label="hard-pruned copy",
+        label=f"hard-pruned copy{headline}",
     )
     if summary.dense is not None:
         reference = floats([summary.dense], scale)[0]
-        axes.axhline(reference, color=GREY, ls="--", lw=1.2, zorder=1, label="dense model")
+        label = f"dense model{headline}"
+        axes.axhline(reference, color=GREY, ls="--", lw=1.2, zorder=1, label=label)
     if summary.final is not None:
         label = "final, after retraining" if run.epochs.get("retrain") else "final"
         reference = floats([summary.final], scale)[0]
+        label += headline
         axes.axhline(reference, color=GREEN, ls=":", lw=1.6, zorder=1, label=label)
     axes.set_xlabel("epoch of the constrained training")
-    axes.set_ylabel(metric_label(summary.metric))
+    # Two measures share the axis then, and only the legend can say which is which.
+    per_cent = "metric (%)" if is_per_cent(summary.metric) else "metric"
+    axes.set_ylabel(per_cent if two and _same_unit(run) else metric_label(summary.metric))
     whole_numbers(axes.xaxis)
     # Below the axes: the curves may run anywhere inside it.
-    figure.legend(loc="outside lower center", ncols=4)
+    figure.legend(loc="outside lower center", ncols=2 if two else 4)
     return figure
 
 

@@ -293,7 +293,7 @@ def test_saved_file_that_does_not_prove_is_an_error(tiny: dict[str, Any], tmp_pa
     run = RunDirectory.open(tmp_path / "run", "", resume=False)
     task = ClassificationTask(recipe, run)
     values = iter([0.5, 0.4, 0.4, 0.3])
-    task.evaluate = lambda model: next(values)  # type: ignore[method-assign]
+    task.evaluate = lambda model: {"accuracy": next(values)}  # type: ignore[method-assign]
     with pytest.raises(pipeline.VerificationError, match=r"loaded back, accuracy is 0\.3"):
         pipeline.run_stages(task, recipe, run, "test")
     assert not (run.path / "summary.json").exists()

@@ -1,0 +1,269 @@
+"""Ultralytics checkpoints: read safely, and written so that plain ``YOLO(path)`` takes them.
+
+A pruned checkpoint has the keys that Ultralytics leaves after training, and one more, ``detprune``,
+which holds the masks: masks guessed from zeros are wrong, because small weights become zero in half
+precision.
+"""
+
+import copy
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import ultralytics
+from torch import Tensor, nn
+from ultralytics.nn.modules import Detect
+from ultralytics.nn.tasks import (
+    DetectionModel,
+    WorldModel,
+    YOLOEModel,
+    guess_model_task,
+    torch_safe_load,
+)
+from ultralytics.utils import DEFAULT_CFG_DICT
+
+import detprune
+from detprune.errors import DetpruneError, InputError, NonFiniteError
+from detprune.rundir import atomic
+from detprune_yolo.diagnosis import LOADING_ERRORS, damaged, refuse_foreign_file, refused_code
+from detprune_yolo.filenames import check_output_name, opened_instead
+
+
+def load_model(path: Path, *, trust: bool = False) -> DetectionModel:
+    """The detector of an Ultralytics checkpoint: float32, on the CPU, in eval mode, all of it trainable.
+
+    As Ultralytics does, the EMA is taken if the file holds one, and ``names``, ``yaml``, ``stride``,
+    ``args`` (a dict), ``task`` and ``pt_path`` are set. Ultralytics' checkpoints forbid gradients
+    everywhere; here only the fixed weights under ``.dfl.`` have ``requires_grad`` False.
+
+    Args:
+        path: a ``.pt`` file on this machine.
+        trust: run whatever code the file carries, instead of allowing known classes only.
+
+    Raises:
+        InputError: the file is missing, damaged, of another format or another task, or wants to run code.
+    """
+    checkpoint = _read(path, trust)
+    model = _network(path, checkpoint).float()
+    _set(
+        model,
+        args={**DEFAULT_CFG_DICT, **(checkpoint.get("train_args") or {})},
+        pt_path=str(path),
+        task="detect",
+    )
+    for module in model.modules():
+        if hasattr(module, "inplace"):
+            _set(module, inplace=True)
+        elif isinstance(module, nn.Upsample) and not hasattr(module, "recompute_scale_factor"):
+            module.recompute_scale_factor = None  # written by torch before 1.11
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".dfl." not in name)
+    return model.eval()
+
+
+def pruned_checkpoint(
+    model: DetectionModel,
+    masks: Mapping[str, Tensor] | None,
+    *,
+    train_args: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What ``torch.save`` writes so that plain ``YOLO(path)`` loads, validates, trains and exports it.
+
+    The model goes in as a copy in half precision, without gradients, hooks and loss; the given one is
+    not changed. The file loads with ``weights_only`` and without detprune.
+
+    Args:
+        model: the network; weights outside the masks are exactly 0.
+        masks: parameter name → boolean tensor of that parameter's shape, True = kept.
+        train_args: Ultralytics' training settings, unknown keys are left out; None: ``model.args``.
+
+    Raises:
+        InputError: a mask without parameter or of another shape, or a model made of detprune's classes.
+        DetpruneError: a weight outside its mask is not zero.
+        NonFiniteError: a weight is NaN or infinite.
+    """
+    if own := sorted({type(m).__name__ for m in model.modules() if _is_ours(m)}):
+        raise InputError(
+            f"the model contains {', '.join(own)}, which only detprune can load; take the network out of it"
+        )
+    packed = None if masks is None else _pack(model, masks)
+    given = _settings(model) if train_args is None else train_args
+    settings = {k: _plain(given.get(k, v)) for k, v in DEFAULT_CFG_DICT.items()}
+    return {
+        "date": datetime.now().astimezone().isoformat(),
+        "version": ultralytics.__version__,
+        "license": "AGPL-3.0 License (https://ultralytics.com/license)",
+        "docs": "https://docs.ultralytics.com",
+        "epoch": -1,
+        "best_fitness": None,
+        "stopper": None,
+        "model": _stripped(model, settings),
+        "ema": None,
+        "updates": None,
+        "modelopt": None,
+        "optimizer": None,
+        "scaler": None,
+        "train_args": settings,
+        "train_metrics": None,
+        "train_results": None,
+        "detprune": {"version": detprune.__version__, "masks": packed},
+    }
+
+
+def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Write a checkpoint to a file, atomically.
+
+    Raises:
+        InputError: a name that Ultralytics would not open.
+    """
+    check_output_name(path)
+    with atomic(path) as temporary:
+        torch.save(dict(checkpoint), temporary)
+
+
+def read_masks(path: Path, *, trust: bool = False) -> dict[str, Tensor] | None:
+    """The masks in a checkpoint: parameter name → boolean tensor, True = kept; None if it has none.
+
+    Raises:
+        InputError: masks that are damaged or do not fit the network in the file; and what ``load_model``
+            raises.
+    """
+    checkpoint = _read(path, trust)
+    held = checkpoint.get("detprune")
+    packed = held.get("masks") if isinstance(held, dict) else None
+    if packed is None:
+        return None
+    shapes = {n: tuple(p.shape) for n, p in _network(path, checkpoint).named_parameters()}
+    masks = {}
+    for name, entry in packed.items():
+        shape, bits = tuple(entry["shape"]), entry["bits"]
+        size = int(np.prod(shape))
+        if shape != shapes.get(name) or bits.dtype != torch.uint8 or len(bits) != -(-size // 8):
+            raise InputError(
+                f"{path}: the mask of {name} ({len(bits)} bytes for the shape {shape}) does not fit the "
+                f"weight of shape {shapes.get(name)}; the file is damaged or was edited, take another copy"
+            )
+        flat = np.unpackbits(bits.numpy(), count=size).astype(bool)
+        masks[name] = torch.from_numpy(flat.reshape(shape))
+    return masks
+
+
+def train_args_of(path: Path, *, trust: bool = False) -> dict[str, Any]:
+    """Ultralytics' training settings as a checkpoint holds them; raises what ``load_model`` raises."""
+    return dict(_read(path, trust).get("train_args") or {})
+
+
+def _read(path: Path, trust: bool) -> dict[str, Any]:
+    path = Path(path)
+    refuse_foreign_file(path)
+    opened = opened_instead(path)
+    if path.suffix.lower() != ".pt" or opened is not None:
+        instead = "" if opened is None else f" (it would look for {opened})"
+        raise InputError(
+            f"{path}: Ultralytics does not open a checkpoint under this name{instead}; rename the file, "
+            "for example to start.pt"
+        )
+    try:
+        checkpoint, _ = torch_safe_load(str(path), safe_only=not trust)
+    except LOADING_ERRORS as error:
+        raise (None if trust else refused_code(path)) or damaged(path, error) from error
+    if not isinstance(checkpoint, dict):
+        raise InputError(f"{path} holds a {type(checkpoint).__name__}, which is no checkpoint")
+    return checkpoint
+
+
+def _network(path: Path, checkpoint: Mapping[str, Any]) -> DetectionModel:
+    model = checkpoint.get("ema") or checkpoint.get("model")
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"{path} holds no network under 'ema' or 'model' (keys: {', '.join(map(str, checkpoint))}); "
+            "give a checkpoint that Ultralytics or detprune wrote"
+        )
+    if checkpoint.get("modelopt"):
+        raise InputError(
+            f"{path} is a quantization-aware checkpoint, which cannot be pruned; prune the model before"
+        )
+    task = guess_model_task(model)
+    if isinstance(model, DetectionModel) and not isinstance(model, WorldModel | YOLOEModel):
+        layers = model.get_submodule("model")
+        if (
+            isinstance(layers, nn.Sequential)
+            and isinstance(layers[-1], Detect)
+            and task == "detect"
+        ):
+            return model
+    raise InputError(
+        f"{path} holds a {type(model).__name__} for the task {task!r}; only detectors with fixed classes "
+        "(DetectionModel with a Detect head, task 'detect') can be pruned here"
+    )
+
+
+def _set(module: nn.Module, **attributes: object) -> None:
+    """Set plain attributes, which torch's type hints on modules do not provide for."""
+    for name, value in attributes.items():
+        setattr(module, name, value)
+
+
+def _is_ours(module: nn.Module) -> bool:
+    return type(module).__module__.partition(".")[0] in ("detprune", "detprune_yolo")
+
+
+def _settings(model: DetectionModel) -> Mapping[str, Any]:
+    args = getattr(model, "args", None) or {}
+    return args if isinstance(args, Mapping) else vars(args)
+
+
+def _plain(value: Any) -> Any:
+    """What ``weights_only`` loads anywhere, without classes such as Path or torch.device."""
+    if isinstance(value, Mapping):
+        return {_plain(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value if value is None or type(value) in (bool, int, float, str) else str(value)
+
+
+def _stripped(model: DetectionModel, settings: Mapping[str, Any]) -> DetectionModel:
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise NonFiniteError(f"{name} contains NaN or infinity, so the model is not saved")
+    # hooks and the loss refer to trainers and pruners: they stay behind, without touching the model
+    memo: dict[int, Any] = {
+        id(held): type(held)()
+        for module in model.modules()
+        for key, held in vars(module).items()
+        if "_hooks" in key and isinstance(held, dict)
+    }
+    if (criterion := getattr(model, "criterion", None)) is not None:
+        memo[id(criterion)] = None
+    stripped = copy.deepcopy(model, memo).cpu().half().to(memory_format=torch.contiguous_format)
+    for tensor in stripped.state_dict().values():
+        if tensor.is_floating_point():
+            torch.nan_to_num_(tensor)  # beyond half precision's range: its largest number
+    stripped.requires_grad_(False)
+    _set(stripped, args=dict(settings))
+    if hasattr(stripped, "pt_path"):
+        del stripped.pt_path  # set again by loading
+    return stripped.eval()
+
+
+def _pack(model: DetectionModel, masks: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
+    weights = dict(model.named_parameters())
+    packed = {}
+    for name, mask in masks.items():
+        if name not in weights or mask.shape != weights[name].shape or mask.dtype != torch.bool:
+            shape = tuple(weights[name].shape) if name in weights else None
+            raise InputError(
+                f"the mask {name} ({mask.dtype}, shape {tuple(mask.shape)}) has to be torch.bool of the "
+                f"shape of its weight: {shape or 'the model has no such parameter'}"
+            )
+        wrong = int(weights[name].detach()[~mask.to(weights[name].device)].count_nonzero())
+        if wrong:
+            raise DetpruneError(
+                f"{name}: {wrong:,} weights outside the mask are not zero; prune before saving"
+            )
+        bits = np.packbits(mask.cpu().numpy().reshape(-1))
+        packed[name] = {"shape": list(mask.shape), "bits": torch.from_numpy(bits)}
+    return packed

@@ -1,0 +1,232 @@
+"""Reads and checks COCO annotations and predictions, entry by entry, into fresh plain objects."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path, PurePath
+from typing import Any
+
+from detprune.errors import InputError
+
+_PREDICTION = "{image_id, category_id, bbox: [x, y, width, height], score}"
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: it is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+
+
+def table(annotations: Any, key: str) -> Sequence[Mapping[str, Any]]:
+    """The list ``images``, ``annotations`` or ``categories`` of COCO annotations.
+
+    Raises:
+        InputError: the annotations are no mapping with a list of objects under this key.
+    """
+    if not isinstance(annotations, Mapping) or key not in annotations:
+        keys = ", ".join(map(str, annotations)) if isinstance(annotations, Mapping) else "no keys"
+        raise InputError(
+            f"the annotations have no {key!r} but {keys}; a COCO instances file is one object with "
+            "the lists images, annotations and categories"
+        )
+    return _objects(annotations[key], f"{key!r} of the annotations", "objects")
+
+
+def prediction_list(predictions: Any) -> Sequence[Mapping[str, Any]]:
+    """The predictions, if they are a list of objects.
+
+    Raises:
+        InputError: they are not.
+    """
+    return _objects(predictions, "the predictions", _PREDICTION)
+
+
+def ground_truth(annotations: Any) -> dict[str, list[dict[str, Any]]]:
+    """What pycocotools needs of COCO annotations: only boxes, with area, iscrowd and ids from 1.
+
+    Raises:
+        InputError: an entry is incomplete, refers to nothing, or an id occurs twice.
+    """
+    truth: dict[str, list[dict[str, Any]]] = {"images": [], "categories": [], "annotations": []}
+    for key in ("images", "categories"):
+        ids: set[int] = set()
+        for number, entry in enumerate(table(annotations, key)):
+            where = f"{key} entry {number} of the annotations"
+            i = integer(entry, "id", where)
+            if i in ids:
+                raise InputError(f"{where}: the id {i} occurs twice; make the ids unique")
+            ids.add(i)
+            truth[key].append({"id": i})
+    known = {"image_id": {image["id"] for image in truth["images"]}}
+    known["category_id"] = {category["id"] for category in truth["categories"]}
+    for number, entry in enumerate(table(annotations, "annotations")):
+        where = f"annotation {number}"
+        bbox = box(entry, where)
+        crowd = entry.get("iscrowd", 0)
+        if crowd not in (0, 1):
+            raise InputError(f"{where}: iscrowd is {crowd!r}; it is 0 or 1")
+        truth["annotations"].append(
+            {
+                # pycocotools takes an object with the id 0 for a missed one
+                "id": number + 1,
+                **{key: _reference(entry, key, known[key], where) for key in known},
+                "bbox": bbox,
+                "area": real(entry, "area", where) if "area" in entry else bbox[2] * bbox[3],
+                "iscrowd": int(crowd),
+            }
+        )
+    return truth
+
+
+def checked_predictions(
+    predictions: Any, image_ids: set[int], category_ids: set[int]
+) -> list[dict[str, Any]]:
+    """Predictions as pycocotools needs them, with ids from 1.
+
+    Raises:
+        InputError: an entry is incomplete or its image or category is unknown.
+    """
+    found = []
+    for number, entry in enumerate(prediction_list(predictions)):
+        where = f"prediction {number}"
+        bbox = box(entry, where)
+        found.append(
+            {
+                "id": number + 1,
+                "image_id": _reference(entry, "image_id", image_ids, where),
+                "category_id": _reference(entry, "category_id", category_ids, where),
+                "bbox": bbox,
+                "area": bbox[2] * bbox[3],
+                "iscrowd": 0,
+                "score": real(entry, "score", where),
+            }
+        )
+    return found
+
+
+def images_by_name(annotations: Any) -> dict[str, Mapping[str, Any]]:
+    """The annotations' images by base name.
+
+    Raises:
+        InputError: an image has no file_name or id, or two have the same base name.
+    """
+    images: dict[str, Mapping[str, Any]] = {}
+    for number, image in enumerate(table(annotations, "images")):
+        where = f"images entry {number} of the annotations"
+        integer(image, "id", where)
+        file_name = get(image, "file_name", where)
+        other = images.setdefault(base_name(file_name), image)
+        if other is not image:
+            raise InputError(
+                f"two images have the same base name, {other['file_name']!r} and {file_name!r}, but "
+                "predictions know images by their base names only; rename one of the files"
+            )
+    return images
+
+
+def categories_by_name(annotations: Any, names: Sequence[str]) -> list[int]:
+    """The annotations' category id of each class name.
+
+    Raises:
+        InputError: a name is missing or occurs twice.
+    """
+    categories: dict[str, list[int]] = {}
+    for number, category in enumerate(table(annotations, "categories")):
+        where = f"categories entry {number} of the annotations"
+        name = str(get(category, "name", where))
+        categories.setdefault(name, []).append(integer(category, "id", where))
+    if missing := [name for name in names if name not in categories]:
+        raise InputError(
+            f"the classes {some(missing)} are not in the annotations, whose categories are "
+            f"{some(categories)}; give both the same names"
+        )
+    if twice := {name for name in names if len(categories[name]) > 1 or names.count(name) > 1}:
+        raise InputError(f"the class names {some(twice)} occur twice; make them unique")
+    return [categories[name][0] for name in names]
+
+
+def get(entry: Mapping[str, Any], key: str, where: str) -> Any:
+    """A value of an entry, which must have it."""
+    if key not in entry:
+        raise InputError(f"{where} has no {key}; it has: {some(entry)}")
+    return entry[key]
+
+
+def integer(entry: Mapping[str, Any], key: str, where: str) -> int:
+    """A whole number of an entry; a number in quotes is none."""
+    value = get(entry, key, where)
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputError(f"{where}: {key} is {value!r}, which is no whole number")
+    return int(value)
+
+
+def real(entry: Mapping[str, Any], key: str, where: str) -> float:
+    """A finite number of an entry."""
+    value = get(entry, key, where)
+    try:
+        number = (
+            math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+        )
+    except OverflowError:  # JSON's whole numbers have no limit
+        number = math.inf
+    if not math.isfinite(number):
+        raise InputError(f"{where}: {key} is {value!r}, which is no finite number")
+    return number
+
+
+def box(entry: Mapping[str, Any], where: str) -> list[float]:
+    """The bbox of an entry: x, y, width, height in pixels."""
+    values = get(entry, "bbox", where)
+    if not isinstance(values, list | tuple) or len(values) != 4:
+        raise InputError(f"{where}: bbox is {values!r}; it is [x, y, width, height] in pixels")
+    numbers = [real({"bbox": value}, "bbox", where) for value in values]
+    if min(numbers[2:]) < 0:
+        raise InputError(f"{where}: bbox {numbers} has a negative width or height")
+    return numbers
+
+
+def base_name(file_name: object) -> str:
+    """The last part of a path, by which Ultralytics names images."""
+    return PurePath(str(file_name)).name
+
+
+def some(values: Iterable[object]) -> str:
+    """The first few of the values, for a message."""
+    listed = list(values)
+    more = f", … ({len(listed)} in all)" if len(listed) > 10 else ""
+    return ", ".join(map(repr, listed[:10])) + more
+
+
+def _objects(values: Any, what: str, of: str) -> Sequence[Mapping[str, Any]]:
+    if not isinstance(values, list | tuple):
+        raise InputError(f"{what} are no list but {type(values).__name__}; give a list of {of}")
+    for number, value in enumerate(values):
+        if not isinstance(value, Mapping):
+            raise InputError(f"entry {number} of {what} is {value!r}; give a list of {of}")
+    return values
+
+
+def _reference(entry: Mapping[str, Any], key: str, known: set[int], where: str) -> int:
+    value = get(entry, key, where)
+    if not isinstance(value, bool) and isinstance(value, Integral) and value in known:
+        return int(value)
+    kind = key.removesuffix("_id")
+    if isinstance(value, str):
+        problem = "is a text, but COCO's ids are whole numbers"
+    else:
+        problem = f"is no {kind} of the annotations, which have {some(sorted(known))}"
+    remedy = {
+        "image_id": "give each prediction its file_name, by which images are then found",
+        "category_id": "map the classes by name, with remap() in Python or --names on the command line",
+    }[key]
+    hint = f"; {remedy}" if "score" in entry else ""
+    raise InputError(f"{where}: {key} {value!r} {problem}{hint}")

@@ -1,0 +1,225 @@
+"""What can be wrong with a detection data set, found before training and named all at once.
+
+Ultralytics drops an image with a malformed label after one line in its log, takes an image without
+a label file for background, and may follow the data set's ``download`` key; here nothing is
+fetched, written or decoded.
+"""
+
+import glob
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ultralytics.data.utils import IMG_FORMATS, check_det_dataset, img2label_paths
+from ultralytics.utils import YAML
+
+from detprune.errors import InputError
+from detprune_yolo import problem_kinds as kinds
+from detprune_yolo.problem_kinds import Kind, Problems, listed, refuse
+
+_TOLERANCE = 0.01  # Ultralytics' own: beyond it, it drops the image
+_COLUMNS = 5
+_SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class DetectionData:
+    """A detection data set that was checked.
+
+    Attributes:
+        yaml: the data yaml.
+        names: class number → name.
+        images: split → its image files in Ultralytics' order; ``test`` only if the yaml names it
+            and it is there.
+        labelled: split → how many of its images have boxes; the others are background.
+    """
+
+    yaml: Path
+    names: dict[int, str]
+    images: dict[str, list[Path]]
+    labelled: dict[str, int]
+
+
+def check_data(yaml: Path, *, nc: int | None = None) -> DetectionData:
+    """Check a data set in Ultralytics' layout; ``nc`` is the model's number of classes, if it is set.
+
+    Images need no label file, but some of train and of val do. Test images are checked only as far
+    as they and their labels are there, since no training needs them.
+
+    Raises:
+        InputError: Ultralytics would stop, or leave images out without stopping, or two evaluated
+            images would be one; names all problems of the yaml, else all of the files, each kind
+            with its number, the first few and the way out.
+    """
+    data = _read(yaml, nc)
+    names: dict[int, str] = data["names"]
+    keypoints = math.prod(data.get("kpt_shape") or [0])
+    problems: Problems = defaultdict(list)
+    images: dict[str, list[str]] = {}
+    labelled: dict[str, int] = {}
+    for split in _SPLITS:
+        places = data.get(split) or []
+        places = [places] if isinstance(places, str) else places
+        if not places or (split == "test" and not all(Path(place).exists() for place in places)):
+            continue
+        images[split] = _image_files(split, places, problems)
+        labelled[split] = _check_labels(split, images[split], len(names), keypoints, problems)
+        if split != "train":
+            _check_ids(split, images[split], problems)
+    refuse(yaml, problems)
+    return DetectionData(
+        yaml, names, {split: [Path(f) for f in files] for split, files in images.items()}, labelled
+    )
+
+
+def _read(yaml: Path, nc: int | None) -> dict[str, Any]:
+    """The yaml as Ultralytics reads it: paths resolved, names as a dict."""
+    if not yaml.is_file():
+        raise InputError(
+            f"no data yaml {str(yaml)!r}; give the path of a file with the keys path, train, val and "
+            "names (no data set is downloaded)"
+        )
+    if yaml.suffix.lower() not in (".yaml", ".yml"):
+        raise InputError(f"the data yaml {str(yaml)!r} must be called *.yaml or *.yml")
+    try:
+        raw = YAML.load(yaml)
+    except ValueError as error:
+        raise InputError(f"{yaml} is not a YAML mapping ({error}); correct the file") from error
+    if "validation" in raw:
+        raw.setdefault("val", raw["validation"])
+    problems: Problems = defaultdict(list)
+    for key in ("train", "val", "names"):
+        if not raw.get(key):
+            problems[kinds.NO_KEY].append(f"`{key}`")
+    if raw.get("names"):
+        _check_names(raw["names"], raw.get("nc"), nc, problems)
+    refuse(yaml, problems)
+    try:
+        data: dict[str, Any] = check_det_dataset(str(yaml), autodownload=False)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{yaml}: {str(error).strip().splitlines()[0]}; correct `path` and `val`, or put the "
+            "images there (nothing is downloaded): `val` is taken from `path`; a relative `path` is "
+            "taken from the working directory, and `path` is the yaml's folder if left out"
+        ) from error
+    except (SyntaxError, TypeError, KeyError, ValueError) as error:
+        raise InputError(f"{yaml}: Ultralytics refuses it ({error}); correct the file") from error
+    return data
+
+
+def _check_names(names: Any, stated: Any, nc: int | None, problems: Problems) -> None:
+    if not isinstance(names, list | dict):
+        problems[kinds.NAMES_TYPE].append(repr(names))
+        return
+    count = len(names)
+    if isinstance(names, dict):
+        if {str(key) for key in names} != {str(number) for number in range(count)}:
+            problems[kinds.NAMES_GAP].append(listed(map(str, names)))
+        names = list(names.values())
+    for name, times in Counter(map(str, names)).items():
+        if times > 1:
+            problems[kinds.NAMES_TWICE].append(repr(name))
+    if stated is not None and stated not in (count, str(count)):
+        problems[kinds.NC].append(f"`nc` is {stated!r}, `names` lists {count} classes")
+    if nc is not None and nc != count:
+        problems[kinds.MODEL_NC].append(f"it has {nc} classes, `names` lists {count}")
+
+
+def _image_files(split: str, places: list[str], problems: Problems) -> list[str]:
+    """Image files as `BaseDataset.get_img_files` finds them, which also reads and times some."""
+
+    def images(files: Iterable[str]) -> list[str]:
+        return [file for file in files if file.rpartition(".")[-1].lower() in IMG_FORMATS]
+
+    found: list[str] = []
+    for place in map(Path, places):
+        if place.is_dir():
+            found += images(
+                glob.glob(str(Path(glob.escape(str(place))) / "**/*.*"), recursive=True)
+            )
+        elif not place.exists():
+            problems[kinds.NO_PLACE].append(f"{split}: {place}")
+            return []
+        else:
+            try:
+                lines = place.read_text(encoding="utf-8-sig").strip().splitlines()
+            except UnicodeDecodeError:
+                problems[kinds.NO_LIST].append(f"{split}: {place}")
+                return []
+            entries = images(
+                f"{place.parent}/{line[2:]}" if line.startswith("./") else line for line in lines
+            )
+            absent = [file for file in entries if not Path(file).is_file()]
+            if absent:
+                problems[kinds.NO_FILE] += [f"{file} (in {place.name})" for file in absent]
+            found += entries
+    if not found:
+        problems[kinds.NO_IMAGES].append(f"{split}: {listed(places)}")
+    return sorted(found)
+
+
+def _check_ids(split: str, files: list[str], problems: Problems) -> None:
+    # Ultralytics makes the COCO image id from the base name: 7.jpg and 007.png are one image to it.
+    stems = [Path(file).stem for file in files]
+    counts = Counter(int(stem) if stem.isdecimal() else stem for stem in stems)
+    twice = [f"{split}: {name} ({times} images)" for name, times in counts.items() if times > 1]
+    if twice:
+        problems[kinds.SAME_NAME] += twice
+
+
+def _check_labels(split: str, files: list[str], nc: int, keypoints: int, problems: Problems) -> int:
+    """Check the label files of a split; returns the number of images with boxes."""
+    found = labelled = 0
+    places = img2label_paths(list(files))
+    for place in places:
+        try:
+            with open(place, encoding="utf-8-sig") as file:
+                text = file.read()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except UnicodeDecodeError:
+            problems[kinds.MALFORMED].append(f"{place} (not text)")
+            continue
+        found += 1
+        rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), start=1)]
+        rows = [(number, columns) for number, columns in rows if columns]
+        if keypoints:  # Ultralytics keeps the box of a pose label
+            rows = [
+                (number, columns[:_COLUMNS] if len(columns) == _COLUMNS + keypoints else columns)
+                for number, columns in rows
+            ]
+        labelled += bool(rows)
+        polygons = any(len(columns) > _COLUMNS + 1 for _, columns in rows)
+        for number, columns in rows:
+            kind = _fault(columns, nc, polygons)
+            if kind is not None:
+                problems[kind].append(f"{place}:{number} `{' '.join(columns[:7])}`")
+    if files and not found and split != "test":
+        problems[kinds.NO_LABELS].append(f"{split}: expected {listed(places)}")
+    elif found and not labelled:
+        problems[kinds.EMPTY].append(f"{split}: {listed(places)}")
+    return labelled
+
+
+def _fault(columns: list[str], nc: int, polygons: bool) -> Kind | None:
+    """What is wrong with a label line, or None."""
+    try:
+        label, *points = map(float, columns)
+    except ValueError:
+        return kinds.MALFORMED
+    # Ultralytics takes all rows of a file for polygons if one of them is.
+    fits = len(points) >= 6 and len(points) % 2 == 0 if polygons else len(columns) == _COLUMNS
+    if not fits or not label.is_integer() or not all(map(math.isfinite, points)):
+        return kinds.MALFORMED
+    if not 0 <= label < nc:
+        return kinds.CLASS
+    if polygons:  # Ultralytics, too, judges a polygon by its box
+        left, right = min(points[::2]), max(points[::2])
+        top, bottom = min(points[1::2]), max(points[1::2])
+        points = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
+    if not all(-_TOLERANCE <= value <= 1 + _TOLERANCE for value in points):
+        return kinds.OUTSIDE
+    return None if points[2] > 0 and points[3] > 0 else kinds.FLAT

@@ -1,0 +1,21 @@
+"""``detprune data shapes``: draw the small detection set that needs no download."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detprune_yolo.drawing import DrawnSet, draw
+
+_DEFAULT = DrawnSet()
+
+
+def draw_shapes(
+    out: Annotated[Path, typer.Argument(help="Folder to draw into; new, empty or the same set.")],
+    train: Annotated[int, typer.Option(help="Training images.")] = _DEFAULT.train,
+    val: Annotated[int, typer.Option(help="Validation images.")] = _DEFAULT.val,
+    size: Annotated[int, typer.Option(help="Pixels a side.")] = _DEFAULT.size,
+    seed: Annotated[int, typer.Option(help="Another seed draws other images.")] = _DEFAULT.seed,
+) -> None:
+    """Draw six shapes on textured backgrounds as a detection set, and print its data yaml."""
+    typer.echo(draw(DrawnSet(train, val, size, seed), out))

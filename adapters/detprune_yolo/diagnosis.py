@@ -1,0 +1,261 @@
+"""Says what a file is that is not an Ultralytics checkpoint, without running any code that it holds.
+
+Nothing is unpickled here except under torch's ``weights_only``: the classes and functions that a
+pickle refers to are read off its opcodes. That serves the messages; the safety of loading rests on
+``weights_only`` alone.
+"""
+
+import pickle
+import pickletools
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from detprune.errors import InputError
+
+_FAMILY = (
+    "Ultralytics ≥ 8 uses the anchor-free yolov3-tinyu, yolov3-sppu and yolov3u, whose heads differ; "
+    "start from one of those, or train yolov3-tiny.yaml"
+)
+_TRUST = (
+    "if you trust where it is from, set `unsafe_load: true` under model: in the recipe, or pass "
+    "trust=True in Python"
+)
+_ANCHORS = ("module_list.", "anchor", ".m.0.weight")  # in parameter names of anchor-based YOLOs
+_PICKLES = 5  # torch's format before zip archives: magic, version, system, object, storage keys
+
+LOADING_ERRORS = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    ImportError,
+    struct.error,
+)
+"""What torch and Ultralytics raise on files that they cannot read, depending on the damage."""
+
+
+def refuse_foreign_file(path: Path) -> None:
+    """Return if a file refers to Ultralytics classes, and so can be an Ultralytics checkpoint.
+
+    Raises:
+        InputError: it is missing, a folder, empty or damaged; or of Darknet, of the yolov3 or yolov5
+            repository, TorchScript, ONNX, a model description, a state dict, or another pickle. Each
+            message says what the file is and what to do instead.
+    """
+    if not path.exists():
+        raise InputError(
+            f"there is no file {path}; nothing is downloaded here: fetch the weights first, for example "
+            "from https://github.com/ultralytics/assets/releases, and give the path of the file"
+        )
+    if not path.is_file():
+        raise InputError(f"{path} is a folder; give the checkpoint file in it, such as best.pt")
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+            size = path.stat().st_size
+            _refuse_by_first_bytes(path, head, size)
+            archive = head.startswith(b"PK")
+            names = _globals_in_archive(path) if archive else _globals_in_pickles(path, file)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    if old := sorted(n for n in names if n.startswith("models.")):
+        raise InputError(
+            f"{path} cannot be loaded: this is a yolov3-repository or yolov5-repository file of the "
+            f"anchor-based family (it refers to {old[0]}); {_FAMILY}"
+        )
+    if not any(name.startswith("ultralytics.") for name in names):
+        _refuse_without_network(path, names)
+
+
+def refused_code(path: Path) -> InputError | None:
+    """The error for a pickle that refers to more than ``weights_only`` allows, or None.
+
+    To be called after an attempt to load the file: Ultralytics allows its own classes then.
+    """
+    try:
+        names = set(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
+    except LOADING_ERRORS:  # not in torch's zip format
+        with path.open("rb") as file:
+            names = _globals_in_pickles(path, file)
+        names = {n for n in names if not n.startswith(("torch._utils.", "collections.", "torch."))}
+    if not names:
+        return None
+    shown = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
+    return InputError(
+        f"refused to load {path}: it wants to run {shown}, which is outside what checkpoints may "
+        f"contain; {_TRUST}"
+    )
+
+
+def damaged(path: Path, reason: object) -> InputError:
+    """The error for a file that is a checkpoint by its first bytes, and cannot be read."""
+    line = str(reason).strip().splitlines()[0][:160] if str(reason).strip() else "no details"
+    return InputError(
+        f"{path} is empty, truncated or damaged ({line}); copy or download it again, or take another "
+        "checkpoint of the same run"
+    )
+
+
+def _refuse_by_first_bytes(path: Path, head: bytes, size: int) -> None:
+    suffix = path.suffix.lower()
+    if size == 0:
+        raise damaged(path, "0 bytes")
+    if suffix == ".weights" or _is_darknet(head, size):
+        raise InputError(
+            f"{path} cannot be loaded: this is a Darknet .weights file of the anchor-based family; "
+            f"{_FAMILY}"
+        )
+    text = head.lstrip()
+    if suffix == ".cfg" or text.startswith(b"[net]"):
+        raise InputError(
+            f"{path} cannot be loaded: this is a Darknet .cfg, the description of a network of the "
+            f"anchor-based family, without weights; {_FAMILY}"
+        )
+    if suffix in (".yaml", ".yml"):
+        raise InputError(
+            f"{path} describes a network and holds no weights; give a .pt checkpoint here, or name the "
+            "description as the architecture to train"
+        )
+    # protobuf: field 1 (IR version, a small number), then producer_name, domain or graph
+    if suffix == ".onnx" or (head[:1] == b"\x08" and head[2:3] in (b"\x12", b"\x1a", b"\x3a")):
+        raise InputError(
+            f"{path} is an ONNX file, which cannot be trained; give the .pt checkpoint that it was "
+            "exported from"
+        )
+    if text.startswith((b"<", b"version https://git-lfs")):
+        raise InputError(
+            f"{path} is a text file, not a checkpoint: a web page or a Git LFS pointer that was saved "
+            "in its place; download the file itself"
+        )
+
+
+def _is_darknet(head: bytes, size: int) -> bool:
+    """Header: int32 major, minor, revision, then int64 images seen (int32 before 0.2), then float32."""
+    if len(head) < 16:
+        return False
+    major, minor, revision = struct.unpack_from("<3i", head)
+    seen = 8 if major * 10 + minor >= 2 else 4
+    return major == 0 and 1 <= minor <= 9 and 0 <= revision <= 99 and (size - 12 - seen) % 4 == 0
+
+
+def _globals_in_archive(path: Path) -> set[str]:
+    """What the pickle of a torch zip archive refers to."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.namelist()
+            if any(r.endswith("constants.pkl") for r in records):
+                raise InputError(
+                    f"{path} is a TorchScript archive, which cannot be trained; give the .pt checkpoint "
+                    "that it was exported from"
+                )
+            pickles = [r for r in records if r.split("/")[-1] == "data.pkl"]
+            if not pickles:
+                raise InputError(
+                    f"{path} is a zip archive and no checkpoint (no data.pkl in it); unpack it and give "
+                    "the .pt file"
+                )
+            with archive.open(pickles[0]) as file:
+                return _globals(file)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise damaged(path, error) from error
+
+
+def _globals_in_pickles(path: Path, file: IO[bytes]) -> set[str]:
+    """What the pickles at the start of a file refer to."""
+    file.seek(0)
+    found: set[str] = set()
+    for number in range(_PICKLES):
+        try:
+            found |= _globals(file)
+        except ValueError as error:
+            if number == 0:
+                raise damaged(path, f"neither a torch archive nor a pickle: {error}") from error
+            break
+    return found
+
+
+def _globals(file: IO[bytes]) -> set[str]:
+    """``module.name`` of every global in one pickle."""
+    found: set[str] = set()
+    strings: list[str] = []
+    memo: dict[object, str] = {}
+    memoized = 0
+    previous_was_text = False
+    for opcode, argument, _ in pickletools.genops(file):
+        is_text = False
+        if opcode.name in ("GLOBAL", "INST"):
+            found.add(str(argument).replace(" ", "."))
+        elif opcode.name == "STACK_GLOBAL":
+            found.add(".".join(strings[-2:]))
+        elif "UNICODE" in opcode.name or "STRING" in opcode.name:
+            strings.append(str(argument))
+            is_text = True
+        elif opcode.name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+            index = memoized if argument is None else argument
+            memoized += 1
+            if previous_was_text:
+                memo[index] = strings[-1]
+            is_text = previous_was_text
+        elif opcode.name in ("GET", "BINGET", "LONG_BINGET") and argument in memo:
+            strings.append(memo[argument])
+            is_text = True
+        previous_was_text = is_text
+    return found
+
+
+def _refuse_without_network(path: Path, names: set[str]) -> None:
+    """Raise the error for a pickle without any Ultralytics class."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except LOADING_ERRORS as error:
+        raise refused_code(path) or damaged(path, error) from error
+    tensors = _state_dict(content)
+    if tensors is None:
+        held = f"a {type(content).__name__}"
+        if isinstance(content, dict):
+            held = f"a dict with the keys {', '.join(map(repr, list(content)[:8]))}"
+        raise InputError(
+            f"{path} holds {held} and no network; give a checkpoint that Ultralytics or detprune wrote"
+        )
+    if any(mark in name for name in tensors for mark in _ANCHORS):
+        raise InputError(
+            f"{path} cannot be loaded: this is a state dict file of the anchor-based family; {_FAMILY}"
+        )
+    raise InputError(
+        f"{path} cannot be loaded: this is a state dict, {len(tensors)} tensors without their network. "
+        "Build the network it belongs to, load it there (model.load_state_dict), and write a checkpoint "
+        "with YOLO(...).save(...). If it comes from the yolov3 repository or from Darknet, it is of the "
+        f"anchor-based family: {_FAMILY}"
+    )
+
+
+def _state_dict(content: Any) -> Mapping[str, Tensor] | None:
+    """The tensors of a state dict, also of one inside a dict as repositories save them."""
+    if not isinstance(content, dict):
+        return None
+    inner = [content.get(key) for key in ("state_dict", "model_state_dict", "ema", "model")]
+    for candidate in (content, *inner):
+        if (
+            isinstance(candidate, dict)
+            and candidate
+            and all(isinstance(v, Tensor) for v in candidate.values())
+        ):
+            return {str(name): value for name, value in candidate.items()}
+    return None

@@ -1,0 +1,176 @@
+"""A small detection set that the project draws itself: six shapes on textured backgrounds.
+
+It needs no download and is the same on every machine: each image has a random generator of its own,
+seeded by (seed, split, index), shapes are rasterised in integers and files are lossless. So image k
+of a split does not depend on how many images the set has.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+
+from detprune.errors import InputError
+from detprune.rundir import atomic
+from detprune_yolo.shapes import CLASSES, draw_image
+
+_FORMAT = 1  # to be raised with every change of what is drawn or how it is stored
+_YAML, _SET = "shapes.yaml", "set.json"
+_SPLITS = {"train": 0, "val": 100_000_000}  # name → what is added to an image's number
+
+
+@dataclass(frozen=True)
+class DrawnSet:
+    """How many images, of how many pixels a side, from which seed.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    train: int = 400
+    val: int = 100
+    size: int = 160
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        limits = {"train": (1, 10**6), "val": (1, 10**6), "size": (64, 1024), "seed": (0, 2**32)}
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or not low <= value <= high:
+                raise InputError(
+                    f"{name} of a drawn data set is {value!r}; choose a whole number from {low} to {high}"
+                )
+
+
+def cached(spec: DrawnSet) -> Path:
+    """Draw into the user's cache folder, or find it there; returns the data yaml."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = f"shapes-{_FORMAT}-{spec.train}-{spec.val}-{spec.size}px-seed{spec.seed}"
+    return draw(spec, home / "detprune" / "drawn" / name)
+
+
+def draw(spec: DrawnSet, folder: Path) -> Path:
+    """Write the set into ``folder``, or reuse it there; returns the path of its data yaml.
+
+    Layout: ``shapes.yaml``, ``set.json``, ``images/{train,val}/<id>.png``,
+    ``labels/{train,val}/<id>.txt`` (class cx cy w h, in image sides) and
+    ``annotations/instances_{train,val}.json`` (COCO, pixels, category id = class + 1). An image's
+    COCO id is its base name. The folder appears under its name only when it is complete.
+
+    Raises:
+        InputError: ``folder`` holds anything else, or such a set with files missing.
+    """
+    folder = folder.expanduser().resolve()
+    if not _reusable(spec, folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            _write(spec, temporary)
+            if folder.exists():
+                folder.rmdir()
+            temporary.rename(folder)
+        except OSError:
+            # Another process may have drawn the same set at the same time.
+            if not _reusable(spec, folder):
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    description = yaml.safe_dump(
+        {
+            "path": str(folder),
+            "train": "images/train",
+            "val": "images/val",
+            "names": dict(enumerate(CLASSES)),
+        },
+        sort_keys=False,
+    )
+    file = folder / _YAML
+    # The folder may have been moved since: Ultralytics would look in the old place.
+    if not file.is_file() or file.read_text(encoding="utf-8") != description:
+        with atomic(file) as new:
+            new.write_text(description, encoding="utf-8")
+    return file
+
+
+def _write(spec: DrawnSet, folder: Path) -> None:
+    (folder / "annotations").mkdir(parents=True)
+    for split, count in (("train", spec.train), ("val", spec.val)):
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True)
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for index in range(count):
+            number = _SPLITS[split] + index + 1
+            rng = np.random.default_rng([spec.seed, list(_SPLITS).index(split), index])
+            picture, boxes = draw_image(rng, spec.size)
+            file = folder / "images" / split / f"{number:012d}.png"
+            _, encoded = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+            file.write_bytes(encoded.tobytes())
+            images.append(
+                {"id": number, "file_name": file.name, "width": spec.size, "height": spec.size}
+            )
+            lines = []
+            for box in boxes:
+                placed = (box.x + box.w / 2, box.y + box.h / 2, box.w, box.h)
+                lines.append(" ".join([str(box.label), *(f"{v / spec.size:.6f}" for v in placed)]))
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": number,
+                        "category_id": box.label + 1,
+                        "bbox": [box.x, box.y, box.w, box.h],
+                        "area": box.w * box.h,
+                        "iscrowd": 0,
+                    }
+                )
+            (folder / "labels" / split / f"{number:012d}.txt").write_text(
+                "".join(f"{line}\n" for line in lines), encoding="utf-8"
+            )
+        coco = {
+            "info": {"description": "detprune drawn shapes", **_identity(spec)},
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": k, "name": name} for k, name in enumerate(CLASSES, start=1)],
+        }
+        (folder / "annotations" / f"instances_{split}.json").write_text(
+            json.dumps(coco), encoding="utf-8"
+        )
+    (folder / _SET).write_text(json.dumps(_identity(spec)), encoding="utf-8")
+
+
+def _identity(spec: DrawnSet) -> dict[str, int]:
+    return {"format": _FORMAT, **asdict(spec)}
+
+
+def _reusable(spec: DrawnSet, folder: Path) -> bool:
+    """Whether the folder holds this very set; False where it is free to be written."""
+    way_out = "remove it, or name another folder"
+    if folder.is_dir() and not any(folder.iterdir()):
+        return False
+    try:
+        found = json.loads((folder / _SET).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        if not folder.exists():
+            return False
+        raise InputError(
+            f"{folder} holds something that is not a drawn data set; {way_out}"
+        ) from None
+    if found != _identity(spec):
+        raise InputError(
+            f"{folder} holds another drawn data set ({found}), not {_identity(spec)}; {way_out}"
+        )
+    for split, count in (("train", spec.train), ("val", spec.val)):
+        for kind, ending in (("images", "png"), ("labels", "txt")):
+            left = sum(1 for _ in (folder / kind / split).glob(f"*.{ending}"))
+            if left != count:
+                raise InputError(
+                    f"{folder / kind / split} holds {left} *.{ending} files of {count}; {way_out}"
+                )
+    return True

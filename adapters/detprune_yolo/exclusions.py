@@ -1,0 +1,62 @@
+"""What a detector leaves dense by default.
+
+The first convolution sees the image and the last ones of the head give boxes and classes: each is a
+small part of the weights, and pruning it costs the most accuracy. The DFL layer is a fixed integral.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from torch import nn
+
+from detprune.budgets import Budget
+
+_BRANCHES = ("cv2", "cv3", "cv4", "one2one_cv2", "one2one_cv3", "one2one_cv4")
+
+
+def detector_budget(
+    budget: Budget, model: nn.Module, freeze: int | Sequence[int | str] | None = None
+) -> Budget:
+    """The budget with the default exclusions; a budget that has ``include`` is taken as it is.
+
+    Args:
+        budget: what the user asks for.
+        model: an Ultralytics ``DetectionModel``.
+        freeze: Ultralytics' option: the first n layers, or a list of layer numbers and names.
+    """
+    if budget.include is not None:
+        return budget
+    weights = {
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "weight", None), nn.Parameter) and module.weight.dim() >= 2
+    }
+    left = {*_first_and_last(model), *_frozen(weights, freeze)} & weights
+    return dataclasses.replace(budget, exclude=(*budget.exclude, *sorted(left)))
+
+
+def _first_and_last(model: nn.Module) -> Iterator[str]:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            yield f"{name}.weight"
+            break
+    for name, module in model.named_modules():
+        if ".dfl." in f".{name}.":
+            yield f"{name}.weight"
+        for branch in _BRANCHES:
+            scales = getattr(module, branch, None)
+            if hasattr(module, "reg_max") and isinstance(scales, nn.ModuleList):
+                for index, scale in enumerate(scales):
+                    last = [n for n, m in scale.named_modules() if isinstance(m, nn.Conv2d)][-1:]
+                    yield from (
+                        ".".join(part for part in (name, branch, str(index), n, "weight") if part)
+                        for n in last
+                    )
+
+
+def _frozen(weights: set[str], freeze: int | Sequence[int | str] | None) -> Iterator[str]:
+    """Names that Ultralytics' trainer freezes: its rule is a substring of the name."""
+    parts = range(freeze) if isinstance(freeze, int) else freeze or ()
+    for name in weights:
+        if any(f"model.{part}." in name for part in parts):
+            yield name

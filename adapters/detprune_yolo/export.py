@@ -1,0 +1,190 @@
+"""ONNX files by Ultralytics' exporter, checked against the checkpoint before they are handed over.
+
+Checked are the zeros (exactly the pruned weights are zero in the file) and the outputs (ONNX Runtime
+against PyTorch on the same images).
+"""
+
+import copy
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from ultralytics.models.yolo import YOLO
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.checks import check_imgsz
+
+from detprune.errors import InputError
+from detprune.rundir import atomic
+from detprune_yolo.checkpoints import load_model, read_masks, train_args_of
+from detprune_yolo.onnx_checks import LayerZeros, compare_outputs, count_zeros, write_pad_axes
+
+FORMATS = ("onnx",)
+
+_PACKAGES = ("onnx", "onnxslim", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class ExportCheck:
+    """What was measured on an exported file.
+
+    Attributes:
+        path: the file.
+        nonzero, zeros: sums over ``layers``.
+        layers: parameter name in the checkpoint → its zeros; the masked weights, or, without masks,
+            every convolution.
+        absent: masked weights of branches that only training uses and the file does not contain.
+        max_box_difference: pixels, ONNX Runtime against PyTorch in float32.
+        max_score_difference: class scores between 0 and 1.
+        runtime_note: what the user of the file has to know, or None.
+    """
+
+    path: Path
+    nonzero: int
+    zeros: int
+    layers: Mapping[str, LayerZeros]
+    absent: tuple[str, ...]
+    max_box_difference: float
+    max_score_difference: float
+    runtime_note: str | None
+
+
+def export(run_dir: Path, format: str, out: Path | None = None, **options: Any) -> list[str]:  # noqa: A002
+    """Export ``pruned.pt`` of a run directory; returns lines to print.
+
+    Args:
+        run_dir: holds ``pruned.pt``.
+        format: one of ``FORMATS``.
+        out: the file to write; None: ``pruned.onnx`` in the run directory.
+        options: further arguments of ``export_onnx``; ``imgsz`` is the one of training by default.
+
+    Raises:
+        InputError: an unknown format, or no such run; and what ``export_onnx`` raises.
+    """
+    if format not in FORMATS:
+        raise InputError(
+            f"unknown export format {format!r}; allowed: {', '.join(FORMATS)} (for others, run "
+            f"Ultralytics on the result: yolo export model={run_dir / 'pruned.pt'} format=…)"
+        )
+    weights = run_dir / "pruned.pt"
+    if not weights.is_file():
+        raise InputError(
+            f"{run_dir} holds no pruned.pt; give the folder of a finished run, or finish this one with "
+            f"detprune run {run_dir} --resume"
+        )
+    size = options.pop("imgsz", None) or train_args_of(weights).get("imgsz") or 640
+    check = export_onnx(weights, out or run_dir / "pruned.onnx", imgsz=size, **options)
+    total = check.nonzero + check.zeros
+    lines = [
+        str(check.path),
+        f"{check.zeros:,} of {total:,} weights in {len(check.layers)} layers are zero, as in {weights}",
+        f"largest difference from PyTorch: boxes {check.max_box_difference:.2g} px, "
+        f"scores {check.max_score_difference:.2g}",
+    ]
+    kept = sum(z.zeros - z.masked for z in check.layers.values() if z.masked is not None)
+    if kept:
+        lines.append(f"{kept:,} of them were kept by pruning and are too small for half precision")
+    return lines + ([check.runtime_note] if check.runtime_note else [])
+
+
+def export_onnx(
+    weights: Path,
+    out: Path,
+    *,
+    imgsz: int | tuple[int, int],
+    batch: int = 1,
+    opset: int | None = None,
+    simplify: bool = True,
+    dynamic: bool = False,
+    tolerance: float = 1e-2,
+) -> ExportCheck:
+    """Write an ONNX file of a detector, float32, and check it; nothing is written if a check fails.
+
+    Input ``images``: (batch, channels, height, width), RGB between 0 and 1. Output ``output0``: (batch,
+    4 + classes, anchors), boxes as centre, width and height in pixels, then the class scores.
+
+    Args:
+        weights: an Ultralytics checkpoint, with or without masks.
+        out: the ``.onnx`` file.
+        imgsz: image side in pixels, or (height, width); multiples of the largest stride.
+        opset: of ONNX; None: what Ultralytics takes. From 18 on, ONNX Runtime needs no special option.
+        dynamic: leave batch and image size open.
+        tolerance: allowed difference of boxes in pixels; of scores, a hundredth of it.
+
+    Raises:
+        InputError: a checkpoint, size or name that cannot be used, or a package is missing.
+        DetpruneError: the zeros or the outputs of the file differ from the checkpoint's.
+    """
+    if missing := [name for name in _PACKAGES if find_spec(name) is None]:
+        raise InputError(
+            f"export to ONNX needs {', '.join(missing)}, not installed here; install with: "
+            "pip install 'detprune[yolo]'"
+        )
+    if out.suffix != ".onnx":
+        raise InputError(f"{out} has to end in .onnx; choose another name with --out")
+    if batch < 1:
+        raise InputError(f"batch is {batch}; it has to be at least 1")
+    model = load_model(weights)
+    if getattr(model, "end2end", False):
+        raise InputError(
+            f"{weights} has an end-to-end head, whose ranked list of boxes cannot be compared entry by "
+            f"entry; export it with Ultralytics alone: yolo export model={weights} format=onnx"
+        )
+    size = _image_size(model, imgsz)
+    masks = read_masks(weights)
+    fused = copy.deepcopy(model).fuse(verbose=False).eval()
+    with tempfile.TemporaryDirectory() as folder, _exporter_warnings():
+        shutil.copyfile(weights, Path(folder) / "model.pt")
+        written = Path(
+            YOLO(Path(folder) / "model.pt").export(
+                format="onnx",
+                imgsz=list(size),
+                batch=batch,
+                opset=opset,
+                simplify=simplify,
+                dynamic=dynamic,
+                device="cpu",
+            )
+        )
+        safe_padding = write_pad_axes(written)
+        layers, absent = count_zeros(
+            written, fused, None if masks is None else {n: m.numpy() for n, m in masks.items()}
+        )
+        boxes, scores, note = compare_outputs(
+            written, fused, batch, size, tolerance=tolerance, safe_padding=safe_padding
+        )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(out) as temporary:
+            shutil.copyfile(written, temporary)
+    zeros = sum(layer.zeros for layer in layers.values())
+    total = sum(layer.size for layer in layers.values())
+    return ExportCheck(out, total - zeros, zeros, layers, absent, boxes, scores, note)
+
+
+def _image_size(model: DetectionModel, imgsz: int | tuple[int, int]) -> tuple[int, int]:
+    stride = int(max(model.stride))
+    given = [imgsz, imgsz] if isinstance(imgsz, int) else list(imgsz)
+    if len(given) != 2 or any(side < stride or side % stride for side in given):
+        raise InputError(
+            f"imgsz is {imgsz}; it has to be one side or (height, width) in pixels, multiples of the "
+            f"model's stride {stride}"
+        )
+    height, width = check_imgsz(given, stride=stride, min_dim=2)
+    return height, width
+
+
+@contextmanager
+def _exporter_warnings() -> Iterator[None]:
+    """Silence what torch's exporter says about itself, and nothing else."""
+    with warnings.catch_warnings():
+        for message in ("You are using the legacy TorchScript", "The feature will be removed"):
+            warnings.filterwarnings("ignore", message, DeprecationWarning)
+        warnings.filterwarnings("ignore", "Constant folding - Only steps=1", UserWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        yield

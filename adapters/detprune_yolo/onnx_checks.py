@@ -1,0 +1,212 @@
+"""Checks of an ONNX file against the network that it was exported from: padding, zeros, outputs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from ultralytics.nn.tasks import DetectionModel
+
+from detprune.errors import DetpruneError
+
+_PAD_FUSION = "Pad_Fusion"
+_PAD_AXES = "detprune_pad_axes"
+_PAD_AXES_OPSET = 18
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LayerZeros:
+    """Zeros of one weight in the exported file.
+
+    Attributes:
+        size: number of weights.
+        masked: weights that are pruned; None where the checkpoint holds no masks.
+        zeros: weights that are 0: the pruned ones, and kept ones too small for half precision.
+    """
+
+    size: int
+    masked: int | None
+    zeros: int
+
+
+def write_pad_axes(path: Path) -> bool:
+    """Give each Pad before a MaxPool its axes explicitly, all of them: the same network.
+
+    ONNX Runtime's Pad_Fusion replaces zero padding by the pool's own, which is −∞: wrong wherever the
+    border is negative (boxes off by 0.7 px at 64 px). It leaves a Pad with axes alone.
+    Returns False where the file's opset knows no axes, so that such a Pad stays as it is.
+    """
+    import onnx
+
+    graph = onnx.load(path)
+    opset = next(o.version for o in graph.opset_import if o.domain in ("", "ai.onnx"))
+    pooled = {node.input[0] for node in graph.graph.node if node.op_type == "MaxPool"}
+    pads = [
+        n
+        for n in graph.graph.node
+        if n.op_type == "Pad" and n.output[0] in pooled and len(n.input) < 4
+    ]
+    if not pads or opset < _PAD_AXES_OPSET:
+        return not pads
+    for node in pads:
+        node.input.extend([""] * (3 - len(node.input)) + [_PAD_AXES])
+    graph.graph.initializer.append(
+        onnx.numpy_helper.from_array(np.arange(4, dtype=np.int64), _PAD_AXES)
+    )
+    onnx.checker.check_model(graph)
+    onnx.save(graph, path)
+    return True
+
+
+def count_zeros(
+    path: Path, fused: DetectionModel, masks: Mapping[str, NDArray[np.bool_]] | None
+) -> tuple[dict[str, LayerZeros], tuple[str, ...]]:
+    """Zeros by layer, each found in the file by name or else by its values.
+
+    Tools that simplify a file rename weights, and keep one of several equal ones.
+
+    Args:
+        fused: the network in float32 with its batch norms fused, as it was exported.
+        masks: parameter name → True = kept; None counts every convolution.
+
+    Returns:
+        Parameter name → zeros; and the masked weights of branches that only training uses.
+
+    Raises:
+        DetpruneError: a weight is not in the file with the same zeros, or a pruned one is not zero.
+    """
+    import onnx
+
+    graph = onnx.load(path).graph
+    used = {
+        n.input[1] for n in graph.node if n.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")
+    }
+    held = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer if i.name in used}
+    own = {n: p.detach().numpy() for n, p in fused.named_parameters()}
+    convolutions = [
+        f"{n}.weight"
+        for n, m in fused.named_modules()
+        if isinstance(m, nn.Conv2d | nn.ConvTranspose2d) and ".dfl." not in f".{n}"
+    ]
+    names = convolutions if masks is None else list(masks)
+    # a head of several branches drops the one that only training uses
+    head = f"model.{len(list(fused.get_submodule('model').children())) - 1}."
+    layers, absent = {}, []
+    for name in names:
+        if name not in own:
+            if not name.startswith(head):
+                raise DetpruneError(
+                    f"{name} was merged into another weight by the export, so that its zeros are lost; "
+                    "exclude this layer from pruning, or export without detprune"
+                )
+            absent.append(name)
+            continue
+        weight = own[name]
+        candidates = [held[name]] if name in held else []
+        candidates += [value for value in held.values() if value.shape == weight.shape]
+        found = next((c for c in candidates if _same(c, weight)), None)
+        if found is None:
+            raise DetpruneError(
+                f"{path.name} holds no weights equal to {name} with the same zeros, so the export changed "
+                "the pruned network; please report this with the versions of ultralytics and onnxslim"
+            )
+        mask = None if masks is None else masks[name]
+        if mask is not None and (alive := int(np.count_nonzero(found[~mask]))):
+            raise DetpruneError(
+                f"{name}: {alive:,} pruned weights are not zero in the exported file"
+            )
+        layers[name] = LayerZeros(
+            size=int(weight.size),
+            masked=None if mask is None else int(np.count_nonzero(~mask)),
+            zeros=int(np.count_nonzero(found == 0)),
+        )
+    return layers, tuple(absent)
+
+
+def _same(value: Array, weight: Array) -> bool:
+    return (
+        value.shape == weight.shape
+        and np.array_equal(value == 0, weight == 0)
+        and np.allclose(value, weight, rtol=1e-4, atol=1e-7)
+    )
+
+
+def compare_outputs(
+    path: Path,
+    fused: DetectionModel,
+    batch: int,
+    size: tuple[int, int],
+    *,
+    tolerance: float,
+    safe_padding: bool,
+) -> tuple[float, float, str | None]:
+    """Largest differences of boxes (px) and of scores, and a note if the runtime needs an option.
+
+    Args:
+        size: height and width in pixels.
+        tolerance: allowed difference in pixels; of scores, a hundredth of it.
+        safe_padding: what ``write_pad_axes`` returned.
+
+    Raises:
+        DetpruneError: the differences are larger, or an output is not a number.
+    """
+    noise = np.random.default_rng(0).random((batch, _channels(fused), *size), dtype=np.float32)
+    images = [noise, np.zeros_like(noise)]
+    with torch.inference_mode():
+        expected = [np.asarray(fused(torch.from_numpy(image))[0]) for image in images]
+    disabled = [] if safe_padding else [_PAD_FUSION]
+    boxes, scores = _differences(path, images, expected, disabled)
+    if not (boxes <= tolerance and scores <= tolerance / 100):
+        raise DetpruneError(
+            f"the outputs of the ONNX file differ from PyTorch by {boxes:.3g} px in boxes (allowed: "
+            f"{tolerance:g}) and {scores:.3g} in scores (allowed: {tolerance / 100:g}), so it was not "
+            "written; raise the tolerance if that is small enough for the purpose, or try another opset "
+            "or simplify=False"
+        )
+    if safe_padding:
+        return boxes, scores, None
+    default, _ = _differences(path, images, expected, [])
+    return (
+        boxes,
+        scores,
+        f"ONNX Runtime's {_PAD_FUSION} is wrong for the zero padding in this network (boxes off by "
+        f"{default:.2g} px on the images of the check): make sessions with InferenceSession(…, "
+        f"disabled_optimizers=['{_PAD_FUSION}']), or export with opset {_PAD_AXES_OPSET} or later, which "
+        "needs no option",
+    )
+
+
+def _differences(
+    path: Path, images: Sequence[Array], expected: Sequence[Array], disabled: Sequence[str]
+) -> tuple[float, float]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        path, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled)
+    )
+    boxes = scores = 0.0
+    for image, wanted in zip(images, expected, strict=True):
+        (output,) = session.run(None, {"images": image})
+        if output.shape != wanted.shape:
+            raise DetpruneError(
+                f"the ONNX file gives the shape {output.shape} where PyTorch gives {wanted.shape}, so it "
+                "was not written; try another opset or simplify=False"
+            )
+        gap = np.nan_to_num(np.abs(output - wanted), nan=np.inf)
+        boxes = max(boxes, float(gap[:, :4].max()))
+        scores = max(scores, float(gap[:, 4:].max()))
+    return boxes, scores
+
+
+def _channels(model: DetectionModel) -> int:
+    description: Any = model.yaml
+    return int(description.get("channels", 3))

@@ -1,0 +1,217 @@
+"""Pictures of detections for the report: one row per image, the labels beside what each model finds.
+
+Prediction and boxes are Ultralytics' own; only the choice of the images and the sheet are ours.
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import nn
+from ultralytics.engine.results import Results
+from ultralytics.models.yolo.detect import DetectionPredictor
+from ultralytics.utils.checks import check_font
+from ultralytics.utils.ops import make_divisible
+
+from detprune.errors import InputError
+from detprune.rundir import atomic
+from detprune_yolo.examples import Example, Pixels, choose_examples, data_set
+from detprune_yolo.process_state import as_before
+
+SHEET = "detections.jpg"
+PICTURES = "pictures.json"
+
+# The page shows the sheet at about half its width, hence the large type.
+_WIDTH, _LARGEST_CELL, _GAP = 1800, 640, 12
+_HEADER, _STRIP, _TITLE_SIZE, _STRIP_SIZE, _LABEL_SIZE, _LINE = 44, 32, 26, 20, 20, 3
+_BYTES = 1_400_000
+
+
+def detection_pictures(
+    models: Mapping[str, nn.Module],
+    data_yaml: Path,
+    out: Path,
+    *,
+    imgsz: int,
+    images: int = 4,
+    split: str = "val",
+    conf: float = 0.25,
+    device: torch.device | str | int | None = None,
+    seed: int = 0,
+) -> list[dict[str, str]]:
+    """Draw labels and detections side by side into ``out/detections.jpg``.
+
+    The images are spread over the split, those with about four labelled objects first, and are the
+    same for the same data and ``seed``. The models are copied, never changed, random states stay as
+    they are, and nothing else is written.
+
+    Args:
+        models: column title → Ultralytics detection model, in the order of the columns.
+        data_yaml: Ultralytics' description of the data set.
+        out: folder, made if it is missing.
+        imgsz: side in pixels to which images are fitted, rounded up to the model's stride.
+        images: number of rows; fewer if the split has fewer images that can be read.
+        conf: lowest confidence, from 0 to 1, of a box that is drawn.
+        device: where to predict; by default where each model is.
+
+    Returns:
+        One mapping with ``file``, ``title`` and ``caption`` per picture.
+
+    Raises:
+        InputError: ``images`` is below 1, or the data set, its split or its images cannot be used.
+    """
+    if images < 1:
+        raise InputError(f"images is {images}; a picture needs at least 1")
+    data = data_set(Path(data_yaml), split)
+    examples = choose_examples(data, split, images, seed)
+    if not examples:
+        raise InputError(
+            f"the split {split!r} of {data_yaml} has no image that can be read, with labels that "
+            "can be used; check the paths in that file"
+        )
+    truth = [_result(example.pixels, example.boxes, data["names"]) for example in examples]
+    columns = {"ground truth": truth}
+    for title, model in models.items():
+        columns[title] = []
+        for example, found in zip(
+            examples, _detect(model, examples, imgsz, conf, device), strict=True
+        ):
+            names = {**found.names, **data["names"]}
+            columns[title].append(_result(example.pixels, found.boxes.data.cpu(), names))
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic(out / SHEET) as temporary:
+        temporary.write_bytes(_compressed(_sheet(columns, [e.file.name for e in examples])))
+    caption = (
+        f"{len(examples)} images of the {split} split, spread over it, those with several labelled "
+        f"objects preferred. Boxes of a confidence of at least {conf:g} are drawn; the number "
+        "behind the class is the confidence."
+    )
+    return [{"file": SHEET, "title": "Detections before and after pruning", "caption": caption}]
+
+
+def write_pictures(
+    models: Mapping[str, nn.Module],
+    data_yaml: Path,
+    out: Path,
+    *,
+    imgsz: int,
+    images: int = 4,
+    split: str = "val",
+    conf: float = 0.25,
+    device: torch.device | str | int | None = None,
+    seed: int = 0,
+) -> Path:
+    """Draw ``detection_pictures`` and list them in ``out/pictures.json``, where the report looks.
+
+    Returns the path of that list; arguments and errors are those of ``detection_pictures``.
+    """
+    pictures = detection_pictures(
+        models,
+        data_yaml,
+        out,
+        imgsz=imgsz,
+        images=images,
+        split=split,
+        conf=conf,
+        device=device,
+        seed=seed,
+    )
+    file = out / PICTURES
+    with atomic(file) as temporary:
+        temporary.write_text(json.dumps(pictures, indent=2) + "\n", encoding="utf-8")
+    return file
+
+
+# ---------------------------------------------------------------- detections
+
+
+def _detect(
+    model: nn.Module,
+    examples: Sequence[Example],
+    imgsz: int,
+    conf: float,
+    device: torch.device | str | int | None,
+) -> list[Any]:
+    """Return Ultralytics' ``Results`` of each image."""
+    home = next(model.parameters()).device
+    stride = max(int(model.stride.max()), 32) if isinstance(model.stride, torch.Tensor) else 32
+    overrides = {
+        "conf": conf,
+        "imgsz": make_divisible(imgsz, stride),
+        "device": str(home if device is None else device),
+        "rect": False,  # one size for all images, so that they are one batch
+        "save": False,
+        "verbose": False,
+    }
+    with as_before(home):
+        predictor = DetectionPredictor(overrides=overrides)
+        predictor.setup_model(model, verbose=False)  # of a deep copy
+        found: list[Any] = predictor([example.pixels for example in examples])
+    return found
+
+
+# ---------------------------------------------------------------- the sheet
+
+
+def _result(pixels: Pixels, boxes: torch.Tensor, names: Mapping[int, str]) -> Any:
+    return Results(pixels, path="", names=dict(names), boxes=boxes)
+
+
+def _sheet(columns: Mapping[str, Sequence[Any]], files: Sequence[str]) -> Image.Image:
+    cell = min(_LARGEST_CELL, (_WIDTH - _GAP) // len(columns) - _GAP)
+    rows = [
+        [_drawn(result, cell, confidence=column > 0) for column, result in enumerate(row)]
+        for row in zip(*columns.values(), strict=True)
+    ]
+    height = _HEADER + sum(row[0].height + _STRIP + _GAP for row in rows)
+    sheet = Image.new("RGB", (_GAP + len(columns) * (cell + _GAP), height), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = str(check_font("Arial.ttf"))
+    title_font = ImageFont.truetype(font, _TITLE_SIZE)
+    strip_font = ImageFont.truetype(font, _STRIP_SIZE)
+    for column, title in enumerate(columns):
+        left = _GAP + column * (cell + _GAP)
+        draw.text((left + cell // 2, _HEADER // 2), title, "#1F2937", title_font, anchor="mm")
+        top = _HEADER
+        for row, file, result in zip(rows, files, columns[title], strict=True):
+            picture = row[column]
+            sheet.paste(picture, (left + (cell - picture.width) // 2, top))
+            top += picture.height
+            short = file if len(file) <= 24 else f"{file[:11]}…{file[-12:]}"
+            count = f"{len(result) or 'no'} {'object' if column == 0 else 'detection'}"
+            text = ("" if column else f"{short}: ") + count + ("" if len(result) == 1 else "s")
+            draw.text((left + cell // 2, top + 3), text, "#5B6472", strip_font, anchor="ma")
+            top += _STRIP + _GAP
+    return sheet
+
+
+def _drawn(result: Any, side: int, confidence: bool) -> Image.Image:
+    """Draw the boxes onto the image as it is shown: text scaled with it would be unreadable."""
+    height, width = result.orig_shape
+    scale = side / max(height, width)
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    pixels = cv2.resize(
+        result.orig_img, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    )
+    boxes = result.boxes.data.clone()
+    boxes[:, :4] *= torch.tensor([size[0] / width, size[1] / height] * 2)
+    picture: Image.Image = _result(pixels, boxes, result.names).plot(
+        conf=confidence, pil=True, line_width=_LINE, font_size=_LABEL_SIZE
+    )
+    return picture
+
+
+def _compressed(sheet: Image.Image) -> bytes:
+    """Return the sheet as JPEG, at a lower quality where it would burden the page."""
+    for quality in (90, 80, 65, 45):
+        buffer = io.BytesIO()
+        # No chroma subsampling: it blurs thin coloured boxes and small type.
+        sheet.save(buffer, "JPEG", quality=quality, subsampling=0)
+        if buffer.tell() <= _BYTES:
+            break
+    return buffer.getvalue()

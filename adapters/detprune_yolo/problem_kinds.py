@@ -1,0 +1,84 @@
+"""The kinds of problems of a detection data set, each with its way out."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from ultralytics.data.utils import IMG_FORMATS
+
+from detprune.errors import InputError
+
+_SHOWN = 3
+
+
+class Kind(NamedTuple):
+    """What is wrong, and what to do about it."""
+
+    problem: str
+    way_out: str
+
+
+Problems = dict[Kind, list[str]]
+"""What was found of each kind: where, and the value."""
+
+NO_KEY = Kind("keys missing or empty", "a data yaml has train, val and names")
+NAMES_TYPE = Kind("`names` is no list", "list the class names, or number them 0, 1, 2, …")
+NAMES_GAP = Kind("classes of `names` not numbered 0, 1, 2, … in full", "number them so")
+NAMES_TWICE = Kind("class names not unique", "give every class a name of its own")
+NC = Kind("`nc` contradicts `names`", "remove `nc` or correct it")
+MODEL_NC = Kind(
+    "the model does not fit the data",
+    "use a checkpoint that was trained on these classes, the data set of the checkpoint, or a model "
+    "description (*.yaml), which takes its classes from the data",
+)
+NO_PLACE = Kind("folders or lists of images that do not exist", "correct `path` or that entry")
+NO_LIST = Kind(
+    "neither a folder nor a list of images",
+    "name a folder, or a text file with the path of one image a line",
+)
+NO_FILE = Kind(
+    "listed images that do not exist",
+    "correct the list: lines that begin with ./ are taken from its folder, other relative ones from "
+    "the working directory",
+)
+NO_IMAGES = Kind("splits without images", f"images end in {', '.join(sorted(IMG_FORMATS))}")
+SAME_NAME = Kind(
+    "image names that several images share, which COCO's evaluation could not tell apart",
+    "give every image of the split a base name, or number, of its own",
+)
+NO_LABELS = Kind(
+    "no labels found",
+    "a label file lies where its image does, with the last folder `images` replaced by `labels` and "
+    "the ending by .txt",
+)
+EMPTY = Kind("splits whose label files are all empty", "there is nothing to learn or to find")
+MALFORMED = Kind(
+    "malformed label lines",
+    "a line is `class cx cy w h`, or, in a file of polygons, `class x1 y1 x2 y2 x3 y3 …`; the class "
+    "is a whole number",
+)
+CLASS = Kind(
+    "label lines with a class that `names` does not list", "classes are counted from 0; correct one"
+)
+OUTSIDE = Kind(
+    "label lines with coordinates outside the image",
+    "coordinates are divided by the image's width and height, so that they lie between 0 and 1",
+)
+FLAT = Kind("label lines with a box of no area", "width and height must be above 0")
+
+
+def listed(items: Iterable[str]) -> str:
+    """The first few items, and how many more there are."""
+    everything = list(items)
+    more = len(everything) - _SHOWN
+    return ", ".join(everything[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def refuse(yaml: Path, problems: Problems) -> None:
+    """Raise one `InputError` over everything found about the data set, if anything was."""
+    if problems:
+        lines = [
+            f"{kind.problem} ({len(found)}): {listed(found)}; {kind.way_out}"
+            for kind, found in problems.items()
+        ]
+        raise InputError("\n- ".join([f"{yaml} cannot be used as it is:", *lines]))

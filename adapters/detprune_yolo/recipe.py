@@ -1,0 +1,189 @@
+"""The recipe of a detection run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+from ultralytics.cfg import get_cfg
+from ultralytics.utils import DEFAULT_CFG_DICT
+
+from detprune.errors import InputError, nearest
+from detprune.methods import Pull
+from detprune.recipe import Recipe, Section
+from detprune_yolo.drawing import DrawnSet
+
+SET_BY_DETPRUNE: Mapping[str, str] = {
+    "model": "model: of the recipe",
+    "data": "data: of the recipe",
+    "split": "data.split of the recipe",
+    "epochs": "epochs of the stage",
+    "seed": "seed: of the recipe",
+    "time": "epochs of the stage, for outer iterations are counted in epochs",
+    "resume": "detprune run --resume",
+    "project": "detprune run --out",
+    "name": "detprune run --out",
+    "exist_ok": "detprune run --overwrite",
+    "save": "always on, for stages begin with the file of the one before",
+    "task": "detection alone",
+    "mode": "training alone",
+    "cfg": "train: of the recipe",
+    "pretrained": "model.weights of the recipe",
+    "quantize": "nothing: quantization-aware training puts other modules in place of those that are pruned",
+    "distill_model": "nothing: distillation wraps the model",
+}
+"""Ultralytics' options that a recipe may not give, and what stands for them."""
+
+
+class ModelSpec(Section):
+    """The detector.
+
+    Attributes:
+        cfg: an architecture of Ultralytics (``yolov3-tiny.yaml``), or a file of that form.
+        width: another ``width_multiple`` for it.
+        weights: an Ultralytics checkpoint, in place of ``cfg``.
+        unsafe_load: let that checkpoint run the code that it may carry.
+    """
+
+    cfg: str | None = None
+    width: float | None = Field(default=None, gt=0)
+    weights: Path | None = None
+    unsafe_load: bool = False
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.cfg is None) == (self.weights is None):
+            raise InputError(
+                "model needs either cfg, an architecture to train, or weights, a checkpoint to prune"
+            )
+        if self.width is not None and self.cfg is None:
+            raise InputError("model.width changes an architecture, so it goes with model.cfg")
+        return self
+
+
+class DataSpec(Section):
+    """The images.
+
+    Attributes:
+        yaml: Ultralytics' description of a data set.
+        drawn: a set that is drawn instead, into the user's cache folder.
+        annotations: COCO annotations of the images that are measured; made from their labels if
+            left out.
+        split: the images on which mAP is measured.
+    """
+
+    yaml: Path | None = None
+    drawn: DrawnSet | None = None
+    annotations: Path | None = None
+    split: Literal["val", "test", "train"] = "val"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.yaml is None) == (self.drawn is None):
+            raise InputError("data needs either yaml, a data set of yours, or drawn: {}")
+        return self
+
+
+class StageSpec(Section):
+    """A stretch of training; ``train`` holds Ultralytics' options for it alone."""
+
+    epochs: int = Field(ge=0)
+    train: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("train")
+    @classmethod
+    def _known(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return check_options(options)
+
+
+class ConstrainedSpec(StageSpec):
+    """Constrained training.
+
+    Attributes:
+        every: epochs per outer iteration.
+        check_every: epochs between measurements of what hard pruning would give; 0 for none.
+        stop_at: stop once that mAP@0.5 reaches this.
+        prune: hard-prune Ultralytics' moving average (``ema``) or the live weights (``live``).
+    """
+
+    every: int = Field(default=1, ge=1)
+    check_every: int = Field(default=0, ge=0)
+    stop_at: float | None = Field(default=None, gt=0, le=1)
+    prune: Literal["ema", "live"] = "ema"
+
+    @model_validator(mode="after")
+    def _checks(self) -> Self:
+        if self.stop_at is not None and not self.check_every:
+            raise InputError("stop_at needs check_every, the epochs between its measurements")
+        return self
+
+
+class Stages(Section):
+    """Lengths and options of the stages; without ``dense`` the model's weights are the baseline."""
+
+    dense: StageSpec | None = None
+    constrained: ConstrainedSpec
+    retrain: StageSpec
+
+
+class DetectionRecipe(Recipe):
+    """Prune an Ultralytics detector; ``train`` holds Ultralytics' options for all stages."""
+
+    task: Literal["yolo"]
+    model: ModelSpec
+    data: DataSpec
+    train: dict[str, Any] = Field(default_factory=dict)
+    stages: Stages
+
+    @field_validator("train")
+    @classmethod
+    def _known(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return check_options(options)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.stages.dense is None and self.model.weights is None:
+            raise InputError(
+                "there is no dense baseline: give stages.dense to train one, or model.weights to load one"
+            )
+        if str(self.stages.constrained.train.get("optimizer", "SGD")).lower() == "auto":
+            raise InputError(
+                "stages.constrained.train.optimizer is auto, which ignores lr0 and may pick an optimizer "
+                "that hardly feels the penalty; write SGD and lr0"
+            )
+        optimizer = str(self.options("constrained")["optimizer"])
+        if isinstance(getattr(self.method, "rho", None), Pull) and optimizer.upper() != "SGD":
+            raise InputError(
+                f"method.rho is chosen by pull, which is worked out for SGD, but the optimizer of "
+                f"constrained training is {optimizer!r}; use SGD, or give rho as a number"
+            )
+        return self
+
+    def options(self, stage: str) -> dict[str, Any]:
+        """Ultralytics' options of a stage, with what constrained training fixes."""
+        spec = getattr(self.stages, stage)
+        options = {"plots": False, **self.train, **(spec.train if spec else {})}
+        if stage == "constrained":
+            if str(options.get("optimizer", "auto")).lower() == "auto":
+                options["optimizer"] = "SGD"
+            options["patience"] = 0
+        return options
+
+
+def check_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Refuse options that Ultralytics does not know, whose values it refuses, or that detprune sets."""
+    for key in options:
+        if key in SET_BY_DETPRUNE:
+            raise InputError(
+                f"{key} is not for train; what stands for it is {SET_BY_DETPRUNE[key]}"
+            )
+        if key not in DEFAULT_CFG_DICT:
+            raise InputError(
+                f"unknown option {key!r} of Ultralytics{nearest(key, DEFAULT_CFG_DICT)}; its options "
+                "are listed by: yolo cfg"
+            )
+    try:
+        get_cfg(overrides=dict(options))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"Ultralytics refuses an option: {error}") from error
+    return options

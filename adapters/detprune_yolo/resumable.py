@@ -1,0 +1,240 @@
+"""Ultralytics' own detection trainer with an exact resume.
+
+Nothing of the trainer is copied: a subclass that Ultralytics can import in every process, and
+callbacks. An epoch counts once it is whole, in the first ``on_fit_epoch_end`` after it, which neither
+a NaN recovery nor an out-of-memory retry reaches.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any
+
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.utils import DEFAULT_CFG, RANK
+from ultralytics.utils.torch_utils import unwrap_model
+
+from detprune.errors import InputError
+from detprune.pruner import Pruner
+from detprune.rundir import RunDirectory
+from detprune.seeds import derive_seed
+from detprune_yolo.epochs import fill_mosaic_buffer, mosaic_buffer, plain, seed_epoch
+from detprune_yolo.settings import StageSettings
+from detprune_yolo.sidecar import read_sidecar, write_sidecar
+
+EPOCH_METRIC = "mAP50 (Ultralytics' own)"
+"""What the metric of an epoch's event is: of the moving average, by Ultralytics' validator."""
+
+IS_MAIN = RANK in (-1, 0)
+
+
+class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
+    """Trains as Ultralytics does, and continues an interrupted stage to the last bit."""
+
+    stage = "dense"
+
+    def __init__(
+        self,
+        cfg: Any = DEFAULT_CFG,
+        overrides: dict[str, Any] | None = None,
+        _callbacks: dict[str, list[Callable[[Any], None]]] | None = None,
+    ) -> None:
+        super().__init__(cfg, overrides, _callbacks)
+        self.settings = StageSettings.current() or StageSettings(stage=self.stage)
+        self.pruner: Pruner | None = None
+        self._resumed: dict[str, Any] | None = None
+        self._begun: int | None = None
+        self._whole = False
+        self._batch = -1
+        self._last_step = -1
+        self._awaits_step = False
+        self._clock = time.perf_counter()
+        for event, function in _CALLBACKS.items():
+            # workers of a distributed run get the launching process's callbacks, and add their own
+            if function not in self.callbacks[event]:
+                self.add_callback(event, function)
+
+    # ---------------------------------------------------------------- resume
+
+    def resume_training(self, ckpt: Any) -> None:
+        """Resume from the sidecar, in whose place Ultralytics would take its half-precision checkpoint."""
+        state = read_sidecar(self.wdir) if self.resume or self.settings.resume else None
+        if state is None:
+            if self.resume:
+                raise InputError(
+                    f"{self.wdir} has no sidecar last.detprune.pt, without which pruning cannot be "
+                    "resumed; begin this stage again without resume"
+                )
+            super().resume_training(None)
+            return
+        if state["stage"] != self.stage:
+            raise InputError(
+                f"the sidecar in {self.wdir} is of the stage {state['stage']!r}, and {self.stage!r} is "
+                "to be resumed; resume with the trainer that wrote it"
+            )
+        average = deepcopy(unwrap_model(self.model))
+        average.load_state_dict(state["ema"])
+        self.resume = True
+        super().resume_training({**state, "ema": average})
+        unwrap_model(self.model).load_state_dict(state["model"])
+        if IS_MAIN and state["results"]:
+            self.csv.write_text(state["results"], encoding="utf-8")
+        self._resumed = state
+        self._last_step, self._awaits_step = state["last_step"], True
+
+    def _state(self) -> dict[str, Any]:
+        gradients = [p.grad for p in unwrap_model(self.model).parameters()]
+        state = {
+            "stage": self.stage,
+            "epoch": self.epoch,
+            "done": bool(self.stop),
+            "model": unwrap_model(self.model).state_dict(),
+            "ema": self.ema.ema.state_dict(),
+            "updates": self.ema.updates,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "best_fitness": self.best_fitness,
+            "stopper": {
+                "best_fitness": self.stopper.best_fitness,
+                "best_epoch": self.stopper.best_epoch,
+            },
+            "last_step": self._last_step,
+            "gradients": gradients if any(g is not None for g in gradients) else None,
+            "buffer": mosaic_buffer(self.train_loader),
+            "results": self.csv.read_text(encoding="utf-8") if self.csv.exists() else "",
+            "pruner": None if self.pruner is None else self.pruner.state_dict(),
+        }
+        return {key: plain(value) for key, value in state.items()}
+
+    @property
+    def accumulate(self) -> int:
+        """Batches per optimizer step.
+
+        A resumed loop has forgotten when the last step was and would step at once; until the first
+        step that was due, it is told to go on accumulating.
+        """
+        waiting = self._awaits_step and self._batch >= 0
+        if waiting and self._number - self._last_step < self._accumulate:
+            return self._number + 2
+        return self._accumulate
+
+    @accumulate.setter
+    def accumulate(self, batches: int) -> None:
+        self._accumulate = batches
+
+    @property
+    def _number(self) -> int:
+        return int(self._batch + len(self.train_loader) * self.epoch)
+
+    def optimizer_step(self) -> None:
+        """Ultralytics' step, noted for the sidecar."""
+        super().optimizer_step()
+        self._last_step, self._awaits_step = self._number, False
+
+    def get_dataloader(self, *args: Any, **options: Any) -> Any:
+        """Ultralytics' loader; one that replaces another begins the accumulation anew."""
+        self._batch, self._awaits_step = -1, False
+        return super().get_dataloader(*args, **options)
+
+    def _close_dataloader_mosaic(self) -> None:
+        super()._close_dataloader_mosaic()
+        seed_epoch(self, self.stage)
+
+    # ---------------------------------------------------------------- callbacks
+
+    def start(self) -> None:
+        """Training begins, or goes on; the optimizer and the moving average exist."""
+        if self.settings.run_dir is not None:
+            RunDirectory(self.settings.run_dir).rewind(self.stage, self.start_epoch)
+
+    def begin_epoch(self) -> None:
+        """An epoch begins, perhaps again."""
+        again = self._begun == self.epoch
+        self._begun, self._whole, self._batch = self.epoch, False, -1
+        self._clock = time.perf_counter()
+        if again:
+            self.repeat_epoch()
+        seed_epoch(self, self.stage)
+        first = self.epoch == self.start_epoch and not again
+        if first:
+            buffer = self._resumed["buffer"] if self._resumed else []
+            seed = derive_seed(self.args.seed, self.stage, "buffer")
+            fill_mosaic_buffer(self.train_loader, buffer, seed)
+        if first and self._resumed and self._resumed["gradients"]:
+            gradients = self._resumed["gradients"]
+            for p, grad in zip(unwrap_model(self.model).parameters(), gradients, strict=True):
+                p.grad = None if grad is None else grad.to(p.device, p.dtype)
+
+    def repeat_epoch(self) -> None:
+        """An epoch that was broken off is run again."""
+        self._awaits_step = False
+
+    def end_batch(self) -> None:
+        """A batch is done."""
+
+    def end_epoch(self) -> None:
+        """The epoch is whole: its loss is finite, it was validated and saved."""
+        self._log_epoch()
+        if not IS_MAIN:
+            return
+        if self.stop:
+            self.finish()
+        write_sidecar(self.wdir, self._state())
+
+    def finish(self) -> None:
+        """The last epoch is whole; called once, by the main process."""
+
+    def _log_epoch(self) -> None:
+        losses = {name: float(value) for name, value in (self.tloss or {}).items()}
+        self.log(
+            "epoch",
+            epochs=self.epochs,
+            train_loss=sum(losses.values()),
+            losses=losses,
+            lr=self.optimizer.param_groups[0]["lr"],
+            metric=(self.metrics or {}).get("metrics/mAP50(B)"),
+            metric_name=EPOCH_METRIC,
+            seconds=round(time.perf_counter() - self._clock, 3),
+        )
+
+    def log(self, event: str, **values: Any) -> None:
+        """Append an event of this epoch to the run's ``metrics.jsonl``."""
+        if self.settings.run_dir is not None and IS_MAIN:
+            run = RunDirectory(self.settings.run_dir)
+            run.log_event(event, stage=self.stage, epoch=self.epoch + 1, **values)
+
+
+def _on_train_start(trainer: ResumableTrainer) -> None:
+    trainer.start()
+
+
+def _on_train_epoch_start(trainer: ResumableTrainer) -> None:
+    trainer.begin_epoch()
+
+
+def _on_train_batch_start(trainer: ResumableTrainer) -> None:
+    trainer._batch += 1
+
+
+def _on_train_batch_end(trainer: ResumableTrainer) -> None:
+    trainer.end_batch()
+
+
+def _on_train_epoch_end(trainer: ResumableTrainer) -> None:
+    trainer._whole = True
+
+
+def _on_fit_epoch_end(trainer: ResumableTrainer) -> None:
+    if trainer._whole:  # Ultralytics calls once more after its last evaluation
+        trainer._whole = False
+        trainer.end_epoch()
+
+
+_CALLBACKS: Mapping[str, Callable[[ResumableTrainer], None]] = {
+    "on_train_start": _on_train_start,
+    "on_train_epoch_start": _on_train_epoch_start,
+    "on_train_batch_start": _on_train_batch_start,
+    "on_train_batch_end": _on_train_batch_end,
+    "on_train_epoch_end": _on_train_epoch_end,
+    "on_fit_epoch_end": _on_fit_epoch_end,
+}

@@ -1,0 +1,81 @@
+"""What a trainer is to do, carried in an environment variable.
+
+Ultralytics makes the trainer itself, in the process that calls ``train`` and, on several GPUs, in
+processes that it starts: the environment is what reaches all of them.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from detprune.errors import InputError
+from detprune.methods import SLR
+from detprune.recipe import BudgetField, MethodField, Section, SetField
+from detprune.sets import Unstructured
+
+VARIABLE = "DETPRUNE_YOLO"
+
+
+class StageSettings(Section):
+    """One stage of training.
+
+    Attributes:
+        stage: names events and seeds.
+        method, set, budget: of constrained training, as for ``detprune.Pruner``.
+        every: epochs per outer iteration; SAS-ADMM has an inner loop of its own instead.
+        check_every: epochs between measurements of what hard pruning would give; 0 for none.
+        stop_at: stop constrained training once that mAP@0.5 is reached.
+        prune: which weights are hard-pruned at the end: Ultralytics' moving average (``ema``), which
+            is what it validates and saves, or those that the optimizer moves (``live``).
+        annotations: COCO annotations of the validation images, for the checks.
+        run_dir: where events are logged; nowhere if left out.
+        resume: continue from the sidecar if there is one.
+    """
+
+    stage: Literal["dense", "constrained", "retrain"] = "constrained"
+    method: MethodField = SLR()
+    set: SetField = Unstructured()
+    budget: BudgetField | None = None
+    every: int = Field(default=1, ge=1)
+    check_every: int = Field(default=0, ge=0)
+    stop_at: float | None = Field(default=None, gt=0, le=1)
+    prune: Literal["ema", "live"] = "ema"
+    annotations: Path | None = None
+    run_dir: Path | None = None
+    resume: bool = False
+
+    def put(self) -> None:
+        """Make these the settings of trainers that are made from now on."""
+        os.environ[VARIABLE] = self.model_dump_json()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Make these the settings for the time of the block."""
+        before = os.environ.get(VARIABLE)
+        self.put()
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[VARIABLE]
+            else:
+                os.environ[VARIABLE] = before
+
+    @classmethod
+    def current(cls) -> "StageSettings | None":
+        """The settings that were put, None where there are none."""
+        text = os.environ.get(VARIABLE)
+        if text is None:
+            return None
+        try:
+            return cls.model_validate(json.loads(text))
+        except ValueError as error:
+            raise InputError(
+                f"the environment variable {VARIABLE} holds no settings that can be used: {error}; "
+                "unset it, or make the trainer with detprune_yolo.constrained(…)"
+            ) from error

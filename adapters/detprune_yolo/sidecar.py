@@ -1,0 +1,54 @@
+"""The sidecar ``last.detprune.pt`` beside ``last.pt``: what an exact resume needs and Ultralytics does not save.
+
+Ultralytics keeps the moving average and the momentum in half precision, and neither the live weights
+nor the pruner. The sidecar has all of it in full precision, the gradient that was accumulated when
+the epoch ended, and its own record of the last whole epoch: it may lag one epoch behind ``last.pt``
+if a kill came in between, and it is the one that counts.
+"""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detprune.errors import InputError
+from detprune.rundir import atomic
+
+NAME = "last.detprune.pt"
+_VERSION = 1
+
+
+def write_sidecar(folder: Path, state: dict[str, Any]) -> None:
+    """Write the sidecar of a folder of weights, atomically."""
+    with atomic(folder / NAME) as temporary:
+        torch.save({"version": _VERSION, **state}, temporary)
+
+
+def read_sidecar(folder: Path) -> dict[str, Any] | None:
+    """The sidecar of a folder of weights, on the CPU; None where there is none.
+
+    Raises:
+        InputError: the file is damaged or of another version.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); without it training cannot be resumed exactly: delete "
+            f"{folder} to run this stage again"
+        ) from error
+    if state.get("version") != _VERSION:
+        raise InputError(
+            f"{path} is of version {state.get('version')!r}, this detprune reads {_VERSION}; resume "
+            "with the detprune that wrote it, or run the stage again"
+        )
+    return state
+
+
+def remove_sidecar(folder: Path) -> None:
+    """Delete the sidecar of training that is over; it is five times as large as the network."""
+    (folder / NAME).unlink(missing_ok=True)

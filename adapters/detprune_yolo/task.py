@@ -1,0 +1,302 @@
+"""Detection as a task of the pipeline: Ultralytics trains, pycocotools measures."""
+
+import gc
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import yaml
+from torch import nn
+from ultralytics.nn.tasks import DetectionModel, yaml_model_load
+
+from detprune.budgets import Budget
+from detprune.errors import DetpruneError, InputError
+from detprune.methods import OneShot
+from detprune.pruner import Pruner
+from detprune.recipe import Recipe
+from detprune.rundir import LOGGER, RunDirectory, atomic
+from detprune.seeds import seed_all
+from detprune.task import Task
+from detprune_yolo.checkpoints import load_model, pruned_checkpoint, save_checkpoint
+from detprune_yolo.data import DetectionData, check_data
+from detprune_yolo.drawing import cached
+from detprune_yolo.exclusions import detector_budget
+from detprune_yolo.pictures import write_pictures
+from detprune_yolo.recipe import DetectionRecipe
+from detprune_yolo.settings import StageSettings
+from detprune_yolo.sidecar import read_sidecar, remove_sidecar
+from detprune_yolo.trainers import ConstrainedTrainer, ResumableTrainer, RetrainingTrainer
+from detprune_yolo.validation import validate
+
+
+class DetectionTask(Task):
+    """Prunes an Ultralytics detector.
+
+    Every stage is one ``train()`` of Ultralytics in ``checkpoints/<stage>``, which begins with the
+    file of the stage before. Like all its checkpoints, those hold weights in half precision: that is
+    what is measured, and what ``pruned.pt`` holds.
+    """
+
+    metric: ClassVar[str] = "mAP@0.5"
+
+    def __init__(self, recipe: Recipe, run: RunDirectory) -> None:
+        if not isinstance(recipe, DetectionRecipe):
+            raise InputError(f"the recipe is a {type(recipe).__name__}, not a DetectionRecipe")
+        super().__init__(recipe, run)
+        self.recipe: DetectionRecipe = recipe
+
+    # ---------------------------------------------------------------- model and data
+
+    @cached_property
+    def _yaml(self) -> Path:
+        spec = self.recipe.data
+        if spec.yaml is not None:
+            return spec.yaml.expanduser().absolute()
+        if spec.drawn is None:
+            raise InputError("data needs either yaml or drawn")
+        return cached(spec.drawn)
+
+    @cached_property
+    def _data(self) -> DetectionData:
+        return check_data(self._yaml)
+
+    @property
+    def model_name(self) -> str:
+        """Architecture or checkpoint."""
+        spec = self.recipe.model
+        if spec.weights is not None:
+            return spec.weights.name
+        return Path(str(spec.cfg)).stem + (f", width {spec.width:g}" if spec.width else "")
+
+    @property
+    def data_name(self) -> str:
+        """The data set's name and its number of training images."""
+        drawn = self.recipe.data.drawn
+        name = self._yaml.stem if drawn is None else f"drawn shapes ({drawn.size} px)"
+        return f"{name}, {len(self._data.images['train']):,} training images"
+
+    @property
+    def epochs(self) -> Mapping[str, int]:
+        """Epochs of the three stages."""
+        stages = self.recipe.stages
+        return {
+            "dense": stages.dense.epochs if stages.dense else 0,
+            "constrained": stages.constrained.epochs,
+            "retrain": stages.retrain.epochs,
+        }
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """On which images mAP is measured, if not on those of validation."""
+        split = self.recipe.data.split
+        if split == "train":
+            return (
+                "mAP is measured on the training images: it says how well they are remembered.",
+            )
+        return ()
+
+    def build_model(self) -> nn.Module:
+        """The detector on the CPU, with the checkpoint's weights or initial ones."""
+        spec, names = self.recipe.model, self._data.names
+        seed_all(self.recipe.seed)
+        if spec.weights is None:
+            model = DetectionModel(self._architecture(), nc=len(names), verbose=False)
+            model.names = names
+            return model
+        model = load_model(spec.weights, trust=spec.unsafe_load)
+        if len(model.names) != len(names):
+            if self.recipe.stages.dense is None:
+                check_data(self._yaml, nc=len(model.names))
+            loaded, model = model, DetectionModel(model.yaml, nc=len(names), verbose=False)
+            model.load(loaded, verbose=False)
+        if self.recipe.stages.dense is not None:
+            model.names = names
+        return model
+
+    def _architecture(self) -> dict[str, Any]:
+        spec = self.recipe.model
+        try:
+            layers: dict[str, Any] = yaml_model_load(spec.cfg)
+        except (FileNotFoundError, yaml.YAMLError) as error:
+            raise InputError(
+                f"model.cfg is {spec.cfg!r}, which is neither an architecture of Ultralytics "
+                f"(yolov3-tiny.yaml, yolov3-spp.yaml, yolov3.yaml, …) nor a readable file: {error}"
+            ) from error
+        if spec.width is not None:
+            if "scales" in layers:
+                raise InputError(
+                    f"model.width is {spec.width}, but {spec.cfg} has scales; name one, as in yolo11n.yaml"
+                )
+            layers["width_multiple"] = spec.width
+        return layers
+
+    def budget(self, model: nn.Module) -> Budget:
+        """The budget, with the first convolution, the head's last ones and frozen layers left dense."""
+        return detector_budget(
+            self.recipe.budget, model, self.recipe.options("constrained").get("freeze")
+        )
+
+    # ---------------------------------------------------------------- stages
+
+    def train_dense(self, model: nn.Module) -> None:
+        """Train the baseline; ends with Ultralytics' best epoch."""
+        start = self._start("dense", model, None) if self.recipe.model.weights else None
+        if start is None:
+            start = self._start_file("dense.yaml")
+            with atomic(start) as temporary:
+                temporary.write_text(yaml.safe_dump(self._architecture()), encoding="utf-8")
+        weights = self._train(ResumableTrainer, StageSettings(stage="dense"), start)
+        self.load_weights(model, weights / "best.pt")
+        model.names = self._data.names
+
+    def train_constrained(self, model: nn.Module) -> Pruner:
+        """Constrained training; the pruner has hard-pruned already what Ultralytics ended with."""
+        spec = self.recipe.stages.constrained
+        if spec.epochs == 0:
+            return Pruner(model, None, OneShot(), self.recipe.set, self.budget(model))
+        fixed = {
+            key: value
+            for key, value in self.recipe.options("constrained").items()
+            if key in ("optimizer", "patience")
+        }
+        LOGGER.info("constrained training fixes %s", fixed)
+        settings = StageSettings(
+            stage="constrained",
+            method=self.recipe.method,
+            set=self.recipe.set,
+            budget=self.recipe.budget,
+            every=spec.every,
+            check_every=spec.check_every,
+            stop_at=spec.stop_at,
+            prune=spec.prune,
+            annotations=self.recipe.data.annotations,
+        )
+        start = self._start("constrained", model, None)
+        weights = self._train(ConstrainedTrainer, settings, start)
+        self.load_weights(model, weights / "hard_pruned.pt")
+        pruner = Pruner(model, None, OneShot(), self.recipe.set, self.budget(model))
+        pruner.load_state_dict(torch.load(weights / "pruner.pt", weights_only=True))
+        return pruner
+
+    def retrain(self, model: nn.Module, pruner: Pruner) -> None:
+        """Masked retraining; ends with Ultralytics' best epoch."""
+        masks = pruner.masks or {}
+        start = self._start("retrain", model, masks)
+        weights = self._train(RetrainingTrainer, StageSettings(stage="retrain"), start)
+        self.load_weights(model, weights / "best.pt")
+        trained = dict(model.named_parameters())
+        for name, mask in masks.items():
+            if torch.count_nonzero(trained[name].detach()[~mask]):
+                raise DetpruneError(f"{weights / 'best.pt'}: {name} has nonzero masked weights")
+
+    def _start(
+        self, stage: str, model: nn.Module, masks: Mapping[str, torch.Tensor] | None
+    ) -> Path:
+        """Write the file that a stage begins with."""
+        start = self._start_file(f"{stage}.pt")
+        save_checkpoint(start, pruned_checkpoint(model, masks))
+        return start
+
+    def _start_file(self, name: str) -> Path:
+        # not in the stage's own folder, which Ultralytics empties before it starts several processes
+        folder = self.run.checkpoints / "start"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
+
+    def _train(self, kind: type[ResumableTrainer], settings: StageSettings, start: Path) -> Path:
+        """Run Ultralytics' trainer, or what is left of it after an interruption; returns its weights."""
+        stage, folder = settings.stage, self.run.checkpoints / settings.stage
+        weights = folder / "weights"
+        state = read_sidecar(weights)
+        if state is None or not state["done"]:
+            settings = settings.model_copy(
+                update={"run_dir": self.run.path.absolute(), "resume": True}
+            )
+            overrides = {
+                **self.recipe.options(stage),
+                "model": str(start.absolute()),
+                "data": str(self._yaml),
+                "split": self.recipe.data.split,
+                "epochs": self.epochs[stage],
+                "seed": self.recipe.seed,
+                "project": str(self.run.checkpoints.absolute()),
+                "name": stage,
+                "exist_ok": True,
+            }
+            with settings.active():
+                trainer = kind(overrides=overrides)
+                trainer.resume = state is not None  # else several GPUs begin with an empty folder
+                trainer.train()
+            del trainer
+            gc.collect()
+        return weights
+
+    # ---------------------------------------------------------------- measuring
+
+    def evaluate(self, model: nn.Module) -> Mapping[str, float]:
+        """pycocotools' mAP, and Ultralytics' own on the same detections, in float32."""
+        options = self.recipe.options("retrain")
+        scores = validate(
+            model,
+            self._yaml,
+            imgsz=self._image_size,
+            batch=max(1, int(options.get("batch", 16))),
+            split=self.recipe.data.split,
+            device=_first_device(options.get("device")),
+            workers=int(options.get("workers", 8)),
+            annotations=self.recipe.data.annotations,
+            max_det=int(options.get("max_det", 300)),
+        )
+        return {
+            self.metric: scores.coco.map50,
+            "mAP@[.5:.95]": scores.coco.map50_95,
+            "mAP50 (Ultralytics' own)": scores.ultralytics_map50,
+            "mAP50-95 (Ultralytics' own)": scores.ultralytics_map50_95,
+        }
+
+    @property
+    def _image_size(self) -> int:
+        return int(self.recipe.options("retrain").get("imgsz", 640))
+
+    def load_weights(self, model: nn.Module, path: Path) -> None:
+        """Load weights of the same architecture: a stage's plain ones, or an Ultralytics checkpoint."""
+        if path.parent == self.run.checkpoints:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            state = load_model(path).state_dict()
+        model.load_state_dict(state)
+
+    def pruned_file(self, model: nn.Module, pruner: Pruner) -> object:
+        """An Ultralytics checkpoint, which also carries the masks."""
+        options = {**self.recipe.options("retrain"), "data": str(self._yaml)}
+        return pruned_checkpoint(model, pruner.masks, train_args=options)
+
+    def illustrate(self) -> None:
+        """Detections of the dense, hard-pruned and final network on the same images."""
+        for stage in self.epochs:  # all are finished
+            remove_sidecar(self.run.checkpoints / stage / "weights")
+        models = {}
+        for title, stage in (
+            ("dense", "dense"),
+            ("hard-pruned", "hard_pruned"),
+            ("final", "final"),
+        ):
+            models[title] = self.build_model()
+            self.load_weights(models[title], self.run.checkpoints / f"{stage}.pt")
+        write_pictures(
+            models,
+            self._yaml,
+            self.run.path / "pictures",
+            imgsz=self._image_size,
+            split=self.recipe.data.split,
+            device=_first_device(self.recipe.options("retrain").get("device")),
+        )
+
+
+def _first_device(device: Any) -> Any:
+    """Of several GPUs the first: validation runs on one."""
+    if isinstance(device, list | tuple):
+        return device[0]
+    return device.split(",")[0] if isinstance(device, str) else device

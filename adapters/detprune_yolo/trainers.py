@@ -1,0 +1,163 @@
+"""Ultralytics' trainer with a pruner bound to its optimizer: constrained training, masked retraining.
+
+The penalty is added in the optimizer's pre-step hook, after gradients were clipped, where ρ does not
+depend on batch size, accumulation or loss scale. Z and the multipliers are updated once for every
+whole epoch, so that a pass that is run again changes nothing.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ultralytics.utils import LOGGER
+from ultralytics.utils.torch_utils import unwrap_model
+
+from detprune.budgets import Budget
+from detprune.errors import DetpruneError, InputError
+from detprune.pruner import Pruner
+from detprune.rundir import atomic
+from detprune_yolo.checkpoints import pruned_checkpoint, read_masks, save_checkpoint
+from detprune_yolo.epochs import plain
+from detprune_yolo.exclusions import detector_budget
+from detprune_yolo.resumable import IS_MAIN, ResumableTrainer
+from detprune_yolo.sidecar import read_sidecar
+from detprune_yolo.checks import hard_pruned_map50
+
+
+class ConstrainedTrainer(ResumableTrainer):
+    """Constrained training; leaves ``weights/hard_pruned.pt`` and ``weights/pruner.pt`` beside ``last.pt``."""
+
+    stage = "constrained"
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.settings.budget is None or self.settings.stage != self.stage:
+            raise InputError(
+                "ConstrainedTrainer was not told what to prune; pass "
+                "trainer=detprune_yolo.constrained(method, budget=…) to train()"
+            )
+        if str(self.args.optimizer).lower() == "auto":
+            raise InputError(
+                "optimizer is 'auto', which picks AdamW or MuSGD and ignores lr0, so that the strength "
+                "of the penalty is unknown; give constrained training optimizer='SGD' and lr0"
+            )
+        if self.args.patience:
+            LOGGER.info("constrained training: patience 0, for its best epoch is not its last one")
+            self.args.patience = 0
+
+    def start(self) -> None:
+        super().start()
+        settings, model = self.settings, unwrap_model(self.model)
+        budget = detector_budget(settings.budget or Budget(), model, self.args.freeze)
+        self.pruner = Pruner(
+            model,
+            self.optimizer,
+            settings.method,
+            settings.set,
+            budget,
+            steps_per_update=self._steps_per_update(),
+            updates=-(-self.epochs // settings.every),
+        )
+        if self._resumed is not None:
+            self.pruner.load_state_dict(self._resumed["pruner"])
+
+    def _steps_per_update(self) -> int:
+        return max(1, round(len(self.train_loader) * self.settings.every / self._accumulate))
+
+    def repeat_epoch(self) -> None:
+        """Forget what the broken pass left; after a NaN the pruner's state is that of the last whole epoch."""
+        super().repeat_epoch()
+        pruner = self._bound()
+        pruner.discard_losses()
+        pruner.steps_per_update = self._steps_per_update()  # less memory, smaller batches
+        saved = read_sidecar(self.wdir) if self.nan_recovery_attempts else None
+        if saved is not None:
+            pruner.load_state_dict(saved["pruner"])
+
+    def end_batch(self) -> None:
+        """Note the task loss per image; SAS-ADMM ends its outer iterations by itself."""
+        pruner = self._bound()
+        pruner.observe(torch.stack([value.detach() for value in self.loss_items.values()]).sum())
+        if pruner.due:
+            self._update()
+
+    def end_epoch(self) -> None:
+        settings, epoch = self.settings, self.epoch + 1
+        last = epoch >= self.epochs  # the same on every rank
+        if not settings.method.looks_ahead and (last or epoch % settings.every == 0):
+            self._update()
+        if settings.check_every and (last or epoch % settings.check_every == 0):
+            value = self._check()
+            if IS_MAIN:
+                self.log("hard_prune_check", metric=value)
+                LOGGER.info(f"hard-pruned now: mAP@0.5 {value:.4f}")
+                self.stop |= settings.stop_at is not None and value >= settings.stop_at
+        super().end_epoch()
+
+    def finish(self) -> None:
+        """Hard-prune what constrained training ends with, and save it."""
+        pruner = self._bound()
+        if self.settings.prune == "ema":
+            unwrap_model(self.model).load_state_dict(self.ema.ema.state_dict())
+        pruner.hard_prune()
+        model = unwrap_model(self.model)
+        checkpoint = pruned_checkpoint(model, pruner.masks, train_args=vars(self.args))
+        save_checkpoint(self.wdir / "hard_pruned.pt", checkpoint)
+        with atomic(self.wdir / "pruner.pt") as temporary:
+            torch.save(plain(pruner.state_dict()), temporary)
+
+    def _bound(self) -> Pruner:
+        if self.pruner is None:
+            raise DetpruneError("there is no pruner before training starts")
+        return self.pruner
+
+    def _update(self) -> None:
+        entry = self._bound().update()
+        self.log("outer", **vars(entry))
+
+    def _check(self) -> float:
+        """mAP@0.5 of a hard-pruned copy; every rank validates its share, the first one has the result."""
+        live, average = unwrap_model(self.model), self.ema.ema
+        held = {name: value.clone() for name, value in live.state_dict().items()}
+        if self.settings.prune == "ema":
+            live.load_state_dict(average.state_dict())
+        clone = self._bound().hard_pruned_copy()
+        live.load_state_dict(held)
+        return hard_pruned_map50(self, clone, self.settings.annotations)
+
+
+class RetrainingTrainer(ResumableTrainer):
+    """Masked retraining of a checkpoint that carries masks; masked weights stay exactly zero."""
+
+    stage = "retrain"
+    _masks: Mapping[str, torch.Tensor]
+
+    def start(self) -> None:
+        super().start()
+        model = unwrap_model(self.model)
+        if self._resumed is not None:
+            masks = self._resumed["pruner"]["masks"]
+        else:
+            masks = read_masks(Path(str(self.args.model)))
+        if not masks:
+            raise InputError(
+                f"{self.args.model} carries no masks, so there is nothing to hold at zero; start "
+                "masked retraining from hard_pruned.pt, which constrained training leaves"
+            )
+        self._masks = masks
+        # what Ultralytics froze no optimizer moves
+        moving = {name for name, p in model.named_parameters() if p.requires_grad}
+        held = {name: mask for name, mask in masks.items() if name in moving}
+        self.pruner = Pruner.with_masks(model, held, self.optimizer)
+        self._mask_average()
+
+    def begin_epoch(self) -> None:
+        super().begin_epoch()
+        self._mask_average()  # a NaN recovery replaces it
+
+    def _mask_average(self) -> None:
+        weights = dict(self.ema.ema.named_parameters())
+        with torch.no_grad():
+            for name, mask in self._masks.items():
+                weights[name].masked_fill_(~mask.to(weights[name].device), 0.0)

@@ -1,0 +1,363 @@
+"""Every bad data set is refused before training, with what is wrong and what to do."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import detprune_yolo  # noqa: F401 (prepares the environment before ultralytics is imported)
+from detprune.errors import InputError
+from detprune_yolo.data import check_data
+
+GOOD = "0 0.5 0.5 0.2 0.2\n1 0.25 0.25 0.1 0.1\n"
+
+
+class DataSet:
+    """A data set of empty image files, which the check must not open."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.keys: dict[str, Any] = {
+            "path": str(root),
+            "train": "images/train",
+            "val": "images/val",
+            "names": {0: "cat", 1: "dog"},
+        }
+        for split in ("train", "val"):
+            for number in range(3):
+                self.image(f"images/{split}/{split}{number}.jpg")
+                self.label(f"{split}/{split}{number}.txt", GOOD)
+
+    def image(self, name: str) -> Path:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        return path
+
+    def label(self, name: str, text: str) -> None:
+        path = self.root / "labels" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    @property
+    def yaml(self) -> Path:
+        path = self.root / "data.yaml"
+        path.write_text(yaml.safe_dump(self.keys), encoding="utf-8")
+        return path
+
+    def refused(self, nc: int | None = None) -> str:
+        with pytest.raises(InputError) as caught:
+            check_data(self.yaml, nc=nc)
+        return str(caught.value)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataSet:
+    return DataSet(tmp_path / "set")
+
+
+def test_a_good_set(data: DataSet) -> None:
+    data.label("train/train1.txt", "")
+    (data.root / "labels/train/train2.txt").unlink()
+    before = sorted(data.root.rglob("*"))
+    file = data.yaml
+    found = check_data(file, nc=2)
+    assert found.yaml == file
+    assert found.names == {0: "cat", 1: "dog"}
+    assert found.images == {
+        split: [data.root / f"images/{split}/{split}{number}.jpg" for number in range(3)]
+        for split in ("train", "val")
+    }
+    assert found.labelled == {"train": 1, "val": 3}
+    assert sorted(data.root.rglob("*")) == sorted([*before, file])
+
+
+def test_images_are_those_that_ultralytics_finds(data: DataSet) -> None:
+    from types import SimpleNamespace
+
+    from ultralytics.data.base import BaseDataset
+
+    data.image("images/train/deep/er/x.PNG")
+    data.image("images/train/notes.txt")
+    data.image("images/train/.hidden.jpg")
+    data.image("images/train/.folder/y.jpg")
+    data.image("images/more [1]/z.jpeg")
+    (data.root / "list.txt").write_text(f"./images/val/val1.jpg\n{data.root}/images/val/val0.jpg\n")
+    data.keys["train"] = ["images/train", "images/more [1]", "list.txt"]
+    places = [str(data.root / place) for place in data.keys["train"]]
+    expected = BaseDataset.get_img_files(SimpleNamespace(prefix="", fraction=1.0), places)
+    assert [str(path) for path in check_data(data.yaml).images["train"]] == expected
+    assert len(expected) == 3 + 2 + 2
+
+
+def test_a_relative_path_is_taken_from_the_working_directory(
+    data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data.root.parent)
+    data.keys["path"] = "set"
+    assert check_data(data.yaml).images["train"][0] == data.root / "images/train/train0.jpg"
+    del data.keys["path"]
+    assert check_data(data.yaml).images["val"][0] == data.root / "images/val/val0.jpg"
+
+
+def test_a_test_split_is_optional(data: DataSet) -> None:
+    data.keys["test"] = "images/test"
+    assert "test" not in check_data(data.yaml).images
+    data.image("images/test/a.jpg")
+    found = check_data(data.yaml)
+    assert len(found.images["test"]) == 1
+    assert found.labelled["test"] == 0
+    data.label("test/a.txt", "5 0.5 0.5 0.1 0.1")
+    assert "labels/test/a.txt:1 `5 0.5 0.5 0.1 0.1`" in data.refused()
+
+
+def test_polygons_byte_order_marks_and_small_overshoot_are_allowed(data: DataSet) -> None:
+    data.label("train/train0.txt", "0 0.1 0.1 0.9 0.1 0.5 0.9\n1 0 0 1 0 1 1 0 1\n")
+    data.label("train/train1.txt", "\ufeff0 0.5 0.5 1.009 1.0\n\n1.0 -0.009 0.5 0.1 0.1\n")
+    assert check_data(data.yaml).labelled["train"] == 3
+
+
+def test_boxes_of_pose_labels_are_allowed(data: DataSet) -> None:
+    for number in range(3):
+        data.label(f"train/train{number}.txt", "0 0.5 0.5 0.2 0.2 0.4 0.4 2 -1 7 0\n")
+        data.label(f"val/val{number}.txt", "0 0.5 0.5 0.2 0.2 0.4 0.4 2 -1 7 0\n")
+    assert "coordinates outside the image (6)" in data.refused()
+    data.keys["kpt_shape"] = [2, 3]
+    assert check_data(data.yaml).labelled["train"] == 3
+
+
+def test_no_yaml(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no data yaml '.*coco8\.yaml'; give the path of a file"):
+        check_data(tmp_path / "coco8.yaml")
+
+
+def test_another_ending(data: DataSet) -> None:
+    with pytest.raises(InputError, match=r"data\.txt' must be called \*\.yaml or \*\.yml"):
+        check_data(data.yaml.rename(data.root / "data.txt"))
+
+
+@pytest.mark.parametrize("text", ["train: [", "- a\n- b\n", "just text"])
+def test_not_a_yaml_mapping(data: DataSet, text: str) -> None:
+    file = data.yaml
+    file.write_text(text)
+    with pytest.raises(InputError, match=r"data\.yaml is not a YAML mapping"):
+        check_data(file)
+
+
+@pytest.mark.parametrize("key", ["train", "val", "names"])
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_key_is_missing(data: DataSet, key: str, empty: bool) -> None:
+    data.keys[key] = None
+    if not empty:
+        del data.keys[key]
+    message = data.refused()
+    assert f"keys missing or empty (1): `{key}`; a data yaml has train, val and names" in message
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"nc": 3}, "`nc` is 3, `names` lists 2 classes; remove `nc` or correct it"),
+        ({"names": "cat"}, "`names` is no list (1): 'cat'; list the class names"),
+        ({"names": {1: "cat", 2: "dog"}}, "not numbered 0, 1, 2, … in full (1): 1, 2"),
+        ({"names": ["cat", "cat"]}, "class names not unique (1): 'cat'; give every class"),
+        ({"val": 3}, "Ultralytics refuses it"),
+        ({"path": 3}, "Ultralytics refuses it"),
+    ],
+)
+def test_keys_that_contradict(data: DataSet, keys: dict[str, Any], message: str) -> None:
+    data.keys.update(keys)
+    assert message in data.refused()
+
+
+def test_a_model_with_other_classes(data: DataSet) -> None:
+    message = data.refused(nc=80)
+    assert (
+        "does not fit the data (1): it has 80 classes, `names` lists 2; use a checkpoint" in message
+    )
+    check_data(data.yaml, nc=2)
+
+
+def test_a_missing_val_folder_is_not_downloaded(data: DataSet) -> None:
+    data.keys["val"] = "images/none"
+    marker = data.root / "ran"
+    data.keys["download"] = f"open({str(marker)!r}, 'w').close()"
+    message = data.refused()
+    assert f"missing path '{data.root}/images/none'" in message
+    assert "nothing is downloaded" in message
+    assert not marker.exists()
+
+
+def test_a_missing_train_folder(data: DataSet) -> None:
+    data.keys["train"] = ["images/train", "images/none"]
+    message = data.refused()
+    assert f"that do not exist (1): train: {data.root}/images/none; correct `path`" in message
+
+
+def test_a_folder_without_images(data: DataSet) -> None:
+    data.keys["train"] = "labels/train"
+    message = data.refused()
+    assert f"splits without images (1): train: {data.root}/labels/train; images end in" in message
+
+
+def test_an_image_in_place_of_a_list(data: DataSet) -> None:
+    (data.root / "one.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    data.keys["train"] = "one.jpg"
+    message = data.refused()
+    assert f"neither a folder nor a list of images (1): train: {data.root}/one.jpg; name" in message
+
+
+def test_listed_images_that_do_not_exist(data: DataSet) -> None:
+    lines = ["./images/train/train0.jpg", *(f"./images/train/no{n}.jpg" for n in range(5))]
+    (data.root / "list.txt").write_text("\n".join(lines))
+    data.keys["train"] = "list.txt"
+    message = data.refused()
+    assert f"listed images that do not exist (5): {data.root}/images/train/no0.jpg" in message
+    assert "and 2 more; correct the list" in message
+    assert "no3" not in message
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_no_label_file_for_any_image(data: DataSet, split: str) -> None:
+    (data.root / "labels" / split).rename(data.root / "labels" / "elsewhere")
+    message = data.refused()
+    expected = f"{data.root}/labels/{split}/{split}0.txt"
+    assert f"no labels found (1): {split}: expected {expected}" in message
+    assert "the last folder `images` replaced by `labels`" in message
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_only_empty_label_files(data: DataSet, split: str) -> None:
+    for number in range(3):
+        data.label(f"{split}/{split}{number}.txt", "\n")
+    assert f"splits whose label files are all empty (1): {split}: " in data.refused()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0 0.5 0.5 0.2", "malformed label lines (1)"),
+        ("0 0.5 0.5 0.2 0.2 0.9", "malformed label lines (1)"),
+        ("0 0.5 0.5 x 0.2", "malformed label lines (1)"),
+        ("0,0.5,0.5,0.2,0.2", "malformed label lines (1)"),
+        ("0.5 0.5 0.5 0.2 0.2", "malformed label lines (1)"),
+        ("nan 0.5 0.5 0.2 0.2", "malformed label lines (1)"),
+        ("0 0.1 0.1 0.9 0.1 0.5 0.9 0.3", "malformed label lines (1)"),
+        ("2 0.5 0.5 0.2 0.2", "a class that `names` does not list (1)"),
+        ("-1 0.5 0.5 0.2 0.2", "a class that `names` does not list (1)"),
+        ("0 1.02 0.5 0.2 0.2", "coordinates outside the image (1)"),
+        ("0 0.5 -0.02 0.2 0.2", "coordinates outside the image (1)"),
+        ("0 320 240 64 64", "coordinates outside the image (1)"),
+        ("0 0.5 0.5 nan 0.2", "malformed label lines (1)"),
+        ("0 0.1 0.1 0.9 0.1 0.5 1.9", "coordinates outside the image (1)"),
+        ("0 0.5 0.5 0 0.2", "a box of no area (1)"),
+        ("0 0.5 0.5 0.2 -0.005", "a box of no area (1)"),
+        ("0 0.1 0.1 0.5 0.1 0.9 0.1", "a box of no area (1)"),
+    ],
+)
+def test_bad_label_lines(data: DataSet, text: str, message: str) -> None:
+    data.label("train/train1.txt", f"{text}\n")
+    refused = data.refused()
+    assert f"{message}: {data.root}/labels/train/train1.txt:1 `{text[:10]}" in refused
+    assert refused.count("\n- ") == 1
+
+
+def test_boxes_and_polygons_mixed_in_a_file(data: DataSet) -> None:
+    data.label("val/val0.txt", "0 0.1 0.1 0.9 0.1 0.5 0.9\n0 0.5 0.5 0.2 0.2\n")
+    assert "malformed label lines (1): " in (message := data.refused())
+    assert "val0.txt:2 `0 0.5 0.5 0.2 0.2`; a line is `class cx cy w h`, or" in message
+
+
+def test_a_label_file_that_is_not_text(data: DataSet) -> None:
+    (data.root / "labels/train/train0.txt").write_bytes(b"\xff\xfe\x00\x80")
+    assert "labels/train/train0.txt (not text)" in data.refused()
+
+
+@pytest.mark.parametrize("other", ["deep/val1.jpg", "val1.png"])
+def test_evaluated_images_of_one_name(data: DataSet, other: str) -> None:
+    data.image(f"images/val/{other}")
+    assert "tell apart (1): val: val1 (2 images); give every image" in data.refused()
+
+
+def test_evaluated_images_of_one_number(data: DataSet) -> None:
+    data.image("images/val/7.jpg")
+    data.image("images/val/0007.jpg")
+    assert "tell apart (1): val: 7 (2 images)" in data.refused()
+
+
+def test_training_images_may_share_a_name(data: DataSet) -> None:
+    data.image("images/train/deep/train1.jpg")
+    assert len(check_data(data.yaml).images["train"]) == 4
+
+
+def test_everything_is_named_at_once(data: DataSet) -> None:
+    data.label("train/train0.txt", "9 0.5 0.5 0.2 0.2\n" * 4)
+    data.label("val/val0.txt", "0 5 5 2 2\n0 0.5 0.5\n")
+    data.image("images/val/val1.png")
+    message = data.refused()
+    assert message.startswith(f"{data.root}/data.yaml cannot be used as it is:\n- ")
+    assert message.count("\n- ") == 4
+    assert "does not list (4): " in message
+    assert "train0.txt:3 `9 0.5 0.5 0.2 0.2` and 1 more; " in message
+
+
+def dropped_by_ultralytics(label_file: Path, image: Path) -> bool:
+    from ultralytics.data.utils import verify_image_label
+
+    return bool(
+        verify_image_label((str(image), str(label_file), "", False, 2, 0, 0, False))[0] is None
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("0 0.5 0.5 0.2 0.2", "1 1.01 0.5 0.2 0.2", "0 -0.01 0.5 0.2 0.2", "0 1.011 0.5 0.2 0.2"),
+        *("0 -0.011 0.5 0.2 0.2", "2 0.5 0.5 0.2 0.2", "0 .5 .5 .2 .2 .9", "0 .1 .1 .9 .1 .5 .9"),
+        *(
+            "0 .1 .1 .9 .1 .5 .9\n0 .5 .5 .2 .2",
+            "0.5 0.5 0.5 0.2 0.2",
+            "0 0.5 0.5 0.2",
+            "a b c d e",
+        ),
+    ],
+)
+def test_refused_is_what_ultralytics_drops(
+    data: DataSet, text: str, drawn_pixels: Callable[[Path], Path]
+) -> None:
+    image = drawn_pixels(data.root / "images/train/train0.jpg")
+    data.label("train/train0.txt", text)
+    try:
+        check_data(data.yaml)
+        refused = False
+    except InputError:
+        refused = True
+    assert refused == dropped_by_ultralytics(data.root / "labels/train/train0.txt", image)
+
+
+@pytest.fixture
+def drawn_pixels() -> Callable[[Path], Path]:
+    from PIL import Image
+
+    def save(path: Path) -> Path:
+        Image.new("RGB", (32, 32)).save(path)
+        return path
+
+    return save
+
+
+def test_a_large_set_takes_seconds(data: DataSet) -> None:
+    import time
+
+    os.makedirs(data.root / "images/many")
+    os.makedirs(data.root / "labels/many")
+    for number in range(2000):
+        (data.root / f"images/many/{number}.jpg").touch()
+        (data.root / f"labels/many/{number}.txt").write_text(GOOD * 4)
+    data.keys["train"] = "images/many"
+    start = time.process_time()
+    assert check_data(data.yaml).labelled["train"] == 2000
+    assert time.process_time() - start < 5
