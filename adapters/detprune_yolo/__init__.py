@@ -12,6 +12,7 @@ environment.keep_loggers_off()
 from detprune.task import Adapter  # noqa: E402
 from detprune_yolo.coco_command import evaluate_coco  # noqa: E402
 from detprune_yolo.data_command import draw_shapes  # noqa: E402
+from detprune_yolo.export import export  # noqa: E402
 from detprune_yolo.listing import list_data, list_models  # noqa: E402
 from detprune_yolo.recipe import DetectionRecipe  # noqa: E402
 from detprune_yolo.task import DetectionTask  # noqa: E402
@@ -26,6 +27,7 @@ adapter = Adapter(
     data_sets=list_data,
     evaluate={"coco": evaluate_coco},
     data={"shapes": draw_shapes},
+    export=export,
 )
 
 __all__ = [

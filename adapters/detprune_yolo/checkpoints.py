@@ -139,11 +139,14 @@ def read_masks(path: Path, *, trust: bool = False) -> dict[str, Tensor] | None:
     shapes = {n: tuple(p.shape) for n, p in _network(path, checkpoint).named_parameters()}
     masks = {}
     for name, entry in packed.items():
-        shape, bits = tuple(entry["shape"]), entry["bits"]
+        shape, bits = tuple(entry.get("shape", ())), entry.get("bits")
         size = int(np.prod(shape))
-        if shape != shapes.get(name) or bits.dtype != torch.uint8 or len(bits) != -(-size // 8):
+        held_bytes = (
+            bits.numel() if isinstance(bits, Tensor) and bits.dtype == torch.uint8 else None
+        )
+        if shape != shapes.get(name) or held_bytes != -(-size // 8):
             raise InputError(
-                f"{path}: the mask of {name} ({len(bits)} bytes for the shape {shape}) does not fit the "
+                f"{path}: the mask of {name} ({held_bytes} bytes for the shape {shape}) does not fit the "
                 f"weight of shape {shapes.get(name)}; the file is damaged or was edited, take another copy"
             )
         flat = np.unpackbits(bits.numpy(), count=size).astype(bool)
@@ -159,7 +162,7 @@ def train_args_of(path: Path, *, trust: bool = False) -> dict[str, Any]:
 def _read(path: Path, trust: bool) -> dict[str, Any]:
     path = Path(path)
     refuse_foreign_file(path)
-    opened = opened_instead(path)
+    opened = opened_instead(str(path))
     if path.suffix.lower() != ".pt" or opened is not None:
         instead = "" if opened is None else f" (it would look for {opened})"
         raise InputError(
@@ -168,6 +171,11 @@ def _read(path: Path, trust: bool) -> dict[str, Any]:
         )
     try:
         checkpoint, _ = torch_safe_load(str(path), safe_only=not trust)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{path} needs the module {error.name!r} to load, which is not installed; install the package "
+            "it was written with, or save the network there as a plain Ultralytics checkpoint"
+        ) from error
     except LOADING_ERRORS as error:
         raise (None if trust else refused_code(path)) or damaged(path, error) from error
     if not isinstance(checkpoint, dict):

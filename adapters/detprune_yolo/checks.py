@@ -36,7 +36,7 @@ def hard_pruned_map50(trainer: Any, network: nn.Module, annotations: Path | None
         trainer.ema.ema, trainer.amp = held
     if stats is None:
         return 0.0
-    names = network.names
+    names: Any = network.names
     coco = None if annotations is None else read_json(annotations)
     labels = trainer.test_loader.dataset.labels
     truth, chosen = ground_truth_of(labels, names, coco, annotations)

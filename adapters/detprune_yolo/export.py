@@ -4,7 +4,6 @@ Checked are the zeros (exactly the pruned weights are zero in the file) and the 
 against PyTorch on the same images).
 """
 
-import copy
 import shutil
 import tempfile
 import warnings
@@ -138,7 +137,7 @@ def export_onnx(
         )
     size = _image_size(model, imgsz)
     masks = read_masks(weights)
-    fused = copy.deepcopy(model).fuse(verbose=False).eval()
+    fused = model.fuse(verbose=False)
     with tempfile.TemporaryDirectory() as folder, _exporter_warnings():
         shutil.copyfile(weights, Path(folder) / "model.pt")
         written = Path(

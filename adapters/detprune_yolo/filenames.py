@@ -19,11 +19,13 @@ def check_output_name(path: Path) -> None:
     """
     if path.suffix != ".pt":
         raise InputError(f"{path}: Ultralytics loads weights from .pt files only; name it *.pt")
-    if (opened := opened_instead(path)) is not None:
-        raise InputError(
-            f"{path} is no usable name for weights: Ultralytics would look for {opened} instead, also "
-            "on the network; choose another name, such as pruned.pt, in a folder without apostrophes"
-        )
+    for written in (path.name, str(path), str(path.absolute())):
+        if (opened := opened_instead(written)) is not None:
+            raise InputError(
+                f"{path} is no usable name for weights: given {written}, Ultralytics would look for "
+                f"{opened}, also on the network; choose another name, such as pruned.pt, in a folder "
+                "without apostrophes"
+            )
     if path.name in GITHUB_ASSETS_NAMES:
         raise InputError(
             f"{path.name} is the name of weights that Ultralytics publishes and downloads, so that "
@@ -31,10 +33,7 @@ def check_output_name(path: Path) -> None:
         )
 
 
-def opened_instead(path: Path) -> str | None:
-    """The path that Ultralytics would open in place of this one, in any way of writing it; or None."""
-    for written in (path.name, str(path), str(path.absolute())):
-        opened = check_yolov5u_filename(written.strip().replace("'", ""), verbose=False)
-        if opened != written:
-            return opened
-    return None
+def opened_instead(written: str) -> str | None:
+    """What Ultralytics would open in place of a path that is written like this; None: that file."""
+    opened = check_yolov5u_filename(written.strip().replace("'", ""), verbose=False)
+    return None if opened == written else opened

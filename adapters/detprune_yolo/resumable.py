@@ -8,7 +8,7 @@ a NaN recovery nor an out-of-memory retry reaches.
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, ClassVar
 
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG, RANK
@@ -19,7 +19,7 @@ from detprune.pruner import Pruner
 from detprune.rundir import RunDirectory
 from detprune.seeds import derive_seed
 from detprune_yolo.epochs import fill_mosaic_buffer, mosaic_buffer, plain, seed_epoch
-from detprune_yolo.settings import StageSettings
+from detprune_yolo.settings import Stage, StageSettings
 from detprune_yolo.sidecar import read_sidecar, write_sidecar
 
 EPOCH_METRIC = "mAP50 (Ultralytics' own)"
@@ -31,7 +31,8 @@ IS_MAIN = RANK in (-1, 0)
 class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
     """Trains as Ultralytics does, and continues an interrupted stage to the last bit."""
 
-    stage = "dense"
+    stage: ClassVar[Stage] = "dense"
+    resume: bool
 
     def __init__(
         self,

@@ -20,6 +20,8 @@ from detprune.sets import Unstructured
 
 VARIABLE = "DETPRUNE_YOLO"
 
+Stage = Literal["dense", "constrained", "retrain"]
+
 
 class StageSettings(Section):
     """One stage of training.
@@ -37,7 +39,7 @@ class StageSettings(Section):
         resume: continue from the sidecar if there is one.
     """
 
-    stage: Literal["dense", "constrained", "retrain"] = "constrained"
+    stage: Stage = "constrained"
     method: MethodField = SLR()
     set: SetField = Unstructured()
     budget: BudgetField | None = None

@@ -16,8 +16,8 @@ CLASSES = ("disk", "square", "triangle", "star", "ring", "cross")
 MIN_VISIBLE = 0.4
 """No object is drawn where it would leave itself or an earlier one with less of its area visible."""
 
-_SIDE = (0.1, 0.45)  # of an object's larger side, in image sides
-_MOST_OBJECTS = 7
+_SIDE = (0.12, 0.45)  # of an object's larger side, in image sides
+_MOST_OBJECTS = 6
 _TRIES = 12
 _CONTRAST = 90.0  # Euclidean distance in RGB between an object's colours and what it covers
 _SHIFT = 4  # fractional bits of OpenCV's coordinates
@@ -37,7 +37,7 @@ class Box(NamedTuple):
 
 
 def draw_image(rng: np.random.Generator, size: int) -> tuple[Image, list[Box]]:
-    """Draw one image, (size, size, 3) in BGR, and its 1 to 7 boxes."""
+    """Draw one image, (size, size, 3) in BGR, and its 1 to 6 boxes."""
     image = _background(rng, size)
     _distractors(rng, image)
     owner = np.zeros((size, size), np.uint8)  # number of the object seen at each pixel
@@ -67,8 +67,7 @@ def _place(
     ``areas``: pixels of each object drawn so far if nothing covered it; [0] is the background's.
     """
     size = len(owner)
-    low, high = np.log(_SIDE)
-    side = size * math.exp(rng.uniform(low, high))
+    side = size * rng.uniform(*_SIDE)
     contours = _contours(rng, label, side)
     patch = math.ceil(side) + 4
     alpha = np.zeros((patch, patch), np.uint8)

@@ -25,9 +25,10 @@ from detprune_yolo.drawing import cached
 from detprune_yolo.exclusions import detector_budget
 from detprune_yolo.pictures import write_pictures
 from detprune_yolo.recipe import DetectionRecipe
+from detprune_yolo.resumable import ResumableTrainer
 from detprune_yolo.settings import StageSettings
 from detprune_yolo.sidecar import read_sidecar, remove_sidecar
-from detprune_yolo.trainers import ConstrainedTrainer, ResumableTrainer, RetrainingTrainer
+from detprune_yolo.trainers import ConstrainedTrainer, RetrainingTrainer
 from detprune_yolo.validation import validate
 
 
@@ -97,7 +98,7 @@ class DetectionTask(Task):
             )
         return ()
 
-    def build_model(self) -> nn.Module:
+    def build_model(self) -> Any:
         """The detector on the CPU, with the checkpoint's weights or initial ones."""
         spec, names = self.recipe.model, self._data.names
         seed_all(self.recipe.seed)
@@ -140,7 +141,7 @@ class DetectionTask(Task):
 
     # ---------------------------------------------------------------- stages
 
-    def train_dense(self, model: nn.Module) -> None:
+    def train_dense(self, model: Any) -> None:
         """Train the baseline; ends with Ultralytics' best epoch."""
         start = self._start("dense", model, None) if self.recipe.model.weights else None
         if start is None:

@@ -6,8 +6,9 @@ whole epoch, so that a pass that is run again changes nothing.
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from ultralytics.utils import LOGGER
@@ -18,17 +19,18 @@ from detprune.errors import DetpruneError, InputError
 from detprune.pruner import Pruner
 from detprune.rundir import atomic
 from detprune_yolo.checkpoints import pruned_checkpoint, read_masks, save_checkpoint
+from detprune_yolo.checks import hard_pruned_map50
 from detprune_yolo.epochs import plain
 from detprune_yolo.exclusions import detector_budget
 from detprune_yolo.resumable import IS_MAIN, ResumableTrainer
+from detprune_yolo.settings import Stage
 from detprune_yolo.sidecar import read_sidecar
-from detprune_yolo.checks import hard_pruned_map50
 
 
 class ConstrainedTrainer(ResumableTrainer):
     """Constrained training; leaves ``weights/hard_pruned.pt`` and ``weights/pruner.pt`` beside ``last.pt``."""
 
-    stage = "constrained"
+    stage: ClassVar[Stage] = "constrained"
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -74,6 +76,15 @@ class ConstrainedTrainer(ResumableTrainer):
         saved = read_sidecar(self.wdir) if self.nan_recovery_attempts else None
         if saved is not None:
             pruner.load_state_dict(saved["pruner"])
+            self._copy_average_without_hooks()
+
+    def _copy_average_without_hooks(self) -> None:
+        """A recovery copied the live network with SAS-ADMM's hooks, which safe loading would refuse."""
+        pruner, average = self._bound(), self.ema.ema.state_dict()
+        pruner.detach()
+        self.ema.ema = deepcopy(unwrap_model(self.model)).eval().requires_grad_(False)
+        self.ema.ema.load_state_dict(average)
+        pruner.attach(self.optimizer)
 
     def end_batch(self) -> None:
         """Note the task loss per image; SAS-ADMM ends its outer iterations by itself."""
@@ -130,7 +141,7 @@ class ConstrainedTrainer(ResumableTrainer):
 class RetrainingTrainer(ResumableTrainer):
     """Masked retraining of a checkpoint that carries masks; masked weights stay exactly zero."""
 
-    stage = "retrain"
+    stage: ClassVar[Stage] = "retrain"
     _masks: Mapping[str, torch.Tensor]
 
     def start(self) -> None:

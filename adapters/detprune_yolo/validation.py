@@ -125,9 +125,8 @@ def validate(
             chosen.extend(ids)
 
         validator.add_callback("on_val_start", before_inference)
-        copy = deepcopy(model).float().eval()
-        with torch.autocast(target.type, enabled=False):
-            stats = validator(model=copy)
+        # in float32 before Ultralytics fuses batch norm into convolutions
+        stats = validator(model=deepcopy(model).float().eval())
         if validator.dataloader is not None:
             validator.dataloader.close()
     collected: Any = validator.jdict
@@ -141,7 +140,7 @@ def validate(
     )
 
 
-class CollectingValidator(DetectionValidator):
+class CollectingValidator(DetectionValidator):  # type: ignore[misc]
     """The stock validator, with its numbers; keeps predictions in ``jdict`` as it would write them.
 
     Its own ``save_json`` also scores them, with a package that it installs.
@@ -158,7 +157,7 @@ class CollectingValidator(DetectionValidator):
         super().init_metrics(model)
         # a path that looks like COCO's switches these on, and its own numbering of classes
         self.args.save_json = False
-        self.class_map = list(range(1, len(model.names) + 1))  # type: ignore[assignment, arg-type]
+        self.class_map = list(range(1, len(model.names) + 1))  # type: ignore[arg-type]
 
     def postprocess(self, preds: Any) -> list[dict[str, torch.Tensor]]:
         """One image at a time: on whole batches NMS gives up after some seconds, with nothing found."""
@@ -282,8 +281,3 @@ def _device(model: nn.Module, device: str | int | None) -> torch.device:
             "an index below that"
         )
     return target
-
-
-_CollectingValidator = CollectingValidator
-_ground_truth = ground_truth_of
-_quiet = quiet

@@ -69,11 +69,15 @@ class SLR(Splitting):
         step_size: s₀, the first step of the multipliers; left out, it is the paper's 0.01, and 0.03·ρ
             of the first outer iteration where ρ is chosen by pull.
         M, r: shape of the step-size rule αₖ; M > 1 and 0 < r < 1.
+        max_step: upper bound of the step as a multiple of ρ. The paper has none, and without one its
+            rule, in which the ratio of residual norms counts twice per outer iteration, can run away
+            once the residual has become small; at 1 a step is at most that of ADMM.
     """
 
     step_size: float | None = None
     M: float = 300.0  # the paper's name
     r: float = 0.1
+    max_step: float | None = None
 
     needs_loss: ClassVar[bool] = True
 
@@ -83,6 +87,10 @@ class SLR(Splitting):
             raise InputError(
                 f"SLR: step_size is {self.step_size}, M is {self.M}, r is {self.r}; "
                 "allowed are step_size > 0, M > 1, 0 < r < 1"
+            )
+        if self.max_step is not None and not self.max_step > 0:
+            raise InputError(
+                f"SLR: max_step is {self.max_step}; allowed is a multiple of rho > 0, or none"
             )
 
     def alpha(self, k: int) -> float:
@@ -125,7 +133,7 @@ class SLR(Splitting):
         )
         step = state.step_size
         if condition_3 and k > 1:
-            step = _scaled(step, alpha, previous.norm, before.norm)
+            step = self._bounded(_scaled(step, alpha, previous.norm, before.norm), rho)
         moved = step if condition_3 else 0.0
         for weight, target, anchor in zip(
             problem.weights, state.targets, state.anchors, strict=True
@@ -139,6 +147,7 @@ class SLR(Splitting):
         condition_8 = after.penalty(rho) < middle.penalty(rho)
         if condition_8:
             step = alpha * step if k == 1 else _scaled(step, alpha, previous.norm, after.norm)
+            step = self._bounded(step, rho)
         last = step if condition_8 else 0.0
         for weight, target, anchor in zip(
             problem.weights, state.targets, state.anchors, strict=True
@@ -158,6 +167,9 @@ class SLR(Splitting):
         entry.condition_3, entry.condition_8 = condition_3, condition_8
         state.rho = next_rho
         return entry
+
+    def _bounded(self, step: float, rho: float) -> float:
+        return step if self.max_step is None else min(step, self.max_step * rho)
 
     def _agreed(self, problem: Problem, own: Residuals) -> Residuals:
         """Rank 0's scalars: on other hardware a rank might round a condition the other way."""

@@ -131,6 +131,7 @@ class ReferenceSLR(Reference):
     step_size: float = 0.01
     M: float = 300
     r: float = 0.1
+    max_step: float = math.inf
     previous_loss: float = math.nan
     previous_weights: list[Tensor] = field(default_factory=list)  # W^{k−1}
     previous_target: list[Tensor] = field(default_factory=list)  # Z^{k−1}
@@ -153,6 +154,7 @@ class ReferenceSLR(Reference):
         if condition_3:
             if k > 1:
                 step = alpha * step * previous_norm / norm(residual)
+                step = min(step, self.max_step * self.rho)
             multiplier = plus(multiplier, step, residual)
 
         target = self.project(plus(weights, 1 / self.rho, multiplier))
@@ -160,6 +162,7 @@ class ReferenceSLR(Reference):
         condition_8 = self.penalty(multiplier, after) < self.penalty(multiplier, residual)
         if condition_8:
             step = alpha * step if k == 1 else alpha * step * previous_norm / norm(after)
+            step = min(step, self.max_step * self.rho)
             multiplier = plus(multiplier, step, after)
 
         self.log.append(

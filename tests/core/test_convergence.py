@@ -75,3 +75,10 @@ def test_slr_stays_at_the_solution_of_a_quadratic() -> None:
     pruner, solution = run_quadratic(SLR(rho=0.1, step_size=0.01), MOMENTUM, outer=60)
     weight = pruner.model.get_parameter("weight").detach()
     assert float((weight - solution).norm() / solution.norm()) < 0.1
+
+
+def test_slr_with_a_bounded_step_stays_there() -> None:
+    method = SLR(rho=0.1, step_size=0.01, max_step=1.0)
+    pruner, solution = run_quadratic(method, MOMENTUM, outer=60)
+    weight = pruner.model.get_parameter("weight").detach()
+    assert float((weight - solution).norm() / solution.norm()) < 1e-4

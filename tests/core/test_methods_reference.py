@@ -151,6 +151,21 @@ def test_slr(scope: str, growing: bool) -> None:
     assert seen == {True, False}, "the run must show condition (3) met and not met"
 
 
+def test_slr_with_a_bounded_step() -> None:
+    def reference(
+        model: nn.Module, optimizer: torch.optim.Optimizer, project: Project
+    ) -> Reference:
+        return ReferenceSLR(model, optimizer, project, rho=0.1, step_size=0.05, max_step=0.3)
+
+    pair = Pair(SLR(rho=0.1, step_size=0.05, max_step=0.3), reference)
+    for _ in range(OUTER):
+        pair.outer()
+        assert_multipliers(pair)
+    steps = [entry.step_size or 0.0 for entry in pair.pruner.history]
+    assert max(steps) == pytest.approx(0.03), "the run must show the bound at work"
+    assert min(steps) < 0.03
+
+
 # nearly at rest Z hardly changes: condition (8) then holds by a hair, and needs both its sides right
 @pytest.mark.parametrize("lr", [LR, 1e-3], ids=["moving", "nearly at rest"])
 def test_slr_conditions_follow_a_probe_loss(lr: float) -> None:

@@ -81,10 +81,12 @@ def test_without_axes_the_runtime_is_wrong(
 ) -> None:
     graph = onnx.load(check.path)
     pad = next(node for node in graph.graph.node if node.op_type == "Pad")
+    axes = next(t for t in graph.graph.initializer if t.name == pad.input[3])
+    graph.graph.initializer.remove(axes)
     del pad.input[3]
     bare = tmp_path / "bare.onnx"
     onnx.save(graph, bare)
-    with pytest.raises(DetpruneError, match="differ from PyTorch by .* px in boxes"):
+    with pytest.raises(DetpruneError, match=r"differ from PyTorch by .* px in boxes"):
         compare_outputs(bare, fused(folder), 2, SIZE, tolerance=1e-2, safe_padding=True)
     boxes, _, note = compare_outputs(
         bare, fused(folder), 2, SIZE, tolerance=1e-2, safe_padding=False
@@ -140,7 +142,7 @@ def test_masks_that_say_more_than_the_zeros(
     alive = int(masks[name].sum())
     with pytest.raises(DetpruneError, match=f"{name}: {alive} pruned weights are not zero"):
         count_zeros(check.path, fused(folder), wrong)
-    with pytest.raises(DetpruneError, match="model.3.gone.weight was merged"):
+    with pytest.raises(DetpruneError, match=r"model\.3\.gone\.weight was merged"):
         count_zeros(check.path, fused(folder), {"model.3.gone.weight": wrong[name]})
     _, absent = count_zeros(check.path, fused(folder), {"model.20.one.weight": wrong[name]})
     assert absent == ("model.20.one.weight",)

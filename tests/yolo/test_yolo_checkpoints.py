@@ -246,10 +246,16 @@ def test_names_that_can_be_used(tmp_path: Path, name: str) -> None:
     check_output_name(tmp_path / name)
 
 
-def test_a_file_that_ultralytics_would_rename_is_not_loaded(checkpoint: Path) -> None:
-    renamed = checkpoint.rename(checkpoint.with_name("yolov3-tiny.pt"))
-    with pytest.raises(InputError, match=r"yolov3-tiny.pt: .* rename the file"):
-        load_model(renamed)
+def test_a_file_that_ultralytics_would_rename_is_not_loaded(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoint.parent / "runs"  # with a "u", Ultralytics opens it
+    folder.mkdir()
+    checkpoint.rename(folder / "yolov3-tiny.pt")
+    load_model(folder / "yolov3-tiny.pt")
+    monkeypatch.chdir(folder)
+    with pytest.raises(InputError, match=r"look for yolov3-tinyu\.pt\); rename the file"):
+        load_model(Path("yolov3-tiny.pt"))
 
 
 # -------------------------------------------------------------------- files that are refused

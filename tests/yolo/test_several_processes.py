@@ -1,0 +1,53 @@
+"""What Ultralytics hands to the processes it starts on several GPUs; those themselves need GPUs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trainings import constrained_settings, start_file, trainer_of
+
+import detprune as dp
+
+# isort: split
+from detprune_yolo import ConstrainedTrainer
+from detprune_yolo.resumable import _CALLBACKS
+
+# isort: split
+from ultralytics.utils.dist import generate_ddp_file
+from ultralytics.utils.patches import torch_load
+
+
+def test_a_worker_makes_the_same_trainer_with_callbacks_attached_once(
+    tmp_path: Path,
+) -> None:
+    settings = constrained_settings(dp.SLR(rho="auto"), run_dir=tmp_path)
+    trainer = trainer_of(ConstrainedTrainer, settings, start_file(tmp_path), tmp_path, epochs=3)
+    script = Path(generate_ddp_file(trainer))
+    try:
+        state = torch_load(script.with_suffix(".pt"), map_location="cpu")
+    finally:
+        script.unlink()
+        script.with_suffix(".pt").unlink()
+    with settings.active():
+        worker = state["trainer"](overrides=state["args"], _callbacks=state["callbacks"])
+    assert type(worker) is ConstrainedTrainer
+    assert worker.settings == settings
+    assert worker.args.lr0 == trainer.args.lr0
+    for event, attached in worker.callbacks.items():
+        ours = [f for f in attached if getattr(f, "__module__", "").startswith("detprune_yolo")]
+        assert len(ours) == (event in _CALLBACKS), event
+
+
+def test_the_fresh_folder_of_several_processes_does_not_hold_what_they_start_from(
+    tmp_path: Path, tiny_detector: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Ultralytics deletes the stage's folder before it starts them
+    from detprune.recipe import validate
+    from detprune.rundir import RunDirectory
+    from detprune_yolo import DetectionRecipe, DetectionTask
+
+    run = RunDirectory.open(tmp_path / "run", "task: yolo", resume=False)
+    task = DetectionTask(validate(DetectionRecipe, tiny_detector), run)
+    start = task._start("constrained", task.build_model(), None)
+    assert start.is_file()
+    assert (run.checkpoints / "constrained") not in start.parents

@@ -1,0 +1,354 @@
+"""The trainers inside Ultralytics: order of a step, epochs that are run again, average, resume."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from trainings import (
+    OPTIONS,
+    constrained_settings,
+    images,
+    same,
+    sidecar,
+    start_file,
+    tiny_model,
+    trainer_of,
+)
+
+import detprune as dp
+
+# isort: split
+from detprune_yolo import ConstrainedTrainer, RetrainingTrainer, constrained
+from detprune_yolo.checkpoints import load_model, read_masks
+from detprune_yolo.resumable import ResumableTrainer
+from detprune_yolo.settings import VARIABLE, StageSettings
+
+# isort: split
+from ultralytics import YOLO
+from ultralytics.models.yolo.detect import DetectionTrainer
+
+
+def zeros_outside(state: dict[str, Any], masks: dict[str, Any]) -> int:
+    return sum(int(torch.count_nonzero(state[name][~mask])) for name, mask in masks.items())
+
+
+def test_without_a_method_the_trainer_trains_as_ultralytics_does(tmp_path: Path) -> None:
+    # the order of images is the adapter's own, so one batch that holds them all
+    options = {"epochs": 2, "batch": 30, "nbs": 30, "mosaic": 0.0, "fliplr": 0.0, "scale": 0.0}
+    options |= {"translate": 0.0, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0}
+    start = start_file(tmp_path)
+    ours = trainer_of(ResumableTrainer, StageSettings(stage="dense"), start, tmp_path, **options)
+    ours.train()
+    stock = DetectionTrainer(
+        overrides={
+            **OPTIONS,
+            **options,
+            "model": str(start),
+            "data": str(images()),
+            "project": str(tmp_path),
+            "name": "stock",
+        }
+    )
+    stock.train()
+    for a, b in zip(ours.model.parameters(), stock.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)  # sums over another order
+
+
+def test_the_penalty_joins_gradients_that_are_clipped_already(tmp_path: Path) -> None:
+    trainer = trainer_of(
+        ConstrainedTrainer,
+        constrained_settings(dp.ADMM(rho=1000.0)),
+        start_file(tmp_path),
+        tmp_path,
+        epochs=1,
+    )
+    norms: list[float] = []
+
+    def watch(running: Any) -> None:  # after the pruner's own hook
+        def note(optimizer: Any, args: Any, kwargs: Any) -> None:
+            held = [p.grad for group in optimizer.param_groups for p in group["params"]]
+            grads = torch.cat([grad.flatten() for grad in held if grad is not None])
+            norms.append(float(torch.linalg.vector_norm(grads)))
+
+        running.optimizer.register_step_pre_hook(note)
+
+    trainer.add_callback("on_train_start", watch)
+    trainer.train()
+    assert norms[0] > 100  # Ultralytics clips to 10
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        dp.ADMM(rho=0.5),
+        dp.SLR(rho="auto"),
+        dp.SASADMM(inner_steps=3, nu=10.0, beta=0.2),
+        dp.Magnitude(),
+        dp.OneShot(),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_every_method_trains_and_leaves_a_hard_pruned_file(
+    tmp_path: Path, method: dp.Method
+) -> None:
+    settings = constrained_settings(method, run_dir=tmp_path, check_every=1)
+    trainer = trainer_of(ConstrainedTrainer, settings, start_file(tmp_path), tmp_path, epochs=2)
+    trainer.train()
+    weights = tmp_path / "constrained" / "weights"
+    masks = read_masks(weights / "hard_pruned.pt")
+    assert masks is not None
+    assert len(masks) == 18
+    kept, total = sum(int(m.sum()) for m in masks.values()), sum(m.numel() for m in masks.values())
+    assert abs(total / kept - 3.33) < 0.01
+    assert zeros_outside(load_model(weights / "hard_pruned.pt").state_dict(), masks) == 0
+    if method.needs_loss:
+        assert len(sidecar(trainer)["pruner"]["history"]) == 2
+
+
+def run_constrained(folder: Path, *callbacks: tuple[str, Any], **options: Any) -> Any:
+    settings = constrained_settings(dp.SLR(rho=0.5, step_size=0.01))
+    trainer = trainer_of(ConstrainedTrainer, settings, start_file(folder), folder, **options)
+    for event, callback in callbacks:
+        trainer.add_callback(event, callback)
+    trainer.train()
+    return trainer
+
+
+def test_an_epoch_that_met_a_nan_updates_once(tmp_path: Path) -> None:
+    poisoned = []
+
+    def poison(trainer: Any) -> None:
+        if trainer.epoch == 1 and not poisoned:
+            poisoned.append(trainer.epoch)
+            trainer.pruner.observe(float("nan"))
+            trainer.loss = trainer.loss * float("nan")
+
+    trainer = run_constrained(tmp_path, ("on_train_epoch_end", poison), epochs=3)
+    history = sidecar(trainer)["pruner"]["history"]
+    assert poisoned == [1]
+    assert [entry["k"] for entry in history] == [1, 2, 3]
+    assert all(torch.isfinite(torch.tensor(entry["task_loss"])) for entry in history)
+
+
+def test_sas_admm_goes_back_to_the_last_whole_epoch_after_a_nan(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def poison(trainer: Any) -> None:
+        if trainer.epoch == 1 and len(seen) == 1:
+            seen.append(len(trainer.pruner.history))
+            trainer.loss = trainer.loss * float("nan")
+
+    def look(trainer: Any) -> None:
+        if trainer.epoch == 1:
+            seen.append(len(trainer.pruner.history))
+
+    settings = constrained_settings(dp.SASADMM(inner_steps=2, nu=10.0, beta=0.2))
+    trainer = trainer_of(
+        ConstrainedTrainer, settings, start_file(tmp_path), tmp_path, epochs=2, nbs=4
+    )
+    trainer.add_callback("on_train_epoch_end", poison)
+    trainer.add_callback("on_train_epoch_start", look)
+    trainer.train()
+    # begun after 2 updates; broken off after 4; begun again after 2
+    assert seen == [2, 4, 2]
+
+
+def test_an_out_of_memory_retry_updates_once(tmp_path: Path) -> None:
+    def starve(trainer: Any) -> None:
+        handle: list[Any] = []
+
+        def fail(module: Any, args: Any) -> None:
+            if module.training and trainer.epoch == 0:
+                handle.pop().remove()
+                raise RuntimeError("CUDA out of memory (not really)")
+
+        handle.append(trainer.model.model[-1].register_forward_pre_hook(fail))
+
+    trainer = run_constrained(tmp_path, ("on_train_start", starve), epochs=2, nbs=4)
+    assert trainer.batch_size == 4  # Ultralytics halved it
+    assert [entry["k"] for entry in sidecar(trainer)["pruner"]["history"]] == [1, 2]
+    assert trainer.pruner.steps_per_update == 8
+
+
+def hard_pruned(folder: Path, model: Any = None) -> Path:
+    """A checkpoint with masks, without a training."""
+    model = model if model is not None else tiny_model()
+    pruner = dp.Pruner(
+        model, None, dp.OneShot(), budget=dp.Budget(compression=3.33, exclude=["model.20.*"])
+    )
+    pruner.hard_prune()
+    return start_file(folder, pruner.masks, model)
+
+
+def test_masked_weights_are_zero_wherever_ultralytics_keeps_weights(tmp_path: Path) -> None:
+    start = hard_pruned(tmp_path)
+    masks = read_masks(start)
+    assert masks
+    trainer = trainer_of(
+        RetrainingTrainer, StageSettings(stage="retrain"), start, tmp_path, epochs=3, momentum=0.9
+    )
+    counts: list[int] = []
+
+    def count(running: Any) -> None:
+        counts.append(zeros_outside(running.model.state_dict(), masks))
+        counts.append(zeros_outside(running.ema.ema.state_dict(), masks))
+
+    trainer.add_callback("on_train_batch_end", count)
+    trainer.train()
+    assert len(counts) == 3 * 4 * 2
+    assert not any(counts)
+    before, after = load_model(start).state_dict(), load_model(trainer.last).state_dict()
+    for path in (trainer.last, trainer.best):
+        loaded = YOLO(str(path)).model
+        assert zeros_outside(loaded.state_dict(), masks) == 0
+        assert zeros_outside(copy.deepcopy(loaded).half().state_dict(), masks) == 0
+        fused = copy.deepcopy(loaded).fuse(verbose=False).state_dict()
+        assert zeros_outside(fused, {n: m for n, m in masks.items() if n in fused}) == 0
+    for name, mask in masks.items():  # and only those are zero: the rest has moved
+        assert not torch.equal(before[name][mask], after[name][mask])
+
+
+def test_a_nan_recovery_does_not_bring_masked_weights_back(tmp_path: Path) -> None:
+    start = hard_pruned(tmp_path)
+    masks = read_masks(start)
+    assert masks
+    settings = StageSettings(stage="retrain")
+    trainer = trainer_of(RetrainingTrainer, settings, start, tmp_path, epochs=3)
+    poisoned = []
+
+    def poison(running: Any) -> None:
+        if running.epoch == 1 and not poisoned:
+            poisoned.append(True)
+            running.loss = running.loss * float("nan")
+
+    trainer.add_callback("on_train_epoch_end", poison)
+    trainer.train()
+    assert poisoned
+    assert zeros_outside(trainer.ema.ema.state_dict(), masks) == 0
+    assert zeros_outside(trainer.model.state_dict(), masks) == 0
+
+
+def test_explicit_masks_survive_weights_too_small_for_half_precision(tmp_path: Path) -> None:
+    model = tiny_model()
+    name = "model.4.conv.weight"
+    with torch.no_grad():
+        model.get_parameter(name)[0, 0, 0, 0] = 1e-9
+    masks = {name: torch.ones_like(model.get_parameter(name), dtype=torch.bool)}
+    path = start_file(tmp_path, masks, model)
+    assert load_model(path).get_parameter(name)[0, 0, 0, 0] == 0
+    assert bool(read_masks(path)[name].all())  # type: ignore[index]
+
+
+def test_a_checkpoint_without_masks_is_refused_for_retraining(tmp_path: Path) -> None:
+    settings = StageSettings(stage="retrain")
+    trainer = trainer_of(RetrainingTrainer, settings, start_file(tmp_path), tmp_path, epochs=1)
+    with pytest.raises(dp.InputError, match=r"carries no masks.*hard_pruned\.pt"):
+        trainer.train()
+
+
+def test_frozen_layers_stay_dense_and_unmoved(tmp_path: Path) -> None:
+    start = start_file(tmp_path)
+    trainer = trainer_of(
+        ConstrainedTrainer, constrained_settings(), start, tmp_path, epochs=1, freeze=5
+    )
+    trainer.train()
+    pruned = {layer.name for layer in trainer.pruner.layers}  # type: ignore[union-attr]
+    assert not any(name.startswith(("model.0.", "model.2.", "model.4.")) for name in pruned)
+    assert "model.6.conv.weight" in pruned
+    before = load_model(start).get_parameter("model.4.conv.weight")
+    assert torch.equal(before, trainer.model.get_parameter("model.4.conv.weight"))
+
+
+def test_early_stopping_is_for_retraining_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constrained_trainer = trainer_of(
+        ConstrainedTrainer, constrained_settings(), start_file(tmp_path), tmp_path, patience=1
+    )
+    assert constrained_trainer.args.patience == 0
+    settings, start = StageSettings(stage="retrain"), hard_pruned(tmp_path)
+    retraining = trainer_of(RetrainingTrainer, settings, start, tmp_path, epochs=30, patience=1)
+    # Ultralytics does not stop before mAP has left zero
+    monkeypatch.setattr(retraining, "validate", lambda: (retraining.metrics, 1.0))
+    retraining.train()
+    assert retraining.epoch + 1 == 2
+    assert sidecar(retraining)["done"]
+
+
+def test_training_stops_once_the_check_reaches_its_threshold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([0.2, 0.6, 0.9])
+    monkeypatch.setattr("detprune_yolo.trainers.hard_pruned_map50", lambda *_: next(values))
+    settings = constrained_settings(check_every=1, stop_at=0.5)
+    trainer = trainer_of(ConstrainedTrainer, settings, start_file(tmp_path), tmp_path, epochs=9)
+    trainer.train()
+    assert trainer.epoch == 1
+    assert (trainer.wdir / "hard_pruned.pt").is_file()
+
+
+def test_the_check_leaves_the_training_as_it_is(tmp_path: Path) -> None:
+    states = []
+    for every in (0, 1):
+        settings = constrained_settings(dp.SLR(rho=0.5, step_size=0.01), check_every=every)
+        folder = tmp_path / str(every)
+        trainer = trainer_of(ConstrainedTrainer, settings, start_file(folder), folder, epochs=2)
+        trainer.train()
+        states.append(sidecar(trainer))
+    assert same(states[0]["ema"], states[1]["ema"])
+    assert same(states[0]["pruner"], states[1]["pruner"])
+
+
+@pytest.mark.parametrize("optimizer", ["auto"])
+def test_an_optimizer_that_hardly_feels_the_penalty_is_refused(
+    tmp_path: Path, optimizer: str
+) -> None:
+    with pytest.raises(dp.InputError, match=r"'auto'.*optimizer='SGD' and lr0"):
+        trainer_of(
+            ConstrainedTrainer,
+            constrained_settings(),
+            start_file(tmp_path),
+            tmp_path,
+            optimizer=optimizer,
+        )
+
+
+def test_the_few_lines_for_a_user_of_yolo_and_its_own_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with pytest.raises(dp.InputError, match="was not told what to prune"):
+        trainer_of(ConstrainedTrainer, StageSettings(), start_file(tmp_path), tmp_path)
+
+    kind = constrained(dp.SLR(rho="auto"), dp.Budget(compression=3.33))
+    options = {**OPTIONS, "data": str(images()), "epochs": 4, "project": str(tmp_path)}
+    # a resumed checkpoint was not trained for the last time
+    finished = []
+    for name, last_epoch in (("whole", None), ("cut", 1)):
+
+        def cut(trainer: Any, last_epoch: int | None = last_epoch) -> None:
+            if trainer.epoch == last_epoch:
+                raise KeyboardInterrupt
+
+        model = YOLO(str(start_file(tmp_path)))
+        model.add_callback("on_train_epoch_start", lambda trainer: None)
+        if last_epoch is not None:
+            # after the sidecar of the first epoch, in the second
+            model.add_callback("on_train_batch_end", cut)
+            with pytest.raises(KeyboardInterrupt):
+                model.train(trainer=kind, name=name, **options)
+            model = YOLO(str(tmp_path / name / "weights" / "last.pt"))
+            model.train(trainer=kind, resume=True)
+        else:
+            model.train(trainer=kind, name=name, **options)
+        finished.append(load_model(tmp_path / name / "weights" / "hard_pruned.pt").state_dict())
+        monkeypatch.setenv(VARIABLE, StageSettings.current().model_dump_json())  # type: ignore[union-attr]
+    assert same(dict(finished[0]), dict(finished[1]))
+
+    model = YOLO(str(tmp_path / "whole" / "weights" / "hard_pruned.pt"))
+    model.train(trainer=RetrainingTrainer, name="again", **{**options, "epochs": 1})
+    masks = read_masks(tmp_path / "whole" / "weights" / "hard_pruned.pt")
+    assert masks
+    assert zeros_outside(model.model.state_dict(), masks) == 0
