@@ -1,4 +1,4 @@
-# make demo: prune a network and look at the report. make test: the tests. Both set up .venv first.
+# make demo: prune a detector and look at the report. make test: the tests. Both set up .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +17,8 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -e .
 	@touch $@
 
-demo: demo-classification
+demo: $(READY)
+	$(BIN)/detprune run configs/yolo/shapes_yolov3_tiny_narrow.yaml --overwrite
 
 demo-classification: $(READY)
 	$(BIN)/detprune run configs/classification/digits_resnet20.yaml --overwrite
@@ -34,6 +35,7 @@ typecheck: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tools/benchmark.py
+	$(BIN)/python tools/benchmark_detector.py
 
 pins: $(READY)
 	printf '%s\n' '# Pinned versions that the tests run with. Renewed by `make pins`.' > requirements.new

@@ -47,9 +47,9 @@ def fill_mosaic_buffer(loader: Any, buffer: list[int], seed: int) -> None:
 
 
 def plain(value: Any) -> Any:
-    """A copy on the CPU of nested state that safe loading takes: tensors, numbers, text, containers."""
+    """Nested state as safe loading takes it: tensors (not copied), numbers, text, containers."""
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu().clone()
+        return value.detach()
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

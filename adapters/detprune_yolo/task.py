@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import torch
 import yaml
 from torch import nn
-from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
 from detprune.budgets import Budget
 from detprune.errors import DetpruneError, InputError
@@ -23,7 +22,9 @@ from detprune_yolo.checkpoints import load_model, pruned_checkpoint, save_checkp
 from detprune_yolo.data import DetectionData, check_data
 from detprune_yolo.drawing import cached
 from detprune_yolo.exclusions import detector_budget
+from detprune_yolo.networks import architecture, build_network
 from detprune_yolo.pictures import write_pictures
+from detprune_yolo.process_state import quiet
 from detprune_yolo.recipe import DetectionRecipe
 from detprune_yolo.resumable import ResumableTrainer
 from detprune_yolo.settings import StageSettings
@@ -100,38 +101,13 @@ class DetectionTask(Task):
 
     def build_model(self) -> Any:
         """The detector on the CPU, with the checkpoint's weights or initial ones."""
-        spec, names = self.recipe.model, self._data.names
         seed_all(self.recipe.seed)
-        if spec.weights is None:
-            model = DetectionModel(self._architecture(), nc=len(names), verbose=False)
-            model.names = names
-            return model
-        model = load_model(spec.weights, trust=spec.unsafe_load)
-        if len(model.names) != len(names):
-            if self.recipe.stages.dense is None:
-                check_data(self._yaml, nc=len(model.names))
-            loaded, model = model, DetectionModel(model.yaml, nc=len(names), verbose=False)
-            model.load(loaded, verbose=False)
-        if self.recipe.stages.dense is not None:
-            model.names = names
-        return model
-
-    def _architecture(self) -> dict[str, Any]:
-        spec = self.recipe.model
-        try:
-            layers: dict[str, Any] = yaml_model_load(spec.cfg)
-        except (FileNotFoundError, yaml.YAMLError) as error:
-            raise InputError(
-                f"model.cfg is {spec.cfg!r}, which is neither an architecture of Ultralytics "
-                f"(yolov3-tiny.yaml, yolov3-spp.yaml, yolov3.yaml, …) nor a readable file: {error}"
-            ) from error
-        if spec.width is not None:
-            if "scales" in layers:
-                raise InputError(
-                    f"model.width is {spec.width}, but {spec.cfg} has scales; name one, as in yolo11n.yaml"
-                )
-            layers["width_multiple"] = spec.width
-        return layers
+        fixed = self.recipe.stages.dense is None
+        with quiet():
+            network = build_network(self.recipe.model, self._data.names, any_classes=not fixed)
+        if fixed:
+            check_data(self._yaml, nc=len(network.names))
+        return network
 
     def budget(self, model: nn.Module) -> Budget:
         """The budget, with the first convolution, the head's last ones and frozen layers left dense."""
@@ -143,11 +119,15 @@ class DetectionTask(Task):
 
     def train_dense(self, model: Any) -> None:
         """Train the baseline; ends with Ultralytics' best epoch."""
-        start = self._start("dense", model, None) if self.recipe.model.weights else None
-        if start is None:
+        spec = self.recipe.model
+        if spec.weights is not None:
+            start = self._start("dense", model, None)
+        elif spec.width is None:
+            start = Path(str(spec.cfg))  # Ultralytics reads the scale from its name
+        else:
             start = self._start_file("dense.yaml")
             with atomic(start) as temporary:
-                temporary.write_text(yaml.safe_dump(self._architecture()), encoding="utf-8")
+                temporary.write_text(yaml.safe_dump(architecture(spec)), encoding="utf-8")
         weights = self._train(ResumableTrainer, StageSettings(stage="dense"), start)
         self.load_weights(model, weights / "best.pt")
         model.names = self._data.names
@@ -217,7 +197,7 @@ class DetectionTask(Task):
             )
             overrides = {
                 **self.recipe.options(stage),
-                "model": str(start.absolute()),
+                "model": str(start.absolute() if start.exists() else start),
                 "data": str(self._yaml),
                 "split": self.recipe.data.split,
                 "epochs": self.epochs[stage],

@@ -1,0 +1,56 @@
+"""The detector that a recipe names, on the CPU."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from ultralytics.nn.tasks import DetectionModel, yaml_model_load
+
+from detprune.errors import InputError
+from detprune_yolo.checkpoints import load_model
+from detprune_yolo.recipe import ModelSpec
+
+
+def build_network(spec: ModelSpec, names: Mapping[int, str], *, any_classes: bool) -> Any:
+    """A float32 DetectionModel, with the checkpoint's weights or initial ones.
+
+    Args:
+        spec: the recipe's model.
+        names: classes of the data set.
+        any_classes: it is going to be trained before it is pruned, so that a checkpoint of another
+            number of classes only gives the weights that fit, as in Ultralytics' own fine-tuning.
+    """
+    if spec.weights is None:
+        network = DetectionModel(architecture(spec), nc=len(names), verbose=False)
+        network.names = dict(names)
+        return network
+    network = load_model(spec.weights, trust=spec.unsafe_load)
+    if any_classes:
+        if len(network.names) != len(names):
+            loaded = network
+            network = DetectionModel(loaded.yaml, nc=len(names), verbose=False)
+            network.load(loaded, verbose=False)
+        network.names = dict(names)
+    return network
+
+
+def architecture(spec: ModelSpec) -> dict[str, Any]:
+    """Ultralytics' description of an architecture, with the width that is asked for.
+
+    Raises:
+        InputError: no such architecture, or one whose width is not a number of its own.
+    """
+    try:
+        layers: dict[str, Any] = yaml_model_load(spec.cfg)
+    except (FileNotFoundError, yaml.YAMLError) as error:
+        raise InputError(
+            f"model.cfg is {spec.cfg!r}, which is neither an architecture of Ultralytics "
+            f"(yolov3-tiny.yaml, yolov3-spp.yaml, yolov3.yaml, …) nor a readable file: {error}"
+        ) from error
+    if spec.width is not None:
+        if "scales" in layers:
+            raise InputError(
+                f"model.width is {spec.width}, but {spec.cfg} has scales; name one, as in yolo11n.yaml"
+            )
+        layers["width_multiple"] = spec.width
+    return layers

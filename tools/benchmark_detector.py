@@ -1,0 +1,130 @@
+"""What pruning costs in Ultralytics' trainer: whole epochs with and without it, in turn.
+
+    python tools/benchmark_detector.py [--rounds 5] [--device cpu]
+
+Prints the ratio of epoch times to plain Ultralytics training, and the peak memory of each in a
+process of its own. Full-width YOLOv3-tiny on drawn shapes at 128 px; no validation, one sidecar an
+epoch.
+"""
+
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import detprune as dp
+
+# isort: split
+import detprune_yolo
+from detprune_yolo.drawing import DrawnSet, cached
+
+# isort: split
+import itertools
+
+from ultralytics.models.yolo.detect import DetectionTrainer
+
+METHODS: dict[str, dp.Method | None] = {
+    "plain Ultralytics": None,
+    "admm": dp.ADMM(rho=0.5),
+    "slr": dp.SLR(rho="auto", max_step=1.0),
+    "magnitude": dp.Magnitude(),
+    "sas_admm": dp.SASADMM(beta=0.2, nu=10.0),
+}
+
+
+def epoch_seconds(name: str, epochs: int, device: str, folder: Path) -> list[float]:
+    """Seconds of every epoch after the first."""
+    method = METHODS[name]
+    kind: Any = DetectionTrainer
+    if method is not None:
+        kind = detprune_yolo.constrained(method, dp.Budget(compression=3.33))
+    marks: list[float] = []
+
+    def mark(trainer: Any) -> None:
+        if device != "cpu":
+            torch.cuda.synchronize()
+        marks.append(time.perf_counter())
+
+    trainer = kind(
+        overrides={
+            "model": "yolov3-tiny.yaml",
+            "data": str(cached(DrawnSet(train=400, val=100, size=128))),
+            "imgsz": 128,
+            "batch": 16,
+            "nbs": 16,
+            "epochs": epochs + 2,
+            "val": False,
+            "plots": False,
+            "verbose": False,
+            "optimizer": "SGD",
+            "lr0": 0.002,
+            "warmup_epochs": 0,
+            "workers": 0,
+            "device": device,
+            "project": str(folder),
+            "name": name.replace(" ", "_"),
+            "exist_ok": True,
+        }
+    )
+    trainer.add_callback("on_train_epoch_start", mark)
+    # an epoch runs from its start to that of the next; the last one, which validates, is not counted
+    trainer.train()
+    return [b - a for a, b in itertools.pairwise(marks)]
+
+
+def main(
+    rounds: Annotated[int, typer.Option(help="Rounds, in each of which every method runs.")] = 5,
+    epochs: Annotated[int, typer.Option(help="Epochs counted per round.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu, or the number of a GPU.")] = "cpu",
+    memory_of: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory() as folder:
+        if memory_of:
+            epoch_seconds(memory_of, 1, device, Path(folder))
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            if device != "cpu":
+                peak = torch.cuda.max_memory_allocated()
+            typer.echo(f"PEAK {peak}")
+            return
+        seconds: dict[str, list[float]] = {name: [] for name in METHODS}
+        ratios: dict[str, list[float]] = {name: [] for name in METHODS}
+        for _ in range(rounds):
+            times = {name: epoch_seconds(name, epochs, device, Path(folder)) for name in METHODS}
+            plain = statistics.median(times["plain Ultralytics"])
+            for name, values in times.items():
+                seconds[name] += values
+                ratios[name].append(statistics.median(values) / plain)
+    table = Table(title=f"YOLOv3-tiny, 400 images of 128 px, {device}, {rounds} rounds")
+    for column in ("training", "s per epoch", "ratio", "lowest", "highest", "peak memory"):
+        table.add_column(column, justify="right")
+    for name in METHODS:
+        output = subprocess.run(
+            [sys.executable, __file__, "--memory-of", name, "--device", device],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        peak = int(output.split("PEAK ")[1])
+        table.add_row(
+            name,
+            f"{statistics.median(seconds[name]):.2f}",
+            f"{statistics.median(ratios[name]):.3f}",
+            f"{min(ratios[name]):.3f}",
+            f"{max(ratios[name]):.3f}",
+            f"{peak / 2**20:,.0f} MiB",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
