@@ -6,6 +6,7 @@ Ultralytics reads these variables once, at import. What the user has set already
 import os
 import shutil
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -30,11 +31,10 @@ def prepare() -> Path:
     """
     global _own_folder
     _own_folder = "YOLO_CONFIG_DIR" not in os.environ
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     defaults = {
         "YOLO_OFFLINE": "1",
         "YOLO_AUTOINSTALL": "0",
-        "YOLO_CONFIG_DIR": str(home / "detprune"),
+        "YOLO_CONFIG_DIR": str(_cache()),
         "ULTRALYTICS_SAFE_LOAD": "0" if os.environ.get(UNSAFE_LOAD) == "1" else "1",
     }
     late = [name for name in defaults if name not in os.environ]
@@ -47,14 +47,31 @@ def prepare() -> Path:
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     folder = Path(os.environ["YOLO_CONFIG_DIR"]).expanduser() / "Ultralytics"
-    folder.mkdir(parents=True, exist_ok=True)
-    for font in _FONTS:
-        if not (folder / font).exists():
-            with atomic(folder / font) as temporary:
-                shutil.copyfile(
-                    Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", temporary
-                )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for font in _FONTS:
+            if not (folder / font).exists():
+                with atomic(folder / font) as temporary:
+                    shutil.copyfile(
+                        Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", temporary
+                    )
+    except OSError as error:
+        warnings.warn(
+            f"{folder} cannot be written ({error.strerror}), so that Ultralytics finds no font there; "
+            "set YOLO_CONFIG_DIR to a folder of yours",
+            stacklevel=3,
+        )
     return folder
+
+
+def _cache() -> Path:
+    """A folder of the user's; a private temporary one where there is no home that can be written."""
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detprune"
+        home.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return Path(tempfile.mkdtemp(prefix="detprune-"))
+    return home if os.access(home, os.W_OK) else Path(tempfile.mkdtemp(prefix="detprune-"))
 
 
 def keep_loggers_off() -> None:

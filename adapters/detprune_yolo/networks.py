@@ -25,13 +25,27 @@ def build_network(spec: ModelSpec, names: Mapping[int, str], *, any_classes: boo
         network.names = dict(names)
         return network
     network = load_model(spec.weights, trust=spec.unsafe_load)
-    if any_classes:
-        if len(network.names) != len(names):
-            loaded = network
-            network = DetectionModel(loaded.yaml, nc=len(names), verbose=False)
-            network.load(loaded, verbose=False)
+    if any_classes and network.names != names:
+        loaded = network
+        network = DetectionModel(loaded.yaml, nc=len(names), verbose=False)
+        network.names = dict(names)  # first: rows of the head follow the names
+        network.load(loaded, verbose=False)
+    if not any_classes and len(network.names) == len(names):
+        _check_order(network.names, names, spec)
         network.names = dict(names)
     return network
+
+
+def _check_order(own: Mapping[int, str], names: Mapping[int, str], spec: ModelSpec) -> None:
+    places = {name.strip().lower(): index for index, name in names.items()}
+    for index, name in own.items():
+        other = places.get(name.strip().lower(), index)
+        if other != index:
+            raise InputError(
+                f"{spec.weights} has the class {name!r} as number {index}, the data set as {other}; "
+                "put the names of the data yaml, and its labels, in the checkpoint's order, or train a "
+                "dense stage first (stages.dense)"
+            )
 
 
 def architecture(spec: ModelSpec) -> dict[str, Any]:

@@ -4,10 +4,12 @@ import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from ultralytics.utils import LOGGER
+from ultralytics.utils import LOGGER, ONLINE, downloads
 
 
 @contextmanager
@@ -36,3 +38,27 @@ def as_before(device: torch.device) -> Iterator[None]:
             torch.set_num_threads(threads)
             if current is not None:
                 torch.cuda.set_device(current)
+
+
+@contextmanager
+def no_downloads() -> Iterator[None]:
+    """Offline, let Ultralytics take a missing file for one that the network did not give.
+
+    Its check of mixed precision on a GPU would ask for a network of its own all the same; without it
+    the check is skipped.
+    """
+    if ONLINE:
+        yield
+        return
+    stock = downloads.attempt_download_asset
+
+    def local(file: Any, *args: Any, **options: Any) -> Any:
+        if not Path(str(file)).exists():
+            raise ConnectionError(f"{file} is not here, and YOLO_OFFLINE=1 forbids to fetch it")
+        return stock(file, *args, **options)
+
+    downloads.attempt_download_asset = local
+    try:
+        yield
+    finally:
+        downloads.attempt_download_asset = stock

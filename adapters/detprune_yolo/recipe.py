@@ -29,6 +29,8 @@ SET_BY_DETPRUNE: Mapping[str, str] = {
     "mode": "training alone",
     "cfg": "train: of the recipe",
     "pretrained": "model.weights of the recipe",
+    "single_cls": "the labels of the data set",
+    "classes": "the labels of the data set",
     "quantize": "nothing: quantization-aware training puts other modules in place of those that are pruned",
     "distill_model": "nothing: distillation wraps the model",
 }
@@ -182,6 +184,14 @@ def check_options(options: dict[str, Any]) -> dict[str, Any]:
                 f"unknown option {key!r} of Ultralytics{nearest(key, DEFAULT_CFG_DICT)}; its options "
                 "are listed by: yolo cfg"
             )
+    if not isinstance(options.get("imgsz", 640), int):
+        raise InputError(f"imgsz is {options['imgsz']!r}; training takes one number of pixels")
+    if isinstance(options.get("fraction"), list):
+        raise InputError("fraction is a list; give one number, for the training images alone")
+    if "mps" in str(options.get("device")):
+        raise InputError(
+            "device is mps, which has no float64 for the sums of constrained training; use cpu or a GPU"
+        )
     try:
         get_cfg(overrides=dict(options))
     except (TypeError, ValueError) as error:

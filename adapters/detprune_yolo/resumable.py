@@ -8,10 +8,11 @@ a NaN recovery nor an out-of-memory retry reaches.
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import DEFAULT_CFG, RANK
+from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from detprune.errors import InputError
@@ -19,8 +20,10 @@ from detprune.pruner import Pruner
 from detprune.rundir import RunDirectory
 from detprune.seeds import derive_seed
 from detprune_yolo.epochs import fill_mosaic_buffer, mosaic_buffer, plain, seed_epoch
+from detprune_yolo.filenames import check_output_name
+from detprune_yolo.process_state import no_downloads
 from detprune_yolo.settings import Stage, StageSettings
-from detprune_yolo.sidecar import read_sidecar, write_sidecar
+from detprune_yolo.sidecar import read_sidecar, remove_sidecar, write_sidecar
 
 EPOCH_METRIC = "mAP50 (Ultralytics' own)"
 """What the metric of an epoch's event is: of the moving average, by Ultralytics' validator."""
@@ -41,6 +44,12 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
         _callbacks: dict[str, list[Callable[[Any], None]]] | None = None,
     ) -> None:
         super().__init__(cfg, overrides, _callbacks)
+        check_output_name(self.best.absolute())
+        if self.ddp and not self.resume and self.save_dir in Path(str(self.args.model)).parents:
+            raise InputError(
+                f"Ultralytics empties {self.save_dir} before it starts several processes, and "
+                f"{self.args.model} lies in it; give train() another name, or copy the file"
+            )
         self.settings = StageSettings.current() or StageSettings(stage=self.stage)
         self.pruner: Pruner | None = None
         self._resumed: dict[str, Any] | None = None
@@ -81,7 +90,14 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
         if IS_MAIN and state["results"]:
             self.csv.write_text(state["results"], encoding="utf-8")
         self._resumed = state
-        self._last_step, self._awaits_step = state["last_step"], True
+        if state["batches"] == len(self.train_loader):
+            self._last_step, self._awaits_step = state["last_step"], True
+        else:
+            LOGGER.warning(
+                f"the batch size is not the one of the interrupted training ({state['batch']}), so that "
+                "what follows is not what it would have been"
+            )
+            state["gradients"] = None
 
     def _state(self) -> dict[str, Any]:
         gradients = [p.grad for p in unwrap_model(self.model).parameters()]
@@ -89,6 +105,8 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
             "stage": self.stage,
             "epoch": self.epoch,
             "done": bool(self.stop),
+            "batch": self.batch_size,
+            "batches": len(self.train_loader),
             "model": unwrap_model(self.model).state_dict(),
             "ema": self.ema.ema.state_dict(),
             "updates": self.ema.updates,
@@ -137,6 +155,10 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
         self._batch, self._awaits_step = -1, False
         return super().get_dataloader(*args, **options)
 
+    def _setup_train(self) -> None:
+        with no_downloads():
+            super()._setup_train()
+
     def _close_dataloader_mosaic(self) -> None:
         super()._close_dataloader_mosaic()
         seed_epoch(self, self.stage)
@@ -165,10 +187,11 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
             gradients = self._resumed["gradients"]
             for p, grad in zip(unwrap_model(self.model).parameters(), gradients, strict=True):
                 p.grad = None if grad is None else grad.to(p.device, p.dtype)
+        self._resumed = None  # several times the network's size
 
     def repeat_epoch(self) -> None:
-        """An epoch that was broken off is run again."""
-        self._awaits_step = False
+        """An epoch that was broken off is run again, with accumulation begun anew."""
+        self._last_step, self._awaits_step = -1, False
 
     def end_batch(self) -> None:
         """A batch is done."""
@@ -185,15 +208,21 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
     def finish(self) -> None:
         """The last epoch is whole; called once, by the main process."""
 
+    def end(self) -> None:
+        """Training is over; a run still needs the sidecar to know that."""
+        if self.settings.run_dir is None:
+            remove_sidecar(self.wdir)
+
     def _log_epoch(self) -> None:
         losses = {name: float(value) for name, value in (self.tloss or {}).items()}
+        validated = self.args.val or self.epoch + 1 >= self.epochs
         self.log(
             "epoch",
             epochs=self.epochs,
             train_loss=sum(losses.values()),
             losses=losses,
             lr=self.optimizer.param_groups[0]["lr"],
-            metric=(self.metrics or {}).get("metrics/mAP50(B)"),
+            metric=(self.metrics or {}).get("metrics/mAP50(B)") if validated else None,
             metric_name=EPOCH_METRIC,
             seconds=round(time.perf_counter() - self._clock, 3),
         )
@@ -225,6 +254,10 @@ def _on_train_epoch_end(trainer: ResumableTrainer) -> None:
     trainer._whole = True
 
 
+def _on_train_end(trainer: ResumableTrainer) -> None:
+    trainer.end()
+
+
 def _on_fit_epoch_end(trainer: ResumableTrainer) -> None:
     if trainer._whole:  # Ultralytics calls once more after its last evaluation
         trainer._whole = False
@@ -238,4 +271,5 @@ _CALLBACKS: Mapping[str, Callable[[ResumableTrainer], None]] = {
     "on_train_batch_end": _on_train_batch_end,
     "on_train_epoch_end": _on_train_epoch_end,
     "on_fit_epoch_end": _on_fit_epoch_end,
+    "on_train_end": _on_train_end,
 }

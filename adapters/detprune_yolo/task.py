@@ -4,6 +4,7 @@ import gc
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +23,7 @@ from detprune_yolo.checkpoints import load_model, pruned_checkpoint, save_checkp
 from detprune_yolo.data import DetectionData, check_data
 from detprune_yolo.drawing import cached
 from detprune_yolo.exclusions import detector_budget
+from detprune_yolo.filenames import check_output_name
 from detprune_yolo.networks import architecture, build_network
 from detprune_yolo.pictures import write_pictures
 from detprune_yolo.process_state import quiet
@@ -48,6 +50,7 @@ class DetectionTask(Task):
             raise InputError(f"the recipe is a {type(recipe).__name__}, not a DetectionRecipe")
         super().__init__(recipe, run)
         self.recipe: DetectionRecipe = recipe
+        check_output_name(run.checkpoints.absolute() / "dense" / "weights" / "best.pt")
 
     # ---------------------------------------------------------------- model and data
 
@@ -191,27 +194,36 @@ class DetectionTask(Task):
         stage, folder = settings.stage, self.run.checkpoints / settings.stage
         weights = folder / "weights"
         state = read_sidecar(weights)
-        if state is None or not state["done"]:
-            settings = settings.model_copy(
-                update={"run_dir": self.run.path.absolute(), "resume": True}
-            )
-            overrides = {
-                **self.recipe.options(stage),
-                "model": str(start.absolute() if start.exists() else start),
-                "data": str(self._yaml),
-                "split": self.recipe.data.split,
-                "epochs": self.epochs[stage],
-                "seed": self.recipe.seed,
-                "project": str(self.run.checkpoints.absolute()),
-                "name": stage,
-                "exist_ok": True,
-            }
-            with settings.active():
-                trainer = kind(overrides=overrides)
-                trainer.resume = state is not None  # else several GPUs begin with an empty folder
+        if state is not None and state["done"]:
+            _check_readable(weights / "best.pt", folder)
+            return weights
+        settings = settings.model_copy(update={"run_dir": self.run.path.absolute(), "resume": True})
+        overrides = {
+            **self.recipe.options(stage),
+            "model": str(start.absolute() if start.exists() else start),
+            "data": str(self._yaml),
+            "split": self.recipe.data.split,
+            "epochs": self.epochs[stage],
+            "seed": self.recipe.seed,
+            "project": str(self.run.checkpoints.absolute()),
+            "name": stage,
+            "exist_ok": True,
+        }
+        resumed = state is not None
+        if state is not None:
+            overrides["batch"] = state["batch"]  # memory may have run out at the recipe's own
+        del state
+        with settings.active():
+            trainer = kind(overrides=overrides)
+            trainer.resume = resumed  # else several GPUs begin with an empty folder
+            try:
                 trainer.train()
-            del trainer
-            gc.collect()
+            except CalledProcessError as error:
+                raise DetpruneError(
+                    f"{stage} training failed in one of several processes; what happened stands above"
+                ) from error
+        del trainer
+        gc.collect()
         return weights
 
     # ---------------------------------------------------------------- measuring
@@ -223,7 +235,7 @@ class DetectionTask(Task):
             model,
             self._yaml,
             imgsz=self._image_size,
-            batch=max(1, int(options.get("batch", 16))),
+            batch=int(batch) if (batch := options.get("batch", 16)) >= 1 else 16,
             split=self.recipe.data.split,
             device=_first_device(options.get("device")),
             workers=int(options.get("workers", 8)),
@@ -276,8 +288,20 @@ class DetectionTask(Task):
         )
 
 
-def _first_device(device: Any) -> Any:
-    """Of several GPUs the first: validation runs on one."""
-    if isinstance(device, list | tuple):
-        return device[0]
-    return device.split(",")[0] if isinstance(device, str) else device
+def _first_device(device: Any) -> str:
+    """The one device on which is measured, of those on which Ultralytics trains."""
+    named = ",".join(map(str, device)) if isinstance(device, list | tuple) else str(device)
+    first = named.strip("()[] ").split(",")[0].strip()
+    if first in ("", "None", "-1"):
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{first}" if first.isdigit() else first
+
+
+def _check_readable(path: Path, folder: Path) -> None:
+    """A kill may have come while Ultralytics rewrote its file, after the last epoch."""
+    try:
+        load_model(path)
+    except InputError as error:
+        raise InputError(
+            f"{error}; delete {folder} and resume, to train this stage again"
+        ) from error

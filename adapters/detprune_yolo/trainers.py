@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.distributed as dist
 from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
 from detprune.budgets import Budget
-from detprune.errors import DetpruneError, InputError
+from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.pruner import Pruner
 from detprune.rundir import atomic
 from detprune_yolo.checkpoints import pruned_checkpoint, read_masks, save_checkpoint
@@ -31,6 +32,7 @@ class ConstrainedTrainer(ResumableTrainer):
     """Constrained training; leaves ``weights/hard_pruned.pt`` and ``weights/pruner.pt`` beside ``last.pt``."""
 
     stage: ClassVar[Stage] = "constrained"
+    _failure: NonFiniteError | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -43,6 +45,16 @@ class ConstrainedTrainer(ResumableTrainer):
             raise InputError(
                 "optimizer is 'auto', which picks AdamW or MuSGD and ignores lr0, so that the strength "
                 "of the penalty is unknown; give constrained training optimizer='SGD' and lr0"
+            )
+        if self.args.time:
+            raise InputError(
+                f"time is {self.args.time}, but outer iterations are counted in epochs; give constrained "
+                "training epochs"
+            )
+        if self.device.type == "mps":
+            raise InputError(
+                "the device is mps, which has no float64 for the sums of constrained training; use "
+                "device='cpu' or a CUDA GPU"
             )
         if self.args.patience:
             LOGGER.info("constrained training: patience 0, for its best epoch is not its last one")
@@ -70,7 +82,7 @@ class ConstrainedTrainer(ResumableTrainer):
     def repeat_epoch(self) -> None:
         """Forget what the broken pass left; after a NaN the pruner's state is that of the last whole epoch."""
         super().repeat_epoch()
-        pruner = self._bound()
+        pruner, self._failure = self._bound(), None
         pruner.discard_losses()
         pruner.steps_per_update = self._steps_per_update()  # less memory, smaller batches
         saved = read_sidecar(self.wdir) if self.nan_recovery_attempts else None
@@ -89,12 +101,21 @@ class ConstrainedTrainer(ResumableTrainer):
     def end_batch(self) -> None:
         """Note the task loss per image; SAS-ADMM ends its outer iterations by itself."""
         pruner = self._bound()
-        pruner.observe(torch.stack([value.detach() for value in self.loss_items.values()]).sum())
-        if pruner.due:
-            self._update()
+        loss = torch.stack([value.detach() for value in self.loss_items.values()]).sum()
+        if torch.isfinite(loss):  # else a GradScaler skips the step, or Ultralytics recovers
+            pruner.observe(loss)
+        if pruner.due and self._failure is None:
+            try:
+                self._update()
+            except NonFiniteError as error:
+                # left to Ultralytics, which sees this at the end of the epoch and goes back
+                self._failure = error
+                self.loss = torch.full_like(loss, float("nan"))
 
     def end_epoch(self) -> None:
         settings, epoch = self.settings, self.epoch + 1
+        if self._failure is not None:  # in the first epoch, from which Ultralytics cannot go back
+            raise self._failure
         last = epoch >= self.epochs  # the same on every rank
         if not settings.method.looks_ahead and (last or epoch % settings.every == 0):
             self._update()
@@ -129,12 +150,18 @@ class ConstrainedTrainer(ResumableTrainer):
 
     def _check(self) -> float:
         """mAP@0.5 of a hard-pruned copy; every rank validates its share, the first one has the result."""
-        live, average = unwrap_model(self.model), self.ema.ema
-        held = {name: value.clone() for name, value in live.state_dict().items()}
+        live, pruner = unwrap_model(self.model), self._bound()
         if self.settings.prune == "ema":
-            live.load_state_dict(average.state_dict())
-        clone = self._bound().hard_pruned_copy()
-        live.load_state_dict(held)
+            held = {name: value.clone() for name, value in live.state_dict().items()}
+            live.load_state_dict(self.ema.ema.state_dict())
+            clone = pruner.hard_pruned_copy()
+            live.load_state_dict(held)
+            del held
+        else:
+            clone = pruner.hard_pruned_copy()
+        if self.world_size > 1:  # batch norm's statistics are each rank's own
+            for buffer in clone.buffers():
+                dist.broadcast(buffer, src=0)
         return hard_pruned_map50(self, clone, self.settings.annotations)
 
 
