@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 the run failed (diverged, or the saved file does not prove
 
 import logging
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -77,23 +78,36 @@ def run(
     if adapter.task is None:
         raise InputError(f"the adapter {resolved.task!r} runs no recipes")
     directory = out or Path("runs") / resolved.name
-    if overwrite and is_main_process():
-        RunDirectory.remove(directory)
-    run_directory = RunDirectory.open(directory, dump_yaml(resolved), resume)
-    _log_to_terminal()
-    with run_directory.log_file():
-        try:
-            summary = _run(adapter, resolved, run_directory)
-        except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-            LOGGER.warning("interrupted; continue with: detprune run %s --resume", directory)
-            raise
-        except Exception:
-            LOGGER.debug("the run failed", exc_info=True)
-            raise
+    replaced = RunDirectory.set_aside(directory) if overwrite and is_main_process() else None
+    fresh = not directory.exists()
+    try:
+        run_directory = RunDirectory.open(directory, dump_yaml(resolved), resume)
+        _log_to_terminal()
+        with run_directory.log_file():
+            summary = _logged(adapter, resolved, run_directory)
+    except InputError:
+        if fresh and is_main_process() and not (directory / "metrics.jsonl").exists():
+            shutil.rmtree(directory, ignore_errors=True)  # nothing was done
+            if replaced is not None:
+                replaced.rename(directory)
+        raise
+    if replaced is not None:
+        shutil.rmtree(replaced)
     if is_main_process():
         Console().print(_headline(summary))
         typer.echo(f"report: {run_directory.path / 'report.html'}")
         typer.echo(f"pruned model: {run_directory.pruned}")
+
+
+def _logged(adapter: Adapter, recipe: Recipe, run_directory: RunDirectory) -> dict[str, Any]:
+    try:
+        return _run(adapter, recipe, run_directory)
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
+        LOGGER.warning("interrupted; continue with: detprune run %s --resume", run_directory.path)
+        raise
+    except Exception:
+        LOGGER.debug("the run failed", exc_info=True)
+        raise
 
 
 def _run(adapter: Adapter, recipe: Recipe, run_directory: RunDirectory) -> dict[str, Any]:

@@ -86,12 +86,20 @@ class RunDirectory:
         return run
 
     @staticmethod
-    def remove(path: Path) -> None:
-        """Delete an earlier run; refuses anything that does not look like one."""
-        if path.exists():
-            if not (path / "recipe.yaml").is_file():
-                raise InputError(f"{path} holds no run (no recipe.yaml), so it is not overwritten")
-            shutil.rmtree(path)
+    def set_aside(path: Path) -> Path | None:
+        """Rename an earlier run that is to be replaced; returns where it is, None if there is none.
+
+        Raises:
+            InputError: what is there does not look like a run.
+        """
+        if not path.exists():
+            return None
+        if not (path / "recipe.yaml").is_file():
+            raise InputError(f"{path} holds no run (no recipe.yaml), so it is not overwritten")
+        aside = path.with_name(f".{path.name}.replaced")
+        if aside.exists():  # left by a run that was killed
+            shutil.rmtree(aside)
+        return path.rename(aside)
 
     @property
     def checkpoints(self) -> Path:

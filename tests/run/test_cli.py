@@ -297,3 +297,17 @@ def test_saved_file_that_does_not_prove_is_an_error(tiny: dict[str, Any], tmp_pa
     with pytest.raises(pipeline.VerificationError, match=r"loaded back, accuracy is 0\.3"):
         pipeline.run_stages(task, recipe, run, "test")
     assert not (run.path / "summary.json").exists()
+
+
+def test_bad_input_leaves_nothing_and_brings_back_what_was_to_be_replaced(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, run = finished.parent / "tiny.yaml", tmp_path / "run"
+    bad = ("--set", "model.weights=none.pt")
+    assert detprune_here("run", recipe, "--out", run, *bad, monkeypatch=monkeypatch) == 2
+    assert list(tmp_path.iterdir()) == []
+    shutil.copytree(finished, run)
+    arguments = ("run", recipe, "--out", run, "--overwrite", *bad)
+    assert detprune_here(*arguments, monkeypatch=monkeypatch) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert (run / "pruned.pt").read_bytes() == (finished / "pruned.pt").read_bytes()
