@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import yaml
 
 import detprune as dp
 from detprune.recipe import dump_yaml, override, validate
@@ -23,6 +24,10 @@ def recipe_with(tiny: dict[str, Any], *assignments: str) -> DetectionRecipe:
         ("train.epochs=3", "epochs is not for train; what stands for it is epochs of the stage"),
         ("stages.retrain.train.project=x", "what stands for it is detprune run --out"),
         ("train.time=1", "outer iterations are counted in epochs"),
+        ("train.single_cls=true", "what stands for it is the labels of the data set"),
+        ("train.imgsz=[64, 64]", "training takes one number of pixels"),
+        ("train.fraction=[0.5, 0.5]", "fraction is a list"),
+        ("train.device=mps", "has no float64"),
         ("model={cfg: yolov3-tiny.yaml, weights: a.pt}", "either cfg.* or weights"),
         ("model={weights: a.pt, width: 0.5}", "model.width changes an architecture"),
         ("model={}", "either cfg.* or weights"),
@@ -69,7 +74,5 @@ def test_options_reach_ultralytics_and_constrained_training_fixes_two(
 
 
 def test_a_recipe_survives_its_own_dump(tiny_detector: dict[str, Any]) -> None:
-    import yaml
-
     recipe = recipe_with(tiny_detector)
     assert validate(DetectionRecipe, yaml.safe_load(dump_yaml(recipe))) == recipe

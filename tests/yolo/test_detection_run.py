@@ -250,16 +250,25 @@ def test_bad_input_is_told_before_training_and_leaves_results_alone(
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
 
 
-def test_a_run_directory_that_cannot_be_written(
+@pytest.mark.parametrize(
+    ("folder", "text"),
+    [
+        ("file/run", "cannot write into the run directory"),
+        ("Bob's runs/run", "apostrophe"),
+    ],
+)
+def test_a_run_directory_that_cannot_be_used(
     finished: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    folder: str,
+    text: str,
 ) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    arguments = ["run", finished.parent / "recipe.yaml", "--out", tmp_path / "file" / "run"]
+    arguments = ["run", finished.parent / "recipe.yaml", "--out", tmp_path / folder]
     monkeypatch.setattr(sys, "argv", ["detprune", *map(str, arguments)])
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 2
-    assert "cannot write into the run directory" in capsys.readouterr().err
+    assert text in " ".join(capsys.readouterr().err.split())
