@@ -25,7 +25,7 @@ import detprune as dp
 
 # isort: split
 import detprune_yolo
-from detprune_yolo.drawing import DrawnSet, cached
+from detprune_yolo.data.drawing import DrawnSet, cached
 
 # isort: split
 import itertools

@@ -10,14 +10,14 @@ environment.prepare()  # before anything imports ultralytics
 environment.keep_loggers_off()
 
 from detprune.task import Adapter  # noqa: E402
-from detprune_yolo.coco_command import evaluate_coco  # noqa: E402
-from detprune_yolo.data_command import draw_shapes  # noqa: E402
-from detprune_yolo.export import export  # noqa: E402
+from detprune_yolo.data.command import draw_shapes  # noqa: E402
 from detprune_yolo.listing import list_data, list_models  # noqa: E402
+from detprune_yolo.measure.command import evaluate_coco  # noqa: E402
 from detprune_yolo.recipe import DetectionRecipe  # noqa: E402
 from detprune_yolo.task import DetectionTask  # noqa: E402
-from detprune_yolo.trainers import ConstrainedTrainer, RetrainingTrainer  # noqa: E402
-from detprune_yolo.training import constrained  # noqa: E402
+from detprune_yolo.training.constrained import constrained  # noqa: E402
+from detprune_yolo.training.trainers import ConstrainedTrainer, RetrainingTrainer  # noqa: E402
+from detprune_yolo.weights.export import export  # noqa: E402
 
 adapter = Adapter(
     line="YOLO detectors, trained by Ultralytics (AGPL-3.0)",

@@ -7,8 +7,8 @@ import yaml
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
 from detprune.errors import InputError
-from detprune_yolo.checkpoints import load_model
 from detprune_yolo.recipe import ModelSpec
+from detprune_yolo.weights.checkpoints import load_model
 
 
 def build_network(spec: ModelSpec, names: Mapping[int, str], *, any_classes: bool) -> Any:

@@ -20,7 +20,7 @@ from ultralytics.utils.ops import make_divisible
 
 from detprune.errors import InputError
 from detprune.rundir import atomic
-from detprune_yolo.examples import Example, Pixels, choose_examples, data_set
+from detprune_yolo.data.examples import Example, Pixels, choose_examples, data_set
 from detprune_yolo.process_state import as_before
 
 SHEET = "detections.jpg"

@@ -11,7 +11,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from detprune.errors import InputError, nearest
 from detprune.methods import Pull
 from detprune.recipe import Recipe, Section
-from detprune_yolo.drawing import DrawnSet
+from detprune_yolo.data.drawing import DrawnSet
 
 SET_BY_DETPRUNE: Mapping[str, str] = {
     "model": "model: of the recipe",

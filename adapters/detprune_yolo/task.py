@@ -19,20 +19,20 @@ from detprune.recipe import Recipe
 from detprune.rundir import LOGGER, RunDirectory, atomic
 from detprune.seeds import seed_all
 from detprune.task import Task
-from detprune_yolo.checkpoints import load_model, pruned_checkpoint, save_checkpoint
-from detprune_yolo.data import DetectionData, check_data
-from detprune_yolo.drawing import cached
+from detprune_yolo.data.check import DetectionData, check_data
+from detprune_yolo.data.drawing import cached
 from detprune_yolo.exclusions import detector_budget
-from detprune_yolo.filenames import check_output_name
+from detprune_yolo.measure.validation import validate
 from detprune_yolo.networks import architecture, build_network
 from detprune_yolo.pictures import write_pictures
 from detprune_yolo.process_state import quiet
 from detprune_yolo.recipe import DetectionRecipe
-from detprune_yolo.resumable import ResumableTrainer
-from detprune_yolo.settings import StageSettings
-from detprune_yolo.sidecar import read_sidecar, remove_sidecar
-from detprune_yolo.trainers import ConstrainedTrainer, RetrainingTrainer
-from detprune_yolo.validation import validate
+from detprune_yolo.training.resumable import ResumableTrainer
+from detprune_yolo.training.settings import StageSettings
+from detprune_yolo.training.sidecar import read_sidecar, remove_sidecar
+from detprune_yolo.training.trainers import ConstrainedTrainer, RetrainingTrainer
+from detprune_yolo.weights.checkpoints import load_model, pruned_checkpoint, save_checkpoint
+from detprune_yolo.weights.filenames import check_output_name
 
 
 class DetectionTask(Task):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from detprune_yolo.coco import from_labels
+from detprune_yolo.measure.coco import from_labels
 
 NAMES = {0: "red", 1: "green", 2: "blue"}
 

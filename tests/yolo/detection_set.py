@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from detprune.errors import InputError
-from detprune_yolo.data import check_data
+from detprune_yolo.data.check import check_data
 
 GOOD = "0 0.5 0.5 0.2 0.2\n1 0.25 0.25 0.1 0.1\n"
 

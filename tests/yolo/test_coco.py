@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detprune.errors import InputError
-from detprune_yolo.coco import evaluate, remap
+from detprune_yolo.measure.coco import evaluate, remap
 
 # ------------------------------------------------------------------------------------- scores
 

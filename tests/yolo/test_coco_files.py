@@ -10,8 +10,8 @@ from coco_cases import NAMES, changed, perfect, truth, ultralytics
 from typer.testing import CliRunner
 
 from detprune.errors import InputError
-from detprune_yolo.coco import evaluate_file
-from detprune_yolo.coco_command import evaluate_coco
+from detprune_yolo.measure.coco import evaluate_file
+from detprune_yolo.measure.command import evaluate_coco
 
 
 def files(folder: Path, predictions: Any, annotations: Any = None) -> tuple[Path, Path]:

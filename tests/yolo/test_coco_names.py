@@ -8,7 +8,7 @@ import pytest
 from coco_cases import NAMES, changed, perfect, truth, ultralytics
 
 from detprune.errors import InputError
-from detprune_yolo.coco import evaluate, from_labels, remap
+from detprune_yolo.measure.coco import evaluate, from_labels, remap
 
 
 def test_remap_by_names() -> None:

@@ -8,7 +8,7 @@ from detection_set import DataSet
 
 import detprune_yolo  # noqa: F401 (prepares the environment before ultralytics is imported)
 from detprune.errors import InputError
-from detprune_yolo.data import check_data
+from detprune_yolo.data.check import check_data
 
 
 @pytest.fixture

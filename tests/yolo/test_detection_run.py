@@ -19,7 +19,7 @@ from detprune.cli import main
 from detprune.rundir import RunDirectory
 
 # isort: split
-from detprune_yolo.checkpoints import load_model, read_masks
+from detprune_yolo.weights.checkpoints import load_model, read_masks
 
 RecipeFile = Callable[[Path, dict[str, Any]], Path]
 

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 import detprune_yolo  # noqa: F401 (prepares the environment before ultralytics is imported)
 from detprune.errors import InputError
-from detprune_yolo import drawing, shapes
-from detprune_yolo.data import check_data
-from detprune_yolo.data_command import draw_shapes
-from detprune_yolo.drawing import DrawnSet, cached, draw
+from detprune_yolo.data import drawing, shapes
+from detprune_yolo.data.check import check_data
+from detprune_yolo.data.command import draw_shapes
+from detprune_yolo.data.drawing import DrawnSet, cached, draw
 
 SPEC = DrawnSet(train=12, val=4, size=96, seed=3)
 

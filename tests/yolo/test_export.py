@@ -13,10 +13,10 @@ from tiny_detector import CLASSES, pruned_counts, tiny_detector, write_pruned
 from torch import Tensor
 
 from detprune.errors import DetpruneError, InputError
-from detprune_yolo import export as export_module
-from detprune_yolo.checkpoints import load_model, pruned_checkpoint, save_checkpoint
-from detprune_yolo.export import ExportCheck, export, export_onnx
-from detprune_yolo.onnx_checks import compare_outputs, count_zeros, write_pad_axes
+from detprune_yolo.weights import export as export_module
+from detprune_yolo.weights.checkpoints import load_model, pruned_checkpoint, save_checkpoint
+from detprune_yolo.weights.export import ExportCheck, export, export_onnx
+from detprune_yolo.weights.onnx_checks import compare_outputs, count_zeros, write_pad_axes
 
 SIZE = (64, 96)
 

@@ -16,8 +16,9 @@ from torch import nn
 
 from detprune.errors import InputError
 from detprune.report.pictures import read_pictures
-from detprune_yolo import examples, pictures
-from detprune_yolo.examples import choose_examples, data_set
+from detprune_yolo import pictures
+from detprune_yolo.data import examples
+from detprune_yolo.data.examples import choose_examples, data_set
 from detprune_yolo.pictures import detection_pictures, write_pictures
 
 NAMES = ["box", "bar"]

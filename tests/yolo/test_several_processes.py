@@ -10,7 +10,7 @@ import detprune as dp
 
 # isort: split
 from detprune_yolo import ConstrainedTrainer
-from detprune_yolo.resumable import _CALLBACKS
+from detprune_yolo.training.resumable import _CALLBACKS
 
 # isort: split
 from ultralytics.utils.dist import generate_ddp_file

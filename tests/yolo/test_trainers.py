@@ -21,9 +21,9 @@ import detprune as dp
 
 # isort: split
 from detprune_yolo import ConstrainedTrainer, RetrainingTrainer, constrained
-from detprune_yolo.checkpoints import load_model, read_masks
-from detprune_yolo.resumable import ResumableTrainer
-from detprune_yolo.settings import VARIABLE, StageSettings
+from detprune_yolo.training.resumable import ResumableTrainer
+from detprune_yolo.training.settings import VARIABLE, StageSettings
+from detprune_yolo.weights.checkpoints import load_model, read_masks
 
 # isort: split
 from ultralytics import YOLO
@@ -345,7 +345,9 @@ def test_training_stops_once_the_check_reaches_its_threshold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([0.2, 0.6, 0.9])
-    monkeypatch.setattr("detprune_yolo.trainers.hard_pruned_map50", lambda *_: next(values))
+    monkeypatch.setattr(
+        "detprune_yolo.training.trainers.hard_pruned_map50", lambda *_: next(values)
+    )
     settings = constrained_settings(check_every=1, stop_at=0.5)
     trainer = trainer_of(ConstrainedTrainer, settings, start_file(tmp_path), tmp_path, epochs=9)
     trainer.train()

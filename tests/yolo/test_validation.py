@@ -20,7 +20,7 @@ from colours import ColourFinder, coco_file, draw
 from torch import nn
 
 from detprune.errors import InputError
-from detprune_yolo.validation import validate
+from detprune_yolo.measure.validation import validate
 
 # isort: split
 # the package above prepares the environment before ultralytics is imported

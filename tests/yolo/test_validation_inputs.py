@@ -11,8 +11,8 @@ from colours import NAMES, ColourFinder, coco_file, draw
 from torch import nn
 
 from detprune.errors import InputError
-from detprune_yolo import validation
-from detprune_yolo.validation import validate
+from detprune_yolo.measure import validation
+from detprune_yolo.measure.validation import validate
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from torch import nn
 from ultralytics.nn.tasks import SegmentationModel
 
 from detprune.errors import DetpruneError, InputError, NonFiniteError
-from detprune_yolo.checkpoints import (
+from detprune_yolo.weights.checkpoints import (
     check_output_name,
     load_model,
     pruned_checkpoint,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
-from detprune_yolo.checkpoints import pruned_checkpoint, save_checkpoint
+from detprune_yolo.weights.checkpoints import pruned_checkpoint, save_checkpoint
 
 CLASSES = 3
 

@@ -9,11 +9,11 @@ from torch import Tensor
 import detprune as dp
 
 # isort: split
-from detprune_yolo.checkpoints import pruned_checkpoint, save_checkpoint
-from detprune_yolo.drawing import DrawnSet, cached
-from detprune_yolo.resumable import ResumableTrainer
-from detprune_yolo.settings import StageSettings
-from detprune_yolo.sidecar import read_sidecar
+from detprune_yolo.data.drawing import DrawnSet, cached
+from detprune_yolo.training.resumable import ResumableTrainer
+from detprune_yolo.training.settings import StageSettings
+from detprune_yolo.training.sidecar import read_sidecar
+from detprune_yolo.weights.checkpoints import pruned_checkpoint, save_checkpoint
 
 # isort: split
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load

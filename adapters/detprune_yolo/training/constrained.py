@@ -3,8 +3,8 @@
 from detprune.budgets import Budget
 from detprune.methods import Method
 from detprune.sets import SparsitySet, Unstructured
-from detprune_yolo.settings import StageSettings
-from detprune_yolo.trainers import ConstrainedTrainer
+from detprune_yolo.training.settings import StageSettings
+from detprune_yolo.training.trainers import ConstrainedTrainer
 
 
 def constrained(

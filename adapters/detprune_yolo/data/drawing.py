@@ -18,7 +18,7 @@ import yaml
 
 from detprune.errors import InputError
 from detprune.rundir import atomic
-from detprune_yolo.shapes import CLASSES, draw_image
+from detprune_yolo.data.shapes import CLASSES, draw_image
 
 _FORMAT = 1  # to be raised with every change of what is drawn or how it is stored
 _YAML, _SET = "shapes.yaml", "set.json"

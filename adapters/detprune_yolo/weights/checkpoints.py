@@ -28,8 +28,13 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 import detprune
 from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.rundir import atomic
-from detprune_yolo.diagnosis import LOADING_ERRORS, damaged, refuse_foreign_file, refused_code
-from detprune_yolo.filenames import check_output_name, opened_instead
+from detprune_yolo.weights.diagnosis import (
+    LOADING_ERRORS,
+    damaged,
+    refuse_foreign_file,
+    refused_code,
+)
+from detprune_yolo.weights.filenames import check_output_name, opened_instead
 
 
 def load_model(path: Path, *, trust: bool = False) -> DetectionModel:

@@ -21,8 +21,8 @@ from ultralytics.utils import RANK
 
 from detprune.errors import InputError
 from detprune.rundir import LOGGER
-from detprune_yolo.coco import CocoScores, evaluate, from_labels, remap
-from detprune_yolo.coco_entries import (
+from detprune_yolo.measure.coco import CocoScores, evaluate, from_labels, remap
+from detprune_yolo.measure.entries import (
     categories_by_name,
     ground_truth,
     images_by_name,

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from detprune_yolo.coco import evaluate, remap
-from detprune_yolo.coco_entries import read_json
+from detprune_yolo.measure.coco import evaluate, remap
+from detprune_yolo.measure.entries import read_json
+from detprune_yolo.measure.validation import CollectingValidator, ground_truth_of
 from detprune_yolo.process_state import quiet
-from detprune_yolo.validation import CollectingValidator, ground_truth_of
 
 
 def hard_pruned_map50(trainer: Any, network: nn.Module, annotations: Path | None) -> float:

@@ -21,8 +21,13 @@ from ultralytics.utils.checks import check_imgsz
 
 from detprune.errors import InputError
 from detprune.rundir import atomic
-from detprune_yolo.checkpoints import load_model, read_masks, train_args_of
-from detprune_yolo.onnx_checks import LayerZeros, compare_outputs, count_zeros, write_pad_axes
+from detprune_yolo.weights.checkpoints import load_model, read_masks, train_args_of
+from detprune_yolo.weights.onnx_checks import (
+    LayerZeros,
+    compare_outputs,
+    count_zeros,
+    write_pad_axes,
+)
 
 FORMATS = ("onnx",)
 

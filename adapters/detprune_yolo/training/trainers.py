@@ -19,13 +19,13 @@ from detprune.budgets import Budget
 from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.pruner import Pruner
 from detprune.rundir import atomic
-from detprune_yolo.checkpoints import pruned_checkpoint, read_masks, save_checkpoint
-from detprune_yolo.checks import hard_pruned_map50
-from detprune_yolo.epochs import plain
 from detprune_yolo.exclusions import detector_budget
-from detprune_yolo.resumable import IS_MAIN, ResumableTrainer
-from detprune_yolo.settings import Stage
-from detprune_yolo.sidecar import read_sidecar
+from detprune_yolo.measure.hard_pruned import hard_pruned_map50
+from detprune_yolo.training.epochs import plain
+from detprune_yolo.training.resumable import IS_MAIN, ResumableTrainer
+from detprune_yolo.training.settings import Stage
+from detprune_yolo.training.sidecar import read_sidecar
+from detprune_yolo.weights.checkpoints import pruned_checkpoint, read_masks, save_checkpoint
 
 
 class ConstrainedTrainer(ResumableTrainer):

@@ -17,8 +17,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detprune.errors import InputError
-from detprune_yolo import coco_entries as entries
-from detprune_yolo.coco_entries import some
+from detprune_yolo.measure import entries
+from detprune_yolo.measure.entries import some
 
 
 @dataclass(frozen=True)

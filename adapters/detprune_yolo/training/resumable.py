@@ -19,11 +19,11 @@ from detprune.errors import InputError
 from detprune.pruner import Pruner
 from detprune.rundir import RunDirectory
 from detprune.seeds import derive_seed
-from detprune_yolo.epochs import fill_mosaic_buffer, mosaic_buffer, plain, seed_epoch
-from detprune_yolo.filenames import check_output_name
 from detprune_yolo.process_state import no_downloads
-from detprune_yolo.settings import Stage, StageSettings
-from detprune_yolo.sidecar import read_sidecar, remove_sidecar, write_sidecar
+from detprune_yolo.training.epochs import fill_mosaic_buffer, mosaic_buffer, plain, seed_epoch
+from detprune_yolo.training.settings import Stage, StageSettings
+from detprune_yolo.training.sidecar import read_sidecar, remove_sidecar, write_sidecar
+from detprune_yolo.weights.filenames import check_output_name
 
 EPOCH_METRIC = "mAP50 (Ultralytics' own)"
 """What the metric of an epoch's event is: of the moving average, by Ultralytics' validator."""

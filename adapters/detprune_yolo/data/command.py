@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from detprune_yolo.drawing import DrawnSet, draw
+from detprune_yolo.data.drawing import DrawnSet, draw
 
 _DEFAULT = DrawnSet()
 

@@ -9,7 +9,7 @@ import typer
 import yaml
 
 from detprune.errors import InputError
-from detprune_yolo.coco import evaluate_file
+from detprune_yolo.measure.coco import evaluate_file
 
 
 def evaluate_coco(

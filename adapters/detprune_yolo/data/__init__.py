@@ -1,0 +1,1 @@
+"""Detection data: what can be wrong with it, and a set that is drawn."""

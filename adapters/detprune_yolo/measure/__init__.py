@@ -1,0 +1,1 @@
+"""Average precision by pycocotools, on what Ultralytics' validator predicts."""

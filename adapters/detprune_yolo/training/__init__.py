@@ -1,0 +1,1 @@
+"""Ultralytics' trainer, resumed exactly and with a pruner bound to it."""

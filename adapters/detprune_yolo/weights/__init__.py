@@ -1,0 +1,1 @@
+"""Files of weights: Ultralytics checkpoints with masks, files that are none, ONNX."""
