@@ -7,7 +7,7 @@ Nothing else in detprune imports it.
 from detprune_yolo import environment
 
 environment.prepare()  # before anything imports ultralytics
-environment.keep_loggers_off()
+environment.settle()
 
 from detprune.task import Adapter  # noqa: E402
 from detprune_yolo.data.command import draw_shapes  # noqa: E402

@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 from matplotlib import get_data_path
@@ -74,12 +75,16 @@ def _cache() -> Path:
     return home if os.access(home, os.W_OK) else Path(tempfile.mkdtemp(prefix="detprune-"))
 
 
-def keep_loggers_off() -> None:
-    """Turn analytics and attached loggers off in a configuration folder that is ours.
+def settle() -> None:
+    """After Ultralytics was imported: no analytics, no attached loggers, no installer for images.
 
-    To be called after Ultralytics was imported; the settings of a folder that the user chose stay.
+    The settings of a configuration folder that the user chose stay.
     """
-    from ultralytics.utils import SETTINGS
+    from ultralytics.utils import SETTINGS, patches
 
     if _own_folder and any(SETTINGS[name] for name in _REPORTING):
         SETTINGS.update(dict.fromkeys(_REPORTING, False))
+    if find_spec("pi_heif") is None:
+        # else its PIL.Image.open, which everything in the process gets, answers a damaged image by
+        # asking for a package
+        patches._pil_plugins_registered = True

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image, UnidentifiedImageError
 from trainings import NAMES, start_file, tiny_model
 
 import detprune as dp
@@ -88,3 +89,9 @@ def test_without_a_home_that_can_be_written_a_temporary_folder_serves(tmp_path: 
         env=environment,
     ).stdout
     assert Path(output.splitlines()[-1]).name.startswith("detprune-")
+
+
+def test_a_damaged_image_is_pillows_own_error(tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(tmp_path / "bad.jpg")
