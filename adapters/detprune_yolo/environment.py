@@ -19,7 +19,15 @@ UNSAFE_LOAD = "DETPRUNE_UNSAFE_LOAD"
 """Set to 1 before the start, lets checkpoints run whatever code they carry when they are loaded."""
 
 _FONTS = ("Arial.ttf", "Arial.Unicode.ttf")
-_REPORTING = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
+_OURS = {
+    **dict.fromkeys(
+        ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb"), False
+    ),
+    # below the working directory; by default, for ever below the repository of the first use
+    "runs_dir": "runs",
+    "datasets_dir": "datasets",
+    "weights_dir": "weights",
+}
 
 _own_folder = False
 
@@ -82,8 +90,8 @@ def settle() -> None:
     """
     from ultralytics.utils import SETTINGS, patches
 
-    if _own_folder and any(SETTINGS[name] for name in _REPORTING):
-        SETTINGS.update(dict.fromkeys(_REPORTING, False))
+    if _own_folder and any(SETTINGS[name] != value for name, value in _OURS.items()):
+        SETTINGS.update(_OURS)
     if find_spec("pi_heif") is None:
         # else its PIL.Image.open, which everything in the process gets, answers a damaged image by
         # asking for a package
