@@ -94,34 +94,9 @@ def detection_pictures(
     return [{"file": SHEET, "title": "Detections before and after pruning", "caption": caption}]
 
 
-def write_pictures(
-    models: Mapping[str, nn.Module],
-    data_yaml: Path,
-    out: Path,
-    *,
-    imgsz: int,
-    images: int = 4,
-    split: str = "val",
-    conf: float = 0.25,
-    device: torch.device | str | int | None = None,
-    seed: int = 0,
-) -> Path:
-    """Draw ``detection_pictures`` and list them in ``out/pictures.json``, where the report looks.
-
-    Returns the path of that list; arguments and errors are those of ``detection_pictures``.
-    """
-    pictures = detection_pictures(
-        models,
-        data_yaml,
-        out,
-        imgsz=imgsz,
-        images=images,
-        split=split,
-        conf=conf,
-        device=device,
-        seed=seed,
-    )
-    file = out / PICTURES
+def write_pictures(pictures: Sequence[Mapping[str, str]], folder: Path) -> Path:
+    """List the pictures of a folder in its ``pictures.json``, where the report looks; returns that file."""
+    file = folder / PICTURES
     with atomic(file) as temporary:
         temporary.write_text(json.dumps(pictures, indent=2) + "\n", encoding="utf-8")
     return file

@@ -24,7 +24,7 @@ from detprune_yolo.data.drawing import cached
 from detprune_yolo.exclusions import detector_budget
 from detprune_yolo.measure.validation import validate
 from detprune_yolo.networks import architecture, build_network
-from detprune_yolo.pictures import write_pictures
+from detprune_yolo.pictures import detection_pictures, write_pictures
 from detprune_yolo.process_state import quiet
 from detprune_yolo.recipe import DetectionRecipe
 from detprune_yolo.training.resumable import ResumableTrainer
@@ -278,14 +278,16 @@ class DetectionTask(Task):
         ):
             models[title] = self.build_model()
             self.load_weights(models[title], self.run.checkpoints / f"{stage}.pt")
-        write_pictures(
+        folder = self.run.path / "pictures"
+        pictures = detection_pictures(
             models,
             self._yaml,
-            self.run.path / "pictures",
+            folder,
             imgsz=self._image_size,
             split=self.recipe.data.split,
             device=_first_device(self.recipe.options("retrain").get("device")),
         )
+        write_pictures(pictures, folder)
 
 
 def _first_device(device: Any) -> str:

@@ -217,7 +217,10 @@ def test_the_report_finds_what_was_drawn(
     models: dict[str, nn.Module], data_yaml: Path, tmp_path: Path
 ) -> None:
     settings = {"imgsz": SIDE, "images": 2, "split": "train", "conf": 1e-4, "seed": 1}
-    file = write_pictures(models, data_yaml, tmp_path / "pictures", device="cpu", **settings)
+    folder = tmp_path / "pictures"
+    file = write_pictures(
+        detection_pictures(models, data_yaml, folder, device="cpu", **settings), folder
+    )
     assert file == tmp_path / "pictures" / "pictures.json"
     (listed,) = json.loads(file.read_text(encoding="utf-8"))
     assert set(files_below(file.parent)) == {file, file.parent / listed["file"]}
