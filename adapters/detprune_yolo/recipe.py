@@ -71,7 +71,8 @@ class DataSpec(Section):
         drawn: a set that is drawn instead, into the user's cache folder.
         annotations: COCO annotations of the images that are measured; made from their labels if
             left out.
-        split: the images on which mAP is measured.
+        split: the images on which mAP is measured. Ultralytics picks its best epoch on them too, but
+            for ``test``, of which training sees nothing: it picks on ``val``.
     """
 
     yaml: Path | None = None
@@ -83,7 +84,16 @@ class DataSpec(Section):
     def _one_source(self) -> Self:
         if (self.yaml is None) == (self.drawn is None):
             raise InputError("data needs either yaml, a data set of yours, or drawn: {}")
+        if self.split == "test" and self.drawn is not None and not self.drawn.test:
+            raise InputError(
+                "data.split is test, and data.drawn has no test images; give drawn.test"
+            )
         return self
+
+    @property
+    def training_split(self) -> Literal["val", "train"]:
+        """The images on which training validates."""
+        return "train" if self.split == "train" else "val"
 
 
 class StageSpec(Section):

@@ -100,6 +100,11 @@ class DetectionTask(Task):
             return (
                 "mAP is measured on the training images: it says how well they are remembered.",
             )
+        if split == "test":
+            return (
+                "mAP is measured on the test images, of which training saw nothing; Ultralytics picked its "
+                "best epochs on the validation images.",
+            )
         return ()
 
     def build_model(self) -> Any:
@@ -137,7 +142,7 @@ class DetectionTask(Task):
 
     def train_constrained(self, model: nn.Module) -> Pruner:
         """Constrained training; the pruner has hard-pruned already what Ultralytics ended with."""
-        spec = self.recipe.stages.constrained
+        spec, data = self.recipe.stages.constrained, self.recipe.data
         if spec.epochs == 0:
             return Pruner(model, None, OneShot(), self.recipe.set, self.budget(model))
         fixed = {
@@ -155,7 +160,7 @@ class DetectionTask(Task):
             check_every=spec.check_every,
             stop_at=spec.stop_at,
             prune=spec.prune,
-            annotations=self.recipe.data.annotations,
+            annotations=None if data.split == "test" else data.annotations,
         )
         start = self._start("constrained", model, None)
         weights = self._train(ConstrainedTrainer, settings, start)
@@ -202,7 +207,7 @@ class DetectionTask(Task):
             **self.recipe.options(stage),
             "model": str(start.absolute() if start.exists() else start),
             "data": str(self._yaml),
-            "split": self.recipe.data.split,
+            "split": self.recipe.data.training_split,
             "epochs": self.epochs[stage],
             "seed": self.recipe.seed,
             "project": str(self.run.checkpoints.absolute()),

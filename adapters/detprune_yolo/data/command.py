@@ -14,8 +14,9 @@ def draw_shapes(
     out: Annotated[Path, typer.Argument(help="Folder to draw into; new, empty or the same set.")],
     train: Annotated[int, typer.Option(help="Training images.")] = _DEFAULT.train,
     val: Annotated[int, typer.Option(help="Validation images.")] = _DEFAULT.val,
+    test: Annotated[int, typer.Option(help="Test images.")] = _DEFAULT.test,
     size: Annotated[int, typer.Option(help="Pixels a side.")] = _DEFAULT.size,
     seed: Annotated[int, typer.Option(help="Another seed draws other images.")] = _DEFAULT.seed,
 ) -> None:
     """Draw six shapes on textured backgrounds as a detection set, and print its data yaml."""
-    typer.echo(draw(DrawnSet(train, val, size, seed), out))
+    typer.echo(draw(DrawnSet(train, val, size, seed, test), out))

@@ -20,9 +20,13 @@ from detprune.errors import InputError
 from detprune.rundir import atomic
 from detprune_yolo.data.shapes import CLASSES, draw_image
 
-_FORMAT = 1  # to be raised with every change of what is drawn or how it is stored
+_FORMAT = 2  # to be raised with every change of what is drawn or how it is stored
 _YAML, _SET = "shapes.yaml", "set.json"
-_SPLITS = {"train": 0, "val": 100_000_000}  # name → what is added to an image's number
+_SPLITS = {
+    "train": 0,
+    "val": 100_000_000,
+    "test": 200_000_000,
+}  # name → what is added to an image's number
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,16 @@ class DrawnSet:
     val: int = 100
     size: int = 160
     seed: int = 0
+    test: int = 0
 
     def __post_init__(self) -> None:
-        limits = {"train": (1, 10**6), "val": (1, 10**6), "size": (64, 1024), "seed": (0, 2**32)}
+        limits = {
+            "train": (1, 10**6),
+            "val": (1, 10**6),
+            "size": (64, 1024),
+            "seed": (0, 2**32),
+            "test": (0, 10**6),
+        }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
@@ -47,20 +58,27 @@ class DrawnSet:
                     f"{name} of a drawn data set is {value!r}; choose a whole number from {low} to {high}"
                 )
 
+    @property
+    def splits(self) -> dict[str, int]:
+        """Its splits that have images → how many."""
+        counts = {"train": self.train, "val": self.val, "test": self.test}
+        return {split: count for split, count in counts.items() if count}
+
 
 def cached(spec: DrawnSet) -> Path:
     """Draw into the user's cache folder, or find it there; returns the data yaml."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    name = f"shapes-{_FORMAT}-{spec.train}-{spec.val}-{spec.size}px-seed{spec.seed}"
+    counts = "-".join(map(str, spec.splits.values()))
+    name = f"shapes-{_FORMAT}-{counts}-{spec.size}px-seed{spec.seed}"
     return draw(spec, home / "detprune" / "drawn" / name)
 
 
 def draw(spec: DrawnSet, folder: Path) -> Path:
     """Write the set into ``folder``, or reuse it there; returns the path of its data yaml.
 
-    Layout: ``shapes.yaml``, ``set.json``, ``images/{train,val}/<id>.png``,
-    ``labels/{train,val}/<id>.txt`` (class cx cy w h, in image sides) and
-    ``annotations/instances_{train,val}.json`` (COCO, pixels, category id = class + 1). An image's
+    Layout: ``shapes.yaml``, ``set.json``, ``images/<split>/<id>.png``,
+    ``labels/<split>/<id>.txt`` (class cx cy w h, in image sides) and
+    ``annotations/instances_<split>.json`` (COCO, pixels, category id = class + 1). An image's
     COCO id is its base name. The folder appears under its name only when it is complete.
 
     Raises:
@@ -85,8 +103,7 @@ def draw(spec: DrawnSet, folder: Path) -> Path:
     description = yaml.safe_dump(
         {
             "path": str(folder),
-            "train": "images/train",
-            "val": "images/val",
+            **{split: f"images/{split}" for split in spec.splits},
             "names": dict(enumerate(CLASSES)),
         },
         sort_keys=False,
@@ -101,7 +118,7 @@ def draw(spec: DrawnSet, folder: Path) -> Path:
 
 def _write(spec: DrawnSet, folder: Path) -> None:
     (folder / "annotations").mkdir(parents=True)
-    for split, count in (("train", spec.train), ("val", spec.val)):
+    for split, count in spec.splits.items():
         for kind in ("images", "labels"):
             (folder / kind / split).mkdir(parents=True)
         images: list[dict[str, Any]] = []
@@ -166,7 +183,7 @@ def _reusable(spec: DrawnSet, folder: Path) -> bool:
         raise InputError(
             f"{folder} holds another drawn data set ({found}), not {_identity(spec)}; {way_out}"
         )
-    for split, count in (("train", spec.train), ("val", spec.val)):
+    for split, count in spec.splits.items():
         for kind, ending in (("images", "png"), ("labels", "txt")):
             left = sum(1 for _ in (folder / kind / split).glob(f"*.{ending}"))
             if left != count:

@@ -1,0 +1,1 @@
+"""TuSimple's metric."""
