@@ -1,10 +1,11 @@
 """What pruning costs in Ultralytics' trainer: whole epochs with and without it, in turn.
 
-    python tools/benchmark_detector.py [--rounds 5] [--device cpu]
+    python tools/benchmark_detector.py [--rounds 5] [--images 1600] [--device cpu]
 
 Prints the ratio of epoch times to plain Ultralytics training, and the peak memory of each in a
-process of its own. Full-width YOLOv3-tiny on drawn shapes at 128 px; no validation, one sidecar an
-epoch.
+process of its own. Full-width YOLOv3-tiny on drawn shapes at 128 px in batches of 16; no
+validation. An epoch pays once for Z, the multipliers and the sidecar, so that the ratio falls with
+the number of images.
 """
 
 import statistics
@@ -31,8 +32,9 @@ import itertools
 
 from ultralytics.models.yolo.detect import DetectionTrainer
 
+PLAIN = "plain Ultralytics"
 METHODS: dict[str, dp.Method | None] = {
-    "plain Ultralytics": None,
+    PLAIN: None,
     "admm": dp.ADMM(rho=0.5),
     "slr": dp.SLR(rho="auto", max_step=1.0),
     "magnitude": dp.Magnitude(),
@@ -40,7 +42,7 @@ METHODS: dict[str, dp.Method | None] = {
 }
 
 
-def epoch_seconds(name: str, epochs: int, device: str, folder: Path) -> list[float]:
+def epoch_seconds(name: str, epochs: int, images: int, device: str, folder: Path) -> list[float]:
     """Seconds of every epoch after the first."""
     method = METHODS[name]
     kind: Any = DetectionTrainer
@@ -56,7 +58,7 @@ def epoch_seconds(name: str, epochs: int, device: str, folder: Path) -> list[flo
     trainer = kind(
         overrides={
             "model": "yolov3-tiny.yaml",
-            "data": str(cached(DrawnSet(train=400, val=100, size=128))),
+            "data": str(cached(DrawnSet(train=images, val=100, size=128))),
             "imgsz": 128,
             "batch": 16,
             "nbs": 16,
@@ -83,13 +85,20 @@ def epoch_seconds(name: str, epochs: int, device: str, folder: Path) -> list[flo
 def main(
     rounds: Annotated[int, typer.Option(help="Rounds, in each of which every method runs.")] = 5,
     epochs: Annotated[int, typer.Option(help="Epochs counted per round.")] = 2,
+    images: Annotated[int, typer.Option(help="Training images.")] = 1600,
+    names: Annotated[
+        list[str] | None, typer.Option("--method", help="Methods to measure; all without it.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, or the number of a GPU.")] = "cpu",
     memory_of: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
     """Measure and print."""
+    chosen = [PLAIN, *(names or [name for name in METHODS if name != PLAIN])]
+    if unknown := set(chosen) - set(METHODS):
+        raise typer.BadParameter(f"no method {sorted(unknown)}; choose from {sorted(METHODS)}")
     with tempfile.TemporaryDirectory() as folder:
         if memory_of:
-            epoch_seconds(memory_of, 1, device, Path(folder))
+            epoch_seconds(memory_of, 1, images, device, Path(folder))
             # not ru_maxrss, which begins with the launching process's own
             status = Path("/proc/self/status").read_text(encoding="utf-8")
             peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
@@ -97,20 +106,22 @@ def main(
                 peak = torch.cuda.max_memory_allocated()
             typer.echo(f"PEAK {peak}")
             return
-        seconds: dict[str, list[float]] = {name: [] for name in METHODS}
-        ratios: dict[str, list[float]] = {name: [] for name in METHODS}
+        seconds: dict[str, list[float]] = {name: [] for name in chosen}
+        ratios: dict[str, list[float]] = {name: [] for name in chosen}
         for _ in range(rounds):
-            times = {name: epoch_seconds(name, epochs, device, Path(folder)) for name in METHODS}
-            plain = statistics.median(times["plain Ultralytics"])
+            times = {
+                name: epoch_seconds(name, epochs, images, device, Path(folder)) for name in chosen
+            }
+            plain = statistics.median(times[PLAIN])
             for name, values in times.items():
                 seconds[name] += values
                 ratios[name].append(statistics.median(values) / plain)
-    table = Table(title=f"YOLOv3-tiny, 400 images of 128 px, {device}, {rounds} rounds")
+    table = Table(title=f"YOLOv3-tiny, {images} images of 128 px, {device}, {rounds} rounds")
     for column in ("training", "s per epoch", "ratio", "lowest", "highest", "peak memory"):
         table.add_column(column, justify="right")
-    for name in METHODS:
+    for name in chosen:
         output = subprocess.run(
-            [sys.executable, __file__, "--memory-of", name, "--device", device],
+            [sys.executable, __file__, "--memory-of", name, "--images", "64", "--device", device],
             capture_output=True,
             text=True,
             check=True,
