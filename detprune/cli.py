@@ -90,9 +90,15 @@ def run(
             shutil.rmtree(directory, ignore_errors=True)  # nothing was done
             if replaced is not None:
                 replaced.rename(directory)
+                replaced = None
         raise
-    if replaced is not None:
-        shutil.rmtree(replaced)
+    else:
+        if replaced is not None:
+            shutil.rmtree(replaced)
+            replaced = None
+    finally:
+        if replaced is not None:
+            LOGGER.warning("the run that was to be replaced is kept in %s", replaced)
     if is_main_process():
         Console().print(_headline(summary))
         typer.echo(f"report: {run_directory.path / 'report.html'}")

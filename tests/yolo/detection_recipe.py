@@ -7,7 +7,10 @@ TINY: dict[str, Any] = {
     "name": "tiny",
     "seed": 3,
     "model": {"cfg": "yolov3-tiny.yaml", "width": 0.0625},
-    "data": {"drawn": {"train": 30, "val": 10, "size": 64, "seed": 1}},
+    "data": {
+        "drawn": {"train": 30, "val": 10, "test": 6, "size": 64, "seed": 1},
+        "split": "test",
+    },
     "method": {"name": "slr", "rho": "auto"},
     "set": "unstructured",
     "budget": {"compression": 3.33},

@@ -54,6 +54,19 @@ def test_the_splits_and_images_differ(drawn: Path) -> None:
     assert len(set(contents)) == 16
 
 
+def test_test_images_are_a_split_of_their_own(drawn: Path, tmp_path: Path) -> None:
+    larger = draw(replace(SPEC, test=3), tmp_path / "tested")
+    assert yaml.safe_load(larger.read_text())["test"] == "images/test"
+    assert "test" not in yaml.safe_load((drawn / "shapes.yaml").read_text())
+    whole, without = files(larger.parent), files(drawn)
+    fresh = [name for name in whole if name.startswith("images/test/")]
+    assert len(fresh) == 3
+    assert not {whole[name] for name in fresh} & set(without.values())
+    assert {n: c for n, c in without.items() if ".json" not in n}.items() <= whole.items()
+    coco = json.loads((larger.parent / "annotations" / "instances_test.json").read_text())
+    assert {f"{image['id']:012d}" for image in coco["images"]} == {Path(n).stem for n in fresh}
+
+
 def test_a_larger_set_begins_with_the_smaller_one(drawn: Path, tmp_path: Path) -> None:
     larger = files(draw(replace(SPEC, train=14, val=5), tmp_path / "larger").parent)
     shared = {name: content for name, content in files(drawn).items() if ".json" not in name}
@@ -267,6 +280,7 @@ def test_the_cache_folder_names_the_set(tmp_path: Path, monkeypatch: pytest.Monk
     [
         ({"train": 0}, "train of a drawn data set is 0; choose a whole number from 1"),
         ({"val": -1}, "val of a drawn data set is -1"),
+        ({"test": -1}, "test of a drawn data set is -1; choose a whole number from 0"),
         ({"size": 32}, "size of a drawn data set is 32; choose a whole number from 64 to 1024"),
         ({"size": 96.5}, "size of a drawn data set is 96.5"),
         ({"seed": -1}, "seed of a drawn data set is -1; choose a whole number from 0"),
@@ -285,4 +299,4 @@ def test_the_command_prints_the_yaml(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert Path(result.output.strip()) == tmp_path / "set" / "shapes.yaml"
     stored = json.loads((tmp_path / "set" / "set.json").read_text())
-    assert stored == {"format": 1, "train": 2, "val": 1, "size": 64, "seed": 7}
+    assert stored == {"format": 2, "train": 2, "val": 1, "size": 64, "seed": 7, "test": 0}

@@ -1,6 +1,5 @@
-"""The trainers inside Ultralytics: order of a step, epochs that are run again, average, resume."""
+"""Constrained training inside Ultralytics: order of a step, epochs that are run again, checks, resume."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from trainings import (
     same,
     sidecar,
     start_file,
-    tiny_model,
     trainer_of,
 )
 
@@ -237,82 +235,6 @@ def test_an_out_of_memory_retry_updates_once(tmp_path: Path) -> None:
     assert trainer.pruner.steps_per_update == 8
 
 
-def hard_pruned(folder: Path, model: Any = None) -> Path:
-    """A checkpoint with masks, without a training."""
-    model = model if model is not None else tiny_model()
-    pruner = dp.Pruner(
-        model, None, dp.OneShot(), budget=dp.Budget(compression=3.33, exclude=["model.20.*"])
-    )
-    pruner.hard_prune()
-    return start_file(folder, pruner.masks, model)
-
-
-def test_masked_weights_are_zero_wherever_ultralytics_keeps_weights(tmp_path: Path) -> None:
-    start = hard_pruned(tmp_path)
-    masks = read_masks(start)
-    assert masks
-    trainer = trainer_of(
-        RetrainingTrainer, StageSettings(stage="retrain"), start, tmp_path, epochs=3, momentum=0.9
-    )
-    counts: list[int] = []
-
-    def count(running: Any) -> None:
-        counts.append(zeros_outside(running.model.state_dict(), masks))
-        counts.append(zeros_outside(running.ema.ema.state_dict(), masks))
-
-    trainer.add_callback("on_train_batch_end", count)
-    trainer.train()
-    assert len(counts) == 3 * 4 * 2
-    assert not any(counts)
-    before, after = load_model(start).state_dict(), load_model(trainer.last).state_dict()
-    for path in (trainer.last, trainer.best):
-        loaded = YOLO(str(path)).model
-        assert zeros_outside(loaded.state_dict(), masks) == 0
-        assert zeros_outside(copy.deepcopy(loaded).half().state_dict(), masks) == 0
-        fused = copy.deepcopy(loaded).fuse(verbose=False).state_dict()
-        assert zeros_outside(fused, {n: m for n, m in masks.items() if n in fused}) == 0
-    for name, mask in masks.items():  # and only those are zero: the rest has moved
-        assert not torch.equal(before[name][mask], after[name][mask])
-
-
-def test_a_nan_recovery_does_not_bring_masked_weights_back(tmp_path: Path) -> None:
-    start = hard_pruned(tmp_path)
-    masks = read_masks(start)
-    assert masks
-    settings = StageSettings(stage="retrain")
-    trainer = trainer_of(RetrainingTrainer, settings, start, tmp_path, epochs=3)
-    poisoned = []
-
-    def poison(running: Any) -> None:
-        if running.epoch == 1 and not poisoned:
-            poisoned.append(True)
-            running.loss = running.loss * float("nan")
-
-    trainer.add_callback("on_train_epoch_end", poison)
-    trainer.train()
-    assert poisoned
-    assert zeros_outside(trainer.ema.ema.state_dict(), masks) == 0
-    assert zeros_outside(trainer.model.state_dict(), masks) == 0
-
-
-def test_explicit_masks_survive_weights_too_small_for_half_precision(tmp_path: Path) -> None:
-    model = tiny_model()
-    name = "model.4.conv.weight"
-    with torch.no_grad():
-        model.get_parameter(name)[0, 0, 0, 0] = 1e-9
-    masks = {name: torch.ones_like(model.get_parameter(name), dtype=torch.bool)}
-    path = start_file(tmp_path, masks, model)
-    assert load_model(path).get_parameter(name)[0, 0, 0, 0] == 0
-    assert bool(read_masks(path)[name].all())  # type: ignore[index]
-
-
-def test_a_checkpoint_without_masks_is_refused_for_retraining(tmp_path: Path) -> None:
-    settings = StageSettings(stage="retrain")
-    trainer = trainer_of(RetrainingTrainer, settings, start_file(tmp_path), tmp_path, epochs=1)
-    with pytest.raises(dp.InputError, match=r"carries no masks.*hard_pruned\.pt"):
-        trainer.train()
-
-
 def test_frozen_layers_stay_dense_and_unmoved(tmp_path: Path) -> None:
     start = start_file(tmp_path)
     trainer = trainer_of(
@@ -324,21 +246,6 @@ def test_frozen_layers_stay_dense_and_unmoved(tmp_path: Path) -> None:
     assert "model.6.conv.weight" in pruned
     before = load_model(start).get_parameter("model.4.conv.weight")
     assert torch.equal(before, trainer.model.get_parameter("model.4.conv.weight"))
-
-
-def test_early_stopping_is_for_retraining_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    constrained_trainer = trainer_of(
-        ConstrainedTrainer, constrained_settings(), start_file(tmp_path), tmp_path, patience=1
-    )
-    assert constrained_trainer.args.patience == 0
-    settings, start = StageSettings(stage="retrain"), hard_pruned(tmp_path)
-    retraining = trainer_of(RetrainingTrainer, settings, start, tmp_path, epochs=30, patience=1)
-    # Ultralytics does not stop before mAP has left zero
-    monkeypatch.setattr(retraining, "validate", lambda: (retraining.metrics, 1.0))
-    retraining.train()
-    assert retraining.epoch + 1 == 2
 
 
 def test_training_stops_once_the_check_reaches_its_threshold(

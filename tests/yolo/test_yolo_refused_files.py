@@ -1,0 +1,206 @@
+"""Files and names that are refused as Ultralytics checkpoints, each with its way out; nothing in them runs."""
+
+import os
+import pickle
+import struct
+import sys
+import types
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_detector import tiny_detector, write_pruned
+from torch import nn
+from ultralytics.nn.tasks import SegmentationModel
+
+from detprune.errors import InputError
+from detprune_yolo.weights.checkpoints import (
+    check_output_name,
+    load_model,
+    pruned_checkpoint,
+    save_checkpoint,
+)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    write_pruned(tmp_path / "start.pt")
+    return tmp_path / "start.pt"
+
+
+@pytest.mark.parametrize("name", ["yolov3-tiny.pt", "yolov3.pt", "yolov3-spp.pt", "yolov5s.pt"])
+def test_names_that_ultralytics_renames(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=f"look for .*{name[:-3]}u.pt"):
+        check_output_name(Path("runs") / name)
+    with pytest.raises(InputError, match="choose another name"):
+        save_checkpoint(tmp_path / name, {})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("yolov3-tinyu.pt", "publishes and downloads"),
+        ("pruned.pth", "name it \\*.pt"),
+        ("it's.pt", "without apostrophes"),
+    ],
+)
+def test_other_names_that_cannot_be_used(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_output_name(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["pruned.pt", "yolov3-tiny-pruned.pt", "hard_pruned.pt"])
+def test_names_that_can_be_used(tmp_path: Path, name: str) -> None:
+    check_output_name(tmp_path / name)
+
+
+def test_a_file_that_ultralytics_would_rename_is_not_loaded(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoint.parent / "runs"  # with a "u", Ultralytics opens it
+    folder.mkdir()
+    checkpoint.rename(folder / "yolov3-tiny.pt")
+    load_model(folder / "yolov3-tiny.pt")
+    monkeypatch.chdir(folder)
+    with pytest.raises(InputError, match=r"look for yolov3-tinyu\.pt\); rename the file"):
+        load_model(Path("yolov3-tiny.pt"))
+
+
+class Evil:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, (f"touch {self.proof}",)
+
+
+@pytest.mark.parametrize("form", ["checkpoint", "torch", "old torch", "pickle"])
+def test_a_malicious_pickle_does_not_run(tmp_path: Path, form: str) -> None:
+    proof = tmp_path / "proof"
+    path = tmp_path / "evil.pt"
+    if form == "checkpoint":
+        torch.save({**pruned_checkpoint(tiny_detector(), None), "more": Evil(proof)}, path)
+    elif form == "torch":
+        torch.save({"model": Evil(proof)}, path)
+    elif form == "old torch":
+        torch.save({"model": Evil(proof)}, path, _use_new_zipfile_serialization=False)
+    else:
+        path.write_bytes(pickle.dumps({"model": Evil(proof)}, protocol=4))
+    with pytest.raises(
+        InputError, match=r"refused to load .*(posix|nt)\.system.*unsafe_load: true"
+    ):
+        load_model(path)
+    assert not proof.exists()
+    if form == "checkpoint":  # it would have run
+        load_model(path, trust=True)
+        assert proof.exists()
+
+
+def old_repository_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = {name: types.ModuleType(name) for name in ("models", "models.yolo")}
+    model = type("Model", (nn.Module,), {"__module__": "models.yolo"})
+    modules["models.yolo"].Model = model
+    with monkeypatch.context() as context:
+        for name, module in modules.items():
+            context.setitem(sys.modules, name, module)
+        torch.save({"model": model()}, path)
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_files_of_the_yolov3_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trust: bool
+) -> None:
+    old_repository_file(tmp_path / "old.pt", monkeypatch)
+    with pytest.raises(
+        InputError, match=r"yolov3-repository .* anchor-based family .*yolov3-tinyu"
+    ):
+        load_model(tmp_path / "old.pt", trust=trust)
+
+
+DARKNET = struct.pack("<3iq", 0, 2, 5, 32_013_312) + struct.pack("<8f", *range(8))
+
+
+STATE = OrderedDict({"layer.weight": torch.ones(2, 2)})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("yolov3.weights", DARKNET, "Darknet .weights file of the anchor-based family"),
+        ("renamed.pt", DARKNET, "Darknet .weights file of the anchor-based family"),
+        ("yolov3.cfg", b"[net]\nbatch=1\n", "Darknet .cfg"),
+        ("tiny.yaml", b"nc: 3\n", "describes a network and holds no weights"),
+        ("net.onnx", b"\x08\x08\x12\x07pytorch", "is an ONNX file"),
+        ("onnx.pt", b"\x08\x08\x12\x07pytorch", "is an ONNX file"),
+        ("empty.pt", b"", "empty, truncated or damaged"),
+        ("noise.pt", b"\x93\x01\x02\x03" * 20, "empty, truncated or damaged"),
+        ("page.pt", b"<!DOCTYPE html><html>", "web page"),
+        ("pointer.pt", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        ("zip.pt", b"PK\x05\x06" + bytes(18), "no data.pkl"),
+    ],
+)
+def test_other_formats(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        load_model(tmp_path / name)
+    assert name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (STATE, "a state dict, 1 tensors without their network"),
+        ({"state_dict": dict(STATE)}, "a state dict, 1 tensors without their network"),
+        ({"module_list.0.Conv2d.weight": torch.ones(1)}, "a state dict file of the anchor-based"),
+        ({"model": {"model.28.anchors": torch.ones(1)}}, "a state dict file of the anchor-based"),
+        ({"epoch": 3, "lr": 0.1}, "a dict with the keys 'epoch', 'lr' and no network"),
+        ([1, 2], "holds a list and no network"),
+    ],
+)
+def test_files_without_a_network(tmp_path: Path, content: object, message: str) -> None:
+    torch.save(content, tmp_path / "start.pt")
+    with pytest.raises(InputError, match=message):
+        load_model(tmp_path / "start.pt")
+
+
+def test_missing_files_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no file .*yolov3-tinyu.pt; nothing is downloaded"):
+        load_model(tmp_path / "yolov3-tinyu.pt")
+    with pytest.raises(InputError, match="is a folder"):
+        load_model(tmp_path)
+
+
+def test_truncated_and_wrong_suffix(checkpoint: Path) -> None:
+    content = checkpoint.read_bytes()
+    half = checkpoint.with_name("half.pt")
+    half.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"half.pt is empty, truncated or damaged"):
+        load_model(half)
+    renamed = checkpoint.rename(checkpoint.with_suffix(".pth"))
+    with pytest.raises(InputError, match=r"start.pth: .* rename the file"):
+        load_model(renamed)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is not supported:FutureWarning")
+def test_torchscript(tmp_path: Path) -> None:
+    torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)).save(str(tmp_path / "script.pt"))
+    with pytest.raises(InputError, match="TorchScript archive"):
+        load_model(tmp_path / "script.pt")
+
+
+def test_other_tasks(tmp_path: Path) -> None:
+    description = {
+        "nc": 2,
+        "backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Conv", [8, 3, 2]]],
+        "head": [[[0, 1], 1, "Segment", [2, 4, 8]]],
+    }
+    torch.save({"model": SegmentationModel(description, verbose=False)}, tmp_path / "start.pt")
+    with pytest.raises(
+        InputError, match=r"SegmentationModel for the task 'segment'.*only detectors"
+    ):
+        load_model(tmp_path / "start.pt")
