@@ -1,0 +1,203 @@
+import json
+
+import numpy as np
+import pytest
+from lane_files import ROWS, blotches, label, straight, write_image, write_lines
+
+from detprune.errors import InputError
+from detprune_ufld.data.labels import read_labels
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "root"
+    for name in "ab":
+        write_image(folder / f"clips/{name}/20.jpg", blotches(0, (72, 128)))
+    return folder
+
+
+def test_a_frame_is_what_its_line_says(root):
+    file = write_lines(
+        root / "label_data_1.json",
+        [label("clips/b/20.jpg", lanes=[[-2, 5.5, 7]], h_samples=[160, 170, 185])],
+    )
+    (frame,) = read_labels([file], root)
+    assert frame.raw_file == "clips/b/20.jpg"
+    assert frame.image == (root / "clips/b/20.jpg").resolve()
+    assert frame.rows.tolist() == [160, 170, 185]
+    assert [x.tolist() for x in frame.lanes] == [[-2, 5.5, 7]]
+    assert frame.place == "label_data_1.json:1"
+
+
+def test_frames_are_in_the_order_of_files_and_lines(root):
+    first = write_lines(root / "2.json", [label("b.jpg"), label("a.jpg")])
+    second = write_lines(root / "1.json", [label("c.jpg")])
+    frames = read_labels([first, second], root, check_images=False)
+    assert [f.raw_file for f in frames] == ["b.jpg", "a.jpg", "c.jpg"]
+    assert [f.place for f in frames] == ["2.json:1", "2.json:2", "1.json:1"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"h_samples": list(range(240, 711, 10)), "lanes": [[-2] * 48, list(range(48))]},
+        {"lanes": []},
+        {"lanes": [[-2] * 56]},
+        {"lanes": [straight(x).tolist() for x in (-400, 200, 600, 900, 1200, 1500)]},
+        {"h_samples": [160], "lanes": [[7]], "classes": [1]},
+    ],
+)
+def test_rows_and_lanes_may_be_of_any_number(root, changes):
+    file = write_lines(root / "labels.json", [label(**changes)])
+    (frame,) = read_labels([file], root)
+    expected = label(**changes)
+    assert frame.rows.tolist() == expected["h_samples"]
+    assert [x.tolist() for x in frame.lanes] == expected["lanes"]
+
+
+def test_blank_lines_and_a_byte_order_mark_do_no_harm(root):
+    text = "﻿" + json.dumps(label()) + "\r\n\n" + json.dumps(label("clips/b/20.jpg")) + "\n\n \n"
+    (root / "labels.json").write_text(text, encoding="utf-8")
+    frames = read_labels([root / "labels.json"], root)
+    assert [f.place for f in frames] == ["labels.json:1", "labels.json:3"]
+
+
+WRONG = {
+    "not JSON": (
+        '{"raw_file": ',
+        r"no JSON object \(1\): l.json:2 `{\"raw_file\":`; a label is one",
+    ),
+    "a list": ([1, 2], r"no JSON object \(1\): l.json:2 `\[1, 2\]`"),
+    "nested": ("[" * 100_000, r"no JSON object \(1\): l.json:2 `\[\[\["),
+    "no keys": (
+        {"raw_file": "x"},
+        r"missing keys \(1\): l.json:2 \(lanes, h_samples\); a label has raw_file",
+    ),
+    "short lane": (
+        label("clips/b/20.jpg", lanes=[[1, 2]]),
+        r"than there are rows \(1\): l.json:2 lanes\[0\] \(2 values, 56 h_samples\)",
+    ),
+    "text": (
+        label("clips/b/20.jpg", lanes=[["1"] * 56]),
+        r"else than numbers \(1\): l.json:2 lanes\[0\]; h_samples is",
+    ),
+    "truth": (
+        label("clips/b/20.jpg", lanes=[[True] * 56]),
+        r"else than numbers \(1\): l.json:2 lanes\[0\]",
+    ),
+    "NaN": (
+        label("clips/b/20.jpg", lanes=[[float("nan")] * 56]),
+        r"else than numbers \(1\): l.json:2 lanes\[0\]",
+    ),
+    "infinite": (
+        label("clips/b/20.jpg", lanes=[[float("inf")] * 56]),
+        r"else than numbers \(1\): l.json:2",
+    ),
+    "huge": (label("clips/b/20.jpg", lanes=[[10**400] * 56]), r"else than numbers \(1\): l.json:2"),
+    "lanes no list": (
+        label("clips/b/20.jpg", lanes=7),
+        r"else than numbers \(1\): l.json:2 lanes\[0\]",
+    ),
+    "rows no list": (
+        label("clips/b/20.jpg", h_samples="160"),
+        r"else than numbers \(1\): l.json:2 h_samples",
+    ),
+    "equal rows": (
+        label("clips/b/20.jpg", h_samples=[160, 160], lanes=[]),
+        r"do not go down the image \(1\): l.json:2; h_samples increases",
+    ),
+    "rows below": (
+        label("clips/b/20.jpg", h_samples=[160, 720], lanes=[]),
+        r"do not go down the image \(1\): l.json:2;.*between 0 and 719",
+    ),
+    "no rows": (
+        label("clips/b/20.jpg", h_samples=[], lanes=[]),
+        r"do not go down the image \(1\): l.json:2",
+    ),
+    "wide": (
+        label("clips/b/20.jpg", lanes=[[1600] * 56]),
+        r"right edge \(1\): l.json:2 lanes\[0\] \(x = 1600\); x is in pixels of an image 1280 wide",
+    ),
+    "no name": (label(7), r"no file name \(1\): l.json:2 `7`"),
+    "null byte": (label("clips/\0"), r"no file name \(1\): l.json:2"),
+    "missing": (
+        label("clips/c/20.jpg"),
+        r"do not exist \(1\): l.json:2 `clips/c/20.jpg`; unpack the images",
+    ),
+    "a folder": (label("clips/b"), r"do not exist \(1\): l.json:2 `clips/b`"),
+    "upwards": (
+        label("../root2/x.jpg"),
+        r"outside the root \(1\): l.json:2 `../root2/x.jpg`; raw_file is a path below",
+    ),
+    "absolute": (label("/etc/hostname"), r"outside the root \(1\): l.json:2 `/etc/hostname`"),
+    "symlink": (label("link/x.jpg"), r"outside the root \(1\): l.json:2 `link/x.jpg`"),
+    "twice": (
+        label("clips/../clips/a/20.jpg"),
+        r"more than one label \(1\): l.json:2 `clips/../clips/a/20.jpg` \(also l.json:1\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("line", "message"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_named_with_its_place(root, tmp_path, line, message):
+    write_image(tmp_path / "elsewhere/x.jpg", blotches(0, (72, 128)))
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    file = write_lines(root / "l.json", [label(), line])
+    with pytest.raises(InputError, match=f"(?s)cannot be used:\n- .*{message}") as caught:
+        read_labels([file], root)
+    assert str(caught.value).count("\n- ") == 1
+
+
+def test_an_absolute_name_is_refused_below_the_root_too(root):
+    file = write_lines(root / "l.json", [label(str(root / "clips/a/20.jpg"))])
+    with pytest.raises(InputError, match=r"outside the root \(1\): l.json:1"):
+        read_labels([file], root)
+
+
+def test_a_root_may_itself_be_a_symbolic_link(root, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(root)
+    file = write_lines(root / "l.json", [label("clips/./a/20.jpg")])
+    (frame,) = read_labels([file], link)
+    assert frame.image == (root / "clips/a/20.jpg").resolve()
+
+
+def test_problems_of_all_files_are_named_at_once(root):
+    first = write_lines(root / "1.json", [label(f"none/{n}.jpg") for n in range(5)])
+    second = write_lines(
+        root / "2.json", ["x", label(), label(lanes=[[0]]), label("clips/b/20.jpg")]
+    )
+    empty = write_lines(root / "3.json", ["", " "])
+    missing = root / "4.json"
+    with pytest.raises(InputError) as caught:
+        read_labels([first, second, empty, missing], root)
+    text = str(caught.value)
+    assert "`none/0.jpg`, 1.json:2 `none/1.jpg`, 1.json:3 `none/2.jpg` and 2 more; unpack" in text
+    assert "exist (5): 1.json:1" in text
+    assert "no JSON object (1): 2.json:1 `x`" in text
+    assert "2.json:3 lanes[0] (1 values, 56 h_samples)" in text
+    assert f"without a label (1): {empty}" in text
+    assert f"cannot be read (1): {missing} (No such file or directory)" in text
+    assert text.count("\n- ") == 5
+
+
+def test_unchecked_images_need_not_exist(root):
+    file = write_lines(root / "l.json", [label("none/20.jpg")])
+    (frame,) = read_labels([file], root, check_images=False)
+    assert frame.image == (root / "none/20.jpg").resolve()
+    with pytest.raises(InputError, match="outside the root"):
+        read_labels([write_lines(root / "m.json", [label("../x.jpg")])], root, check_images=False)
+
+
+def test_no_label_files_are_an_error(root):
+    with pytest.raises(
+        InputError, match=r"no label files are given; TuSimple's are called label_data"
+    ):
+        read_labels([], root)
+
+
+def test_arrays_are_of_float64(root):
+    (frame,) = read_labels([write_lines(root / "l.json", [label()])], root)
+    assert {a.dtype for a in (frame.rows, *frame.lanes)} == {np.dtype(np.float64)}
+    assert np.array_equal(frame.rows, ROWS)
+    assert np.array_equal(frame.lanes[0], straight(200))
