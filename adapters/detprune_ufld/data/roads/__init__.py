@@ -1,0 +1,1 @@
+"""Roads that the project draws itself, around random or real lanes, in TuSimple's format."""
