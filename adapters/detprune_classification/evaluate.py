@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
+from detprune.evaluation import evaluation, load_for_evaluation
 from detprune.recipe import override, read_yaml, validate
 from detprune.rundir import RunDirectory
 from detprune_classification.recipe import ClassificationRecipe
@@ -26,17 +26,5 @@ def evaluate(
     """Top-1 accuracy and sparsity of a classifier, as JSON."""
     values = override(read_yaml(recipe), assignments or [])
     task = ClassificationTask(validate(ClassificationRecipe, values), RunDirectory(Path()))
-    model = task.build_model()
-    if checkpoint is not None:
-        task.load_weights(model, checkpoint)
-    numel = sum(p.numel() for p in model.parameters())
-    nonzero = sum(int(torch.count_nonzero(p)) for p in model.parameters())
-    result = {
-        "model": task.model_name,
-        "data": task.data_name,
-        "metric": task.metric,
-        "value": task.evaluate(model)[task.metric],
-        "model_sparsity": 1 - nonzero / numel,
-        "model_compression": numel / nonzero if nonzero else None,
-    }
-    typer.echo(json.dumps(result))
+    model = load_for_evaluation(task, checkpoint)
+    typer.echo(json.dumps(evaluation(task, model)))

@@ -1,16 +1,15 @@
 """The recipe of a classification run."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from detprune.errors import InputError, unknown
-from detprune.methods import Pull
-from detprune.recipe import Recipe, Section
+from detprune.errors import unknown
+from detprune.recipe import Section
 from detprune_classification.data import DATA_SETS
 from detprune_classification.models import check_model_name
-from detprune_lightning.spec import ConstrainedSpec, StageSpec, TrainerSpec
+from detprune_lightning.recipe import LightningRecipe
 
 
 class ModelSpec(Section):
@@ -46,33 +45,15 @@ class DataSpec(Section):
         return name
 
 
-class Stages(Section):
-    """Lengths and optimizers of the stages; without ``dense`` the model's weights are the baseline."""
-
-    dense: StageSpec | None = None
-    constrained: ConstrainedSpec
-    retrain: StageSpec
-
-
-class ClassificationRecipe(Recipe):
-    """Prune an image classifier."""
+class ClassificationRecipe(LightningRecipe):
+    """Prune an image classifier; ``label_smoothing`` is of the cross entropy in all stages."""
 
     task: Literal["classification"]
     model: ModelSpec
     data: DataSpec = DataSpec()
-    stages: Stages
-    trainer: TrainerSpec = TrainerSpec()
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
-    @model_validator(mode="after")
-    def _baseline_and_rho(self) -> Self:
-        if self.stages.dense is None and self.model.weights is None:
-            raise InputError(
-                "there is no dense baseline: give stages.dense to train one, or model.weights to load one"
-            )
-        optimizer = self.stages.constrained.optimizer.name
-        if isinstance(getattr(self.method, "rho", None), Pull) and optimizer != "sgd":
-            raise InputError(
-                f"method.rho is chosen by pull, which is worked out for SGD, but "
-                f"stages.constrained.optimizer.name is {optimizer!r}; use sgd, or give rho as a number"
-            )
-        return self
+    @property
+    def has_weights(self) -> bool:
+        """Whether the model begins with weights of its own."""
+        return self.model.weights is not None

@@ -58,7 +58,6 @@ class StageSpec(Section):
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     final_lr: float = Field(default=0.0, ge=0, le=1)
     warmup: float = Field(default=0.0, ge=0)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     evaluate_every: int = Field(default=1, ge=1)
 
     def build_schedule(self, optimizer: Optimizer, steps: int) -> LRScheduler | None:

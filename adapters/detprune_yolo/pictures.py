@@ -4,7 +4,6 @@ Prediction and boxes are Ultralytics' own; only the choice of the images and the
 """
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from detprune_yolo.data.examples import Example, Pixels, choose_examples, data_s
 from detprune_yolo.process_state import as_before
 
 SHEET = "detections.jpg"
-PICTURES = "pictures.json"
 
 # The page shows the sheet at about half its width, hence the large type.
 _WIDTH, _LARGEST_CELL, _GAP = 1800, 640, 12
@@ -92,14 +90,6 @@ def detection_pictures(
         "behind the class is the confidence."
     )
     return [{"file": SHEET, "title": "Detections before and after pruning", "caption": caption}]
-
-
-def write_pictures(pictures: Sequence[Mapping[str, str]], folder: Path) -> Path:
-    """List the pictures of a folder in its ``pictures.json``, where the report looks; returns that file."""
-    file = folder / PICTURES
-    with atomic(file) as temporary:
-        temporary.write_text(json.dumps(pictures, indent=2) + "\n", encoding="utf-8")
-    return file
 
 
 # ---------------------------------------------------------------- detections

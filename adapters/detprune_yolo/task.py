@@ -16,6 +16,7 @@ from detprune.errors import DetpruneError, InputError
 from detprune.methods import OneShot
 from detprune.pruner import Pruner
 from detprune.recipe import Recipe
+from detprune.report.pictures import write_pictures
 from detprune.rundir import LOGGER, RunDirectory, atomic
 from detprune.seeds import seed_all
 from detprune.task import Task
@@ -24,7 +25,7 @@ from detprune_yolo.data.drawing import cached
 from detprune_yolo.exclusions import detector_budget
 from detprune_yolo.measure.validation import validate
 from detprune_yolo.networks import architecture, build_network
-from detprune_yolo.pictures import detection_pictures, write_pictures
+from detprune_yolo.pictures import detection_pictures
 from detprune_yolo.process_state import quiet
 from detprune_yolo.recipe import DetectionRecipe
 from detprune_yolo.training.resumable import ResumableTrainer

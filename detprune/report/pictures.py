@@ -2,12 +2,14 @@
 
 import base64
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from detprune.errors import InputError
+from detprune.rundir import atomic
 
 PICTURES = "pictures/pictures.json"
 
@@ -30,6 +32,17 @@ class Picture:
     caption: str
     kind: str
     image: str
+
+
+def write_pictures(pictures: Sequence[Mapping[str, str]], folder: Path) -> Path:
+    """List the pictures of a run's folder ``pictures``, where the report looks; returns that file.
+
+    Each has ``file`` (its bare name), ``title`` and ``caption``.
+    """
+    file = folder / Path(PICTURES).name
+    with atomic(file) as temporary:
+        temporary.write_text(json.dumps(pictures, indent=2) + "\n", encoding="utf-8")
+    return file
 
 
 def read_pictures(run_dir: Path) -> tuple[list[Picture], list[str]]:

@@ -143,7 +143,7 @@ def test_what_is_wrong_is_named_with_its_place(root, tmp_path, line, message):
     write_image(tmp_path / "elsewhere/x.jpg", blotches(0, (72, 128)))
     (root / "link").symlink_to(tmp_path / "elsewhere")
     file = write_lines(root / "l.json", [label(), line])
-    with pytest.raises(InputError, match=f"(?s)cannot be used:\n- .*{message}") as caught:
+    with pytest.raises(InputError, match=f"(?s)cannot be used as it is:\n- .*{message}") as caught:
         read_labels([file], root)
     assert str(caught.value).count("\n- ") == 1
 

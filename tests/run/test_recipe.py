@@ -10,7 +10,8 @@ import detprune as dp
 from detprune.recipe import dump_yaml, override, read_yaml, validate
 from detprune.task import load_adapter
 from detprune_classification import ClassificationRecipe
-from detprune_classification.recipe import DataSpec, ModelSpec, Stages
+from detprune_classification.recipe import DataSpec, ModelSpec
+from detprune_lightning.recipe import Stages
 from detprune_lightning.spec import ConstrainedSpec, OptimizerSpec, StageSpec, TrainerSpec
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))

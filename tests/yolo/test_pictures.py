@@ -15,11 +15,11 @@ from PIL import Image
 from torch import nn
 
 from detprune.errors import InputError
-from detprune.report.pictures import read_pictures
+from detprune.report.pictures import read_pictures, write_pictures
 from detprune_yolo import pictures
 from detprune_yolo.data import examples
 from detprune_yolo.data.examples import choose_examples, data_set
-from detprune_yolo.pictures import detection_pictures, write_pictures
+from detprune_yolo.pictures import detection_pictures
 
 NAMES = ["box", "bar"]
 SIDE = 64

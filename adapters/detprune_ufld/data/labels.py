@@ -10,16 +10,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detprune.errors import InputError
+from detprune.problems import Kind, Problems, refuse
 from detprune_ufld.grid import FRAME_HEIGHT, FRAME_WIDTH
 
 _KEYS = ("raw_file", "lanes", "h_samples")
-_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -41,44 +41,33 @@ class Frame:
     place: str
 
 
-class _Kind(NamedTuple):
-    """What is wrong, and what to do about it."""
-
-    problem: str
-    way_out: str
-
-
-_NO_FILE = _Kind("label files that cannot be read", "correct their names")
-_EMPTY = _Kind("label files without a label", "leave them out")
-_NOT_JSON = _Kind("lines that are no JSON object", "a label is one JSON object in one line")
-_NO_KEY = _Kind("labels with missing keys", f"a label has {', '.join(_KEYS)}")
-_NUMBERS = _Kind(
+_NO_FILE = Kind("label files that cannot be read", "correct their names")
+_EMPTY = Kind("label files without a label", "leave them out")
+_NOT_JSON = Kind("lines that are no JSON object", "a label is one JSON object in one line")
+_NO_KEY = Kind("labels with missing keys", f"a label has {', '.join(_KEYS)}")
+_NUMBERS = Kind(
     "labels with something else than numbers",
     "h_samples is a list of numbers, and lanes a list of such lists, with -2 where a lane is not seen",
 )
-_ROWS = _Kind(
+_ROWS = Kind(
     "labels whose rows do not go down the image",
     f"h_samples increases, and lies between 0 and {FRAME_HEIGHT - 1}",
 )
-_LENGTH = _Kind(
-    "lanes with another number of values than there are rows", "give one x per h_sample"
-)
-_WIDE = _Kind(
+_LENGTH = Kind("lanes with another number of values than there are rows", "give one x per h_sample")
+_WIDE = Kind(
     "lanes beyond the image's right edge",
     f"x is in pixels of an image {FRAME_WIDTH} wide and {FRAME_HEIGHT} high",
 )
-_NAME = _Kind("labels whose raw_file is no file name", "name the image by its path below the root")
-_OUTSIDE = _Kind(
+_NAME = Kind("labels whose raw_file is no file name", "name the image by its path below the root")
+_OUTSIDE = Kind(
     "images outside the root",
     "raw_file is a path below the root without a leading `/`, and neither `..` nor a symbolic link "
     "may lead out of the root",
 )
-_NO_IMAGE = _Kind(
+_NO_IMAGE = Kind(
     "images that do not exist", "unpack the images below the root, or correct the root"
 )
-_TWICE = _Kind("images with more than one label", "leave all but one label of an image out")
-
-_Problems = dict[_Kind, list[str]]  # what was found of each kind: where, and the value
+_TWICE = Kind("images with more than one label", "leave all but one label of an image out")
 
 
 def read_labels(files: Sequence[Path], root: Path, *, check_images: bool = True) -> list[Frame]:
@@ -97,7 +86,7 @@ def read_labels(files: Sequence[Path], root: Path, *, check_images: bool = True)
     """
     if not files:
         raise InputError("no label files are given; TuSimple's are called label_data_*.json")
-    problems: _Problems = defaultdict(list)
+    problems: Problems = defaultdict(list)
     folder = os.path.realpath(root)
     frames: list[Frame] = []
     places: dict[str, str] = {}  # image → place of its label
@@ -110,21 +99,11 @@ def read_labels(files: Sequence[Path], root: Path, *, check_images: bool = True)
             first = places.setdefault(str(frame.image), place)
             if first != place:
                 problems[_TWICE].append(f"{place} `{frame.raw_file}` (also {first})")
-    if problems:
-        lines = [
-            f"{kind.problem} ({len(found)}): {_listed(found)}; {kind.way_out}"
-            for kind, found in problems.items()
-        ]
-        raise InputError("\n- ".join([f"labels with the root {root} cannot be used:", *lines]))
+    refuse(f"labels with the root {root}", problems)
     return frames
 
 
-def _listed(items: list[str]) -> str:
-    more = len(items) - _SHOWN
-    return ", ".join(items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _labels(file: Path, problems: _Problems) -> Iterator[tuple[str, dict[str, Any]]]:
+def _labels(file: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
     """The JSON objects of a file, each with its place."""
     try:
         lines = file.read_bytes().split(b"\n")
@@ -148,7 +127,7 @@ def _labels(file: Path, problems: _Problems) -> Iterator[tuple[str, dict[str, An
 
 
 def _frame(
-    place: str, label: dict[str, Any], root: str, check_image: bool, problems: _Problems
+    place: str, label: dict[str, Any], root: str, check_image: bool, problems: Problems
 ) -> Frame | None:
     """One label as a `Frame`, or None where something is wrong with it."""
     missing = [key for key in _KEYS if key not in label]
@@ -190,7 +169,7 @@ def _numbers(values: Any) -> NDArray[np.float64] | None:
     return array if np.isfinite(array).all() else None
 
 
-def _image(place: str, raw_file: Any, root: str, check: bool, problems: _Problems) -> Path | None:
+def _image(place: str, raw_file: Any, root: str, check: bool, problems: Problems) -> Path | None:
     """The image's absolute path, or None where it cannot be used."""
     shown = f"{place} `{raw_file}`"
     if not isinstance(raw_file, str) or not raw_file.strip() or "\0" in raw_file:

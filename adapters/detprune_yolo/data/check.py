@@ -17,8 +17,8 @@ from ultralytics.data.utils import IMG_FORMATS, check_det_dataset, img2label_pat
 from ultralytics.utils import YAML
 
 from detprune.errors import InputError
+from detprune.problems import Kind, Problems, listed, refuse
 from detprune_yolo.data import problem_kinds as kinds
-from detprune_yolo.data.problem_kinds import Kind, Problems, listed, refuse
 
 _TOLERANCE = 0.01  # Ultralytics' own: beyond it, it drops the image
 _COLUMNS = 5

@@ -1,25 +1,8 @@
 """The kinds of problems of a detection data set, each with its way out."""
 
-from collections.abc import Iterable
-from pathlib import Path
-from typing import NamedTuple
-
 from ultralytics.data.utils import IMG_FORMATS
 
-from detprune.errors import InputError
-
-_SHOWN = 3
-
-
-class Kind(NamedTuple):
-    """What is wrong, and what to do about it."""
-
-    problem: str
-    way_out: str
-
-
-Problems = dict[Kind, list[str]]
-"""What was found of each kind: where, and the value."""
+from detprune.problems import Kind
 
 NO_KEY = Kind("keys missing or empty", "a data yaml has train, val and names")
 NAMES_TYPE = Kind("`names` is no list", "list the class names, or number them 0, 1, 2, …")
@@ -65,20 +48,3 @@ OUTSIDE = Kind(
     "coordinates are divided by the image's width and height, so that they lie between 0 and 1",
 )
 FLAT = Kind("label lines with a box of no area", "width and height must be above 0")
-
-
-def listed(items: Iterable[str]) -> str:
-    """The first few items, and how many more there are."""
-    everything = list(items)
-    more = len(everything) - _SHOWN
-    return ", ".join(everything[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def refuse(yaml: Path, problems: Problems) -> None:
-    """Raise one `InputError` over everything found about the data set, if anything was."""
-    if problems:
-        lines = [
-            f"{kind.problem} ({len(found)}): {listed(found)}; {kind.way_out}"
-            for kind, found in problems.items()
-        ]
-        raise InputError("\n- ".join([f"{yaml} cannot be used as it is:", *lines]))

@@ -1,0 +1,44 @@
+"""What recipes have in common whose stages Lightning trains."""
+
+from typing import Self
+
+from pydantic import model_validator
+
+from detprune.errors import InputError
+from detprune.methods import Pull
+from detprune.recipe import Recipe, Section
+from detprune_lightning.spec import ConstrainedSpec, StageSpec, TrainerSpec
+
+
+class Stages(Section):
+    """Lengths and optimizers of the stages; without ``dense`` the model's weights are the baseline."""
+
+    dense: StageSpec | None = None
+    constrained: ConstrainedSpec
+    retrain: StageSpec
+
+
+class LightningRecipe(Recipe):
+    """Base of the recipes; a subclass adds model and data, and says whether it names weights."""
+
+    stages: Stages
+    trainer: TrainerSpec = TrainerSpec()
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the model begins with weights of its own."""
+        return False
+
+    @model_validator(mode="after")
+    def _baseline_and_rho(self) -> Self:
+        if self.stages.dense is None and not self.has_weights:
+            raise InputError(
+                "there is no dense baseline: give stages.dense to train one, or model.weights to load one"
+            )
+        optimizer = self.stages.constrained.optimizer.name
+        if isinstance(getattr(self.method, "rho", None), Pull) and optimizer != "sgd":
+            raise InputError(
+                f"method.rho is chosen by pull, which is worked out for SGD, but "
+                f"stages.constrained.optimizer.name is {optimizer!r}; use sgd, or give rho as a number"
+            )
+        return self

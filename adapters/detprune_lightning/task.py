@@ -1,0 +1,118 @@
+"""The stages of a run as Lightning fits; a task adds its module and its measure."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+import lightning as L
+from detprune.methods import OneShot, OuterIteration
+from detprune.pruner import Pruner
+from detprune.rundir import RunDirectory
+from detprune.task import Task
+from detprune_lightning.callbacks import ConstrainedTraining, HardPruningCheck, MaskedRetraining
+from detprune_lightning.recipe import LightningRecipe
+from detprune_lightning.spec import StageSpec, TrainerSpec
+from detprune_lightning.training import fit
+
+
+class LightningTask(Task):
+    """A task whose stages are fits of one LightningModule."""
+
+    def __init__(self, recipe: LightningRecipe, run: RunDirectory) -> None:
+        super().__init__(recipe, run)
+        self.recipe: LightningRecipe = recipe
+
+    @abstractmethod
+    def module(self, model: nn.Module, spec: StageSpec) -> L.LightningModule:
+        """What is fitted: it logs ``train_loss`` and ``metric`` per epoch, and brings its loaders."""
+
+    @property
+    def epochs(self) -> Mapping[str, int]:
+        """Epochs of the three stages."""
+        stages = self.recipe.stages
+        return {
+            "dense": stages.dense.epochs if stages.dense else 0,
+            "constrained": stages.constrained.epochs,
+            "retrain": stages.retrain.epochs,
+        }
+
+    def train_dense(self, model: nn.Module) -> None:
+        """Train the baseline."""
+        if self.recipe.stages.dense is not None:
+            self._fit("dense", self.recipe.stages.dense, model, [])
+
+    def train_constrained(self, model: nn.Module) -> Pruner:
+        """Constrained training, with the hard-pruning check."""
+        spec, budget = self.recipe.stages.constrained, self.budget(model)
+        if spec.epochs == 0:
+            return Pruner(model, None, OneShot(), self.recipe.set, budget)
+        training = ConstrainedTraining(
+            self.recipe.method,
+            self.recipe.set,
+            budget,
+            every=spec.every,
+            network=model,
+            on_update=self._log_update,
+        )
+        check = HardPruningCheck(
+            training,
+            lambda network: self.evaluate(network)[self.metric],
+            every=spec.check_every,
+            stop_at=spec.stop_at,
+            on_check=self._log_check,
+        )
+        self._fit("constrained", spec, model, [training, check])
+        return training.pruner
+
+    def retrain(self, model: nn.Module, pruner: Pruner) -> None:
+        """Train with masks."""
+        self._fit("retrain", self.recipe.stages.retrain, model, [MaskedRetraining(pruner)])
+
+    def _fit(
+        self, stage: str, spec: StageSpec, model: nn.Module, callbacks: list[L.Callback]
+    ) -> None:
+        fit(
+            self.module(model, spec),
+            stage=stage,
+            spec=spec,
+            trainer=self.recipe.trainer,
+            run=self.run,
+            seed=self.recipe.seed,
+            callbacks=callbacks,
+        )
+
+    def _log_update(self, entry: OuterIteration, epoch: int) -> None:
+        self.run.log_event("outer", stage="constrained", epoch=epoch, **vars(entry))
+
+    def _log_check(self, value: float, epoch: int) -> None:
+        self.run.log_event("hard_prune_check", stage="constrained", epoch=epoch, metric=value)
+
+
+def optimizer_and_schedule(module: L.LightningModule, network: nn.Module, spec: StageSpec) -> Any:
+    """What ``configure_optimizers`` returns for a stage."""
+    optimizer = spec.optimizer.build(network)
+    schedule = spec.build_schedule(optimizer, int(module.trainer.estimated_stepping_batches))
+    if schedule is None:
+        return optimizer
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+@contextmanager
+def measuring(model: nn.Module, trainer: TrainerSpec) -> Iterator[torch.device]:
+    """Evaluation mode without gradients, on the GPU where the trainer would use one; all undone after."""
+    before = next(model.parameters()).device
+    wants_gpu = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    device = torch.device("cuda") if wants_gpu and before.type == "cpu" else before
+    modes = {module: module.training for module in model.modules()}
+    model.to(device).eval()
+    try:
+        with torch.no_grad():
+            yield device
+    finally:
+        model.to(before)
+        for module, training in modes.items():
+            module.training = training

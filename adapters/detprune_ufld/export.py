@@ -1,0 +1,28 @@
+"""``detprune export`` for lane detectors."""
+
+from pathlib import Path
+
+from detprune.errors import InputError
+from detprune.recipe import read_yaml, validate
+from detprune_ufld.network.checkpoints import load_checkpoint
+from detprune_ufld.network.model import LaneNetwork
+from detprune_ufld.network.onnx_export import export_onnx
+from detprune_ufld.recipe import LaneRecipe
+
+FORMATS = ("onnx",)
+
+
+def export(run_dir: Path, file_format: str, out: Path | None) -> list[str]:
+    """Export ``pruned.pt`` of a run without its auxiliary branch; returns lines to print.
+
+    Raises:
+        InputError: an unknown format, or a run that cannot be read.
+        DetpruneError: what was written does not compute what PyTorch does.
+    """
+    if file_format not in FORMATS:
+        raise InputError(f"unknown export format {file_format!r}; allowed: {', '.join(FORMATS)}")
+    recipe = validate(LaneRecipe, read_yaml(run_dir / "recipe.yaml"))
+    spec = recipe.model
+    network = LaneNetwork(spec.trunk, spec.grid, spec.size)
+    load_checkpoint(network, run_dir / "pruned.pt")
+    return export_onnx(network, out or run_dir / "pruned.onnx")

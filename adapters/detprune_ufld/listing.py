@@ -1,0 +1,19 @@
+"""What ``detprune list`` says about lane detectors."""
+
+from collections.abc import Mapping
+
+
+def list_models() -> Mapping[str, str]:
+    """Where a lane detector comes from."""
+    return {
+        "model.trunk": "the network, from 18 (ResNet-18) to 101wide, with initial weights",
+        "model.weights": "a checkpoint (.pth) of Ultra-Fast-Lane-Detection for it",
+    }
+
+
+def list_data() -> Mapping[str, str]:
+    """Where frames come from."""
+    return {
+        "data.root": "TuSimple: label files, and images at their raw_file",
+        "data.drawn": "roads with random lanes or those of label files, drawn on first use",
+    }

@@ -1,0 +1,79 @@
+"""Opens files of weights without running anything that they hold."""
+
+import pickle
+import re
+import struct
+import warnings
+from pathlib import Path
+
+import torch
+
+from detprune.errors import InputError
+
+# torch's restricted unpickler interprets whatever bytes it is given, so that a file that is no
+# checkpoint can fail in any of these ways; a damaged zip archive is a RuntimeError or an OSError
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
+_TEXT = (b"<", b"version https://git-lfs")
+
+
+def safe_load(path: str | Path, wanted: str) -> object:
+    """What ``torch.save`` wrote into a file: tensors, on the CPU, and plain values.
+
+    Args:
+        path: the file.
+        wanted: what the caller takes, to be read after "give".
+
+    Raises:
+        InputError: the file is missing, a folder or damaged, or would run code when opened.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give {wanted}, a file such as ep099.pth")
+    if not path.exists():
+        raise InputError(f"there is no file {path}, and nothing is downloaded; give {wanted}")
+    try:
+        with path.open("rb") as file:
+            head = file.read(64).lstrip()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    if head.startswith(_TEXT):
+        raise InputError(
+            f"{path} is a text file: a web page or a Git LFS pointer that was saved in place of the "
+            "weights; download the file itself"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        # torch's own text is left out: it advises to switch the protection off
+        raise _refused(path, wanted, re.search(r"GLOBAL (\S*\w)\s", str(error))) from error
+
+
+def _refused(path: Path, wanted: str, code: re.Match[str] | None) -> InputError:
+    if code is None:
+        return InputError(
+            f"{path} cannot be opened: it is empty, damaged, of another format or holds more than "
+            f"tensors and plain values; copy or download it again, or give {wanted}"
+        )
+    if code[1].startswith("ultralytics."):
+        return InputError(
+            f"{path} is an Ultralytics checkpoint ({code[1]}), which recipes with task: yolo take; "
+            f"give {wanted}"
+        )
+    return InputError(
+        f"refused to open {path}: safe loading allows tensors and plain values, and this file would "
+        f"run {code[1]}; where it was written, save the weights alone: "
+        "torch.save({'model': net.state_dict()}, path)"
+    )
