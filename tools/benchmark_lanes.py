@@ -1,12 +1,16 @@
 """What the lane adapter costs, as ratios to what people use instead, measured in turn.
 
-    python tools/benchmark_lanes.py [--annotations test_label.json] [--official lane.py]
+    python tools/benchmark_lanes.py [--section NAME] [--annotations test_label.json] [--official lane.py]
 
 Section "metric": scoring a submission of all frames from files, reading included, against the
 benchmark's own script if ``--official`` names a copy of it (``evaluation/tusimple/lane.py`` of
 Ultra-Fast-Lane-Detection; it needs scikit-learn), else against plain loops with the same rules. The
 submission is the ground truth with noise, lanes left out and lanes too many; without
 ``--annotations`` the ground truth is drawn: as many frames as TuSimple tests on.
+
+Section "loader": augmented training frames from the loader, in one process, against training steps on
+as many of them. Section "overhead": training epochs with SLR, its outer iteration included, against
+the same without. Both with the original's ResNet-18 at 288 × 800.
 """
 
 import importlib.util
@@ -18,19 +22,32 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
+from torch.utils.data import DataLoader
 
+import detprune as dp
+from detprune_ufld.data.augment import Augmentation
+from detprune_ufld.data.frames import LaneFrames
+from detprune_ufld.data.labels import read_labels
+from detprune_ufld.data.roads.drawn import LABELS, DrawnRoads, draw
 from detprune_ufld.grid import ABSENT, FRAME_WIDTH, Grid
+from detprune_ufld.losses import LaneLoss
 from detprune_ufld.measure.submission import evaluate_files
+from detprune_ufld.network.model import LaneNetwork
 
 FRAMES = 2782
 """Frames of TuSimple's test set."""
+
+_BATCH, _STEPS = 8, 8
 
 Rates = tuple[float, float, float]
 """Accuracy, FP and FN."""
@@ -99,7 +116,77 @@ def metric(options: Options) -> list[Row]:
         return [paired(what, against, ours, lambda: theirs(found, truth), options.repeats)]
 
 
-SECTIONS: dict[str, Callable[[Options], list[Row]]] = {"metric": metric}
+def loader(options: Options) -> list[Row]:
+    """Loading a batch of augmented frames against training on it."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = draw(DrawnRoads(train=_BATCH, test=0), Path(folder, "roads"))
+        frames = LaneFrames(
+            read_labels([root / LABELS["train"]], root),
+            Grid(),
+            augment=Augmentation(),
+            segmentation=True,
+            cache=Path(folder, "frames"),
+        )
+        step = Step(LaneNetwork(use_aux=True), None)
+
+        def load() -> list[Tensor]:
+            batch: list[Tensor] = next(iter(DataLoader(frames, batch_size=_BATCH, shuffle=True)))
+            return batch
+
+        images, target, slots = load()
+        name = f"loading {_BATCH} frames"
+        train = partial(step, images, target, slots)
+        return [paired(name, "a training step on them", load, train, options.repeats)]
+
+
+def overhead(options: Options) -> list[Row]:
+    """An epoch of a few steps with the pruner against one without."""
+    images = torch.randn(_BATCH, 3, 288, 800)
+    target = torch.randint(Grid().cells + 1, (_BATCH, Grid().rows, Grid().lanes))
+    slots = torch.randint(5, (_BATCH, 36, 100))
+
+    def epoch(method: dp.Method | None) -> Callable[[], None]:
+        step = Step(LaneNetwork(use_aux=True), method)
+
+        def run() -> None:
+            for _ in range(_STEPS):
+                step(images, target, slots)
+            if step.pruner is not None:
+                step.pruner.update()
+
+        return run
+
+    name = f"{_STEPS} steps of {_BATCH} frames and SLR's update"
+    ours, theirs = epoch(dp.SLR(rho=0.1)), epoch(None)
+    return [paired(name, "the same without pruner", ours, theirs, options.repeats)]
+
+
+class Step:
+    """A training step as the original makes it."""
+
+    def __init__(self, network: LaneNetwork, method: dp.Method | None) -> None:
+        self._network, self._loss = network, LaneLoss()
+        self._optimizer = torch.optim.Adam(network.parameters(), lr=4e-4, weight_decay=1e-4)
+        self.pruner: dp.Pruner | None = None
+        if method is not None:
+            budget = dp.Budget(compression=12.1, exclude=["aux_*"])
+            self.pruner = dp.Pruner(network, self._optimizer, method, budget=budget)
+
+    def __call__(self, images: Tensor, target: Tensor, slots: Tensor) -> None:
+        logits, segmentation = self._network(images)
+        loss = self._loss(logits, target, segmentation, slots)
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        if self.pruner is not None:
+            self.pruner.observe(loss)
+
+
+SECTIONS: dict[str, Callable[[Options], list[Row]]] = {
+    "metric": metric,
+    "loader": loader,
+    "overhead": overhead,
+}
 
 
 def main(
