@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo demo-classification test lint typecheck bench pins clean
+.PHONY: setup demo demo-lanes demo-classification test lint typecheck bench pins clean
 
 setup: $(READY)
 
@@ -19,6 +19,9 @@ $(READY): requirements.txt pyproject.toml
 
 demo: $(READY)
 	$(BIN)/detprune run configs/yolo/shapes_yolov3_tiny_narrow.yaml --overwrite
+
+demo-lanes: $(READY)
+	$(BIN)/detprune run configs/lanes/drawn_roads_resnet18.yaml --overwrite
 
 demo-classification: $(READY)
 	$(BIN)/detprune run configs/classification/digits_resnet20.yaml --overwrite

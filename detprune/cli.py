@@ -7,6 +7,7 @@ import logging
 import shlex
 import shutil
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ from detprune.methods import METHODS
 from detprune.recipe import Recipe, dump_yaml, override, read_yaml, validate
 from detprune.rundir import LOGGER, RunDirectory, is_main_process
 from detprune.sets import SETS
-from detprune.task import Adapter, adapter_entry_points, load_adapter
+from detprune.task import Adapter, adapter_entry_points, load_adapter, load_entry
 
 app = typer.Typer(
     help="Prune networks under constraints, inside the trainers you already use.",
@@ -35,6 +36,7 @@ evaluate_app = typer.Typer(
 app.add_typer(evaluate_app, name="evaluate")
 data_app = typer.Typer(help="Make a data set that the project draws itself.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+_GROUPS = {"evaluate": evaluate_app, "data": data_app}
 
 Assignments = Annotated[
     list[str] | None,
@@ -44,8 +46,8 @@ Assignments = Annotated[
 
 def main() -> None:
     """Entry point of the ``detprune`` command."""
-    _add_adapter_commands()
     try:
+        _add_adapter_commands()
         app()
     except InputError as error:
         _complain(error, code=2)
@@ -192,19 +194,21 @@ def export(
 
 
 def _add_adapter_commands() -> None:
-    group = sys.argv[1] if len(sys.argv) > 1 else ""
-    if group not in ("evaluate", "data"):
-        return  # importing every adapter takes seconds
-    for name in sorted(adapter_entry_points()):
+    """Add the commands of ``evaluate`` or ``data``, only the one that is called if one is."""
+    group, command = (*sys.argv[1:3], "", "")[:2]
+    if group not in _GROUPS:
+        return
+    entries = sorted(entry_points(group=f"detprune.{group}"), key=lambda entry: entry.name)
+    called = [entry for entry in entries if entry.name == command]
+    for entry in called or entries:  # importing what all of them need takes seconds
         try:
-            adapter = load_adapter(name)
+            function = load_entry(entry)
         except InputError as error:
-            typer.echo(f"{group} commands of {name} are not available: {error}", err=True)
+            if called:
+                raise
+            typer.echo(f"{group} {entry.name} is not available: {error}", err=True)
             continue
-        for command, function in adapter.evaluate.items():
-            evaluate_app.command(command)(function)
-        for command, function in adapter.data.items():
-            data_app.command(command)(function)
+        _GROUPS[group].command(entry.name)(function)
 
 
 def _load_recipe(path: Path, assignments: list[str] | None) -> tuple[Adapter, Recipe]:

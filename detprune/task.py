@@ -99,12 +99,14 @@ def plain_state_dict(model: nn.Module) -> dict[str, Any]:
 class Adapter:
     """What a package publishes under the entry-point group ``detprune.adapters``.
 
+    Its commands ``detprune evaluate NAME`` and ``detprune data NAME`` stand in groups of their own,
+    ``detprune.evaluate`` and ``detprune.data``, as Typer functions: they need not load the adapter.
+
     Attributes:
         line: one line for ``detprune list``.
         recipe, task: the recipe type and the task that runs it; None for an adapter that only
             offers hooks to a framework.
         models, data_sets: name → one line each, for ``detprune list``.
-        evaluate, data: Typer commands for ``detprune evaluate NAME`` and ``detprune data NAME``.
         export: (run directory, format, file or None) → lines to print, for ``detprune export``.
     """
 
@@ -113,8 +115,6 @@ class Adapter:
     task: Callable[[Recipe, RunDirectory], Task] | None = None
     models: Callable[[], Mapping[str, str]] = field(default=dict)
     data_sets: Callable[[], Mapping[str, str]] = field(default=dict)
-    evaluate: Mapping[str, Callable[..., None]] = field(default_factory=dict)
-    data: Mapping[str, Callable[..., None]] = field(default_factory=dict)
     export: Callable[[Path, str, Path | None], Sequence[str]] | None = None
 
 
@@ -132,15 +132,26 @@ def load_adapter(name: str) -> Adapter:
     entries = adapter_entry_points()
     if name not in entries:
         raise unknown("task", name, entries)
-    try:
-        adapter = entries[name].load()
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"the adapter {name!r} needs the package {error.name!r}, which is not installed; "
-            f"install it with: pip install 'detprune[{name}]'"
-        ) from error
+    adapter = load_entry(entries[name])
     if not isinstance(adapter, Adapter):
         raise InputError(
             f"the entry point {name!r} of {ENTRY_POINTS} gives {adapter!r}, which is no Adapter"
         )
     return adapter
+
+
+def load_entry(entry: "EntryPoint") -> Any:
+    """Import what an entry point names.
+
+    Raises:
+        InputError: a package that it needs is not installed.
+    """
+    try:
+        return entry.load()
+    except ModuleNotFoundError as error:
+        package = entry.module.partition(".")[0]
+        extras = {e.module.partition(".")[0]: e.name for e in adapter_entry_points().values()}
+        raise InputError(
+            f"{entry.name!r} needs the package {error.name!r}, which is not installed; install it "
+            f"with: pip install 'detprune[{extras.get(package, package)}]'"
+        ) from error

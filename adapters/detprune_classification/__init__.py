@@ -2,7 +2,6 @@
 
 from detprune.task import Adapter
 from detprune_classification.data import list_data
-from detprune_classification.evaluate import evaluate
 from detprune_classification.models import list_models
 from detprune_classification.recipe import ClassificationRecipe
 from detprune_classification.task import ClassificationTask
@@ -13,7 +12,6 @@ adapter = Adapter(
     task=ClassificationTask,
     models=list_models,
     data_sets=list_data,
-    evaluate={"classification": evaluate},
 )
 
 __all__ = ["ClassificationRecipe", "ClassificationTask", "adapter"]

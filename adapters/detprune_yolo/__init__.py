@@ -10,9 +10,7 @@ environment.prepare()  # before anything imports ultralytics
 environment.settle()
 
 from detprune.task import Adapter  # noqa: E402
-from detprune_yolo.data.command import draw_shapes  # noqa: E402
 from detprune_yolo.listing import list_data, list_models  # noqa: E402
-from detprune_yolo.measure.command import evaluate_coco  # noqa: E402
 from detprune_yolo.recipe import DetectionRecipe  # noqa: E402
 from detprune_yolo.task import DetectionTask  # noqa: E402
 from detprune_yolo.training.constrained import constrained  # noqa: E402
@@ -25,8 +23,6 @@ adapter = Adapter(
     task=DetectionTask,
     models=list_models,
     data_sets=list_data,
-    evaluate={"coco": evaluate_coco},
-    data={"shapes": draw_shapes},
     export=export,
 )
 

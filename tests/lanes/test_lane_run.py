@@ -17,8 +17,8 @@ from lane_recipe import TINY
 
 from detprune.recipe import dump_yaml, override, validate
 from detprune.rundir import RunDirectory
-from detprune_ufld import LaneRecipe
 from detprune_ufld.network.checkpoints import read_checkpoint
+from detprune_ufld.recipe import LaneRecipe
 
 
 def detprune(cache: Path, *arguments: object, code: int = 0) -> str:

@@ -6,6 +6,8 @@ The expected verdicts are those of the benchmark's script, evaluation/tusimple/l
 import copy
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -297,3 +299,18 @@ def test_the_command_prints_one_json_object(tmp_path: Path) -> None:
     }
     done = CliRunner().invoke(app, ["--predictions", str(truth), "--annotations", str(truth)])
     assert isinstance(done.exception, InputError)
+
+
+def test_the_command_loads_no_framework() -> None:
+    program = (
+        "import sys\n"
+        "sys.argv = ['detprune', 'evaluate', 'tusimple', '--help']\n"
+        "from detprune.cli import main\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit:\n"
+        "    heavy = {'lightning', 'ultralytics', 'torchvision', 'albumentations'}\n"
+        "    print('loaded', sorted(heavy & set(sys.modules)))\n"
+    )
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "loaded []" in output.stdout, output.stdout + output.stderr
