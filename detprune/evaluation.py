@@ -1,12 +1,30 @@
 """Measures a checkpoint of a recipe's network outside a run, for ``detprune evaluate``."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import torch
+import typer
 from torch import nn
 
+from detprune.recipe import Recipe, override, read_yaml, validate
 from detprune.task import Task
+
+RecipeFile = Annotated[Path, typer.Argument(help="Recipe that names network and data.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Weights to measure; the recipe's own without it.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe: method.rho=0.1."),
+]
+
+R = TypeVar("R", bound=Recipe)
+
+
+def read_recipe(kind: type[R], path: Path, assignments: list[str] | None) -> R:
+    """The recipe in a file, with assignments of the command line."""
+    return validate(kind, override(read_yaml(path), assignments or []))
 
 
 def load_for_evaluation(task: Task, checkpoint: Path | None) -> nn.Module:

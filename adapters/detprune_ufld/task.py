@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import nn
 import lightning as L
 from detprune.budgets import Budget
 from detprune.errors import InputError
+from detprune.folders import user_cache
 from detprune.pruner import Pruner
 from detprune.recipe import Recipe
 from detprune.report.pictures import write_pictures
@@ -74,7 +74,7 @@ class LaneTask(LightningTask):
             model.size,
             augment=data.augment if training else None,
             segmentation=training and model.auxiliary,
-            cache=_cache_folder() if data.cache else None,
+            cache=user_cache() / "frames" if data.cache else None,
         )
 
     @cached_property
@@ -230,8 +230,3 @@ def _spread(frames: list[Frame], limit: int) -> list[Frame]:
     if limit >= len(frames):
         return frames
     return [frames[i] for i in np.linspace(0, len(frames) - 1, limit).round().astype(int)]
-
-
-def _cache_folder() -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "detprune" / "frames"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from matplotlib import get_data_path
 
+from detprune.folders import user_cache
 from detprune.rundir import atomic
 
 UNSAFE_LOAD = "DETPRUNE_UNSAFE_LOAD"
@@ -76,7 +77,7 @@ def prepare() -> Path:
 def _cache() -> Path:
     """A folder of the user's; a private temporary one where there is no home that can be written."""
     try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detprune"
+        home = user_cache()
         home.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):
         return Path(tempfile.mkdtemp(prefix="detprune-"))

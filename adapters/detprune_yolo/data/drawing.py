@@ -6,8 +6,6 @@ of a split does not depend on how many images the set has.
 """
 
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 import yaml
 
 from detprune.errors import InputError
+from detprune.folders import complete_folder, user_cache
 from detprune.rundir import atomic
 from detprune_yolo.data.shapes import CLASSES, draw_image
 
@@ -67,10 +66,9 @@ class DrawnSet:
 
 def cached(spec: DrawnSet) -> Path:
     """Draw into the user's cache folder, or find it there; returns the data yaml."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     counts = "-".join(map(str, spec.splits.values()))
     name = f"shapes-{_FORMAT}-{counts}-{spec.size}px-seed{spec.seed}"
-    return draw(spec, home / "detprune" / "drawn" / name)
+    return draw(spec, user_cache() / "drawn" / name)
 
 
 def draw(spec: DrawnSet, folder: Path) -> Path:
@@ -85,21 +83,7 @@ def draw(spec: DrawnSet, folder: Path) -> Path:
         InputError: ``folder`` holds anything else, or such a set with files missing.
     """
     folder = folder.expanduser().resolve()
-    if not _reusable(spec, folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            _write(spec, temporary)
-            if folder.exists():
-                folder.rmdir()
-            temporary.rename(folder)
-        except OSError:
-            # Another process may have drawn the same set at the same time.
-            if not _reusable(spec, folder):
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    complete_folder(folder, lambda: _reusable(spec, folder), lambda new: _write(spec, new))
     description = yaml.safe_dump(
         {
             "path": str(folder),

@@ -9,7 +9,6 @@ on every machine; pixels are where OpenCV and NumPy are of the same version and 
 import hashlib
 import json
 import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detprune.errors import InputError
+from detprune.folders import complete_folder, user_cache
 from detprune_ufld.data.labels import Frame, read_labels
 from detprune_ufld.data.roads.geometry import random_lanes
 from detprune_ufld.data.roads.scene import draw_scene
@@ -98,10 +98,9 @@ class _Source:
 
 def cached(spec: DrawnRoads) -> Path:
     """Draw into the user's cache folder, or find it there; returns the set's folder."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     lanes = _identity(spec)["labels"]
     name = f"roads-{_FORMAT}-{spec.train}-{spec.test}-seed{spec.seed}"
-    return draw(spec, home / "detprune" / "drawn" / (f"{name}-{lanes[:12]}" if lanes else name))
+    return draw(spec, user_cache() / "drawn" / (f"{name}-{lanes[:12]}" if lanes else name))
 
 
 def draw(spec: DrawnRoads, folder: Path) -> Path:
@@ -117,24 +116,13 @@ def draw(spec: DrawnRoads, folder: Path) -> Path:
     """
     folder = folder.expanduser().resolve()
     identity = _identity(spec)
-    if _reusable(spec, identity, folder):
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+
+    def write(new: Path) -> None:
         for split, count in spec.splits.items():
-            _write(spec, split, count, temporary)
-        (temporary / _SET).write_text(json.dumps(identity), encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        temporary.rename(folder)
-    except OSError:
-        # Another process may have drawn the same set at the same time.
-        if not _reusable(spec, identity, folder):
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            _write(spec, split, count, new)
+        (new / _SET).write_text(json.dumps(identity), encoding="utf-8")
+
+    complete_folder(folder, lambda: _reusable(spec, identity, folder), write)
     return folder
 
 
