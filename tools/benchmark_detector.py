@@ -3,9 +3,9 @@
     python tools/benchmark_detector.py [--rounds 5] [--images 1600] [--device cpu]
 
 Prints the ratio of epoch times to plain Ultralytics training, by the clock and in processor time,
-which other programs on the machine disturb less, and the peak memory of each in a process of its own. Full-width YOLOv3-tiny on drawn shapes at 128 px in batches of 16; no
-validation. An epoch pays once for Z, the multipliers and the sidecar, so that the ratio falls with
-the number of images.
+which other programs on the machine disturb less, and the peak memory of each in a process of its
+own. Full-width YOLOv3-tiny on drawn shapes at 128 px in batches of 16; no validation. An epoch pays
+once for Z, the multipliers and the sidecar, so that the ratio falls with the number of images.
 """
 
 import statistics
@@ -42,8 +42,10 @@ METHODS: dict[str, dp.Method | None] = {
 }
 
 
-def epoch_seconds(name: str, epochs: int, images: int, device: str, folder: Path) -> list[float]:
-    """Seconds of every epoch after the first."""
+def epoch_seconds(
+    name: str, epochs: int, images: int, device: str, folder: Path
+) -> list[tuple[float, float]]:
+    """Seconds of every epoch but the last, by the clock and of the processor."""
     method = METHODS[name]
     kind: Any = DetectionTrainer
     if method is not None:
@@ -109,10 +111,9 @@ def main(
         rounds_of: dict[str, list[tuple[float, float]]] = {name: [] for name in chosen}
         for _ in range(rounds):
             for name in chosen:
-                clock, processor = zip(
-                    *epoch_seconds(name, epochs, images, device, Path(folder)), strict=True
-                )
-                rounds_of[name].append((statistics.median(clock), statistics.median(processor)))
+                times = epoch_seconds(name, epochs, images, device, Path(folder))
+                clock = statistics.median(t for t, _ in times)
+                rounds_of[name].append((clock, statistics.median(t for _, t in times)))
     table = Table(title=f"YOLOv3-tiny, {images} images of 128 px, {device}, {rounds} rounds")
     for column in (
         "training",
