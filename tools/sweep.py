@@ -56,13 +56,14 @@ def run(recipe: Path, folder: Path, settings: list[str]) -> bool:
         sets = [word for setting in settings for word in ("--set", setting)]
         arguments = ["run", str(recipe), "--out", str(folder), *sets]
     typer.echo(shlex.join(["detprune", *arguments]))
+    log_file = folder.with_name(f"{folder.name}.log")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".log").open("a", encoding="utf-8") as log:
+    with log_file.open("a", encoding="utf-8") as log:
         code = subprocess.call(
             [sys.executable, "-m", "detprune", *arguments], stdout=log, stderr=log
         )
     if code:
-        typer.echo(f"failed, see {folder.with_suffix('.log')}", err=True)
+        typer.echo(f"failed, see {log_file}", err=True)
     return code == 0
 
 
