@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from detprune import cli
+from detprune.errors import DetpruneError
 from detprune.rundir import RunDirectory
 
 
@@ -311,3 +312,22 @@ def test_bad_input_leaves_nothing_and_brings_back_what_was_to_be_replaced(
     assert detprune_here(*arguments, monkeypatch=monkeypatch) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert (run / "pruned.pt").read_bytes() == (finished / "pruned.pt").read_bytes()
+
+
+def test_a_failure_says_where_the_run_is_kept_that_was_to_be_replaced(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def diverge(*_: object) -> None:
+        raise DetpruneError("training diverged")
+
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    monkeypatch.setattr("detprune.cli._run", diverge)
+    arguments = ("run", finished.parent / "tiny.yaml", "--out", run, "--overwrite")
+    assert detprune_here(*arguments, monkeypatch=monkeypatch) == 1
+    assert "the run that was to be replaced is kept in" in " ".join(capsys.readouterr().out.split())
+    kept = (tmp_path / ".run.replaced" / "pruned.pt").read_bytes()
+    assert kept == (finished / "pruned.pt").read_bytes()
