@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from detprune.errors import DetpruneError, InputError
+from detprune.evaluation import Assignments
 from detprune.methods import METHODS
 from detprune.recipe import Recipe, dump_yaml, override, read_yaml, validate
 from detprune.rundir import LOGGER, RunDirectory, is_main_process
@@ -37,11 +38,6 @@ app.add_typer(evaluate_app, name="evaluate")
 data_app = typer.Typer(help="Make a data set that the project draws itself.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 _GROUPS = {"evaluate": evaluate_app, "data": data_app}
-
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe: method.rho=0.1."),
-]
 
 
 def main() -> None:
