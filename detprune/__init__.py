@@ -6,8 +6,10 @@ from detprune.budgets import Budget
 from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.methods import (
     ADMM,
+    DPF,
     SASADMM,
     SLR,
+    GradualMagnitude,
     Growth,
     Magnitude,
     Method,
@@ -32,6 +34,7 @@ __version__ = version("detprune")
 
 __all__ = [
     "ADMM",
+    "DPF",
     "NM",
     "SASADMM",
     "SLR",
@@ -41,6 +44,7 @@ __all__ = [
     "Column",
     "DetpruneError",
     "Filter",
+    "GradualMagnitude",
     "Growth",
     "InputError",
     "LayerSummary",

@@ -30,7 +30,8 @@ class Pruner:
     Args:
         model: the network, also inside DistributedDataParallel or ``torch.compile``.
         optimizer: the optimizer that trains it; None for a pruner that only prunes.
-        method: ``SLR()``, ``ADMM()``, ``SASADMM()``, ``Magnitude()``, ``OneShot()``.
+        method: ``SLR()``, ``ADMM()``, ``SASADMM()``, or a baseline: ``GradualMagnitude()``, ``DPF()``,
+            ``Magnitude()``, ``OneShot()``.
         sparsity_set: what structure is kept; ``Unstructured()`` by default.
         budget: how much is kept, and which weights are pruned; may be left out for sets that fix
             their own sparsity (n:m).
@@ -141,8 +142,7 @@ class Pruner:
             self._lookahead.restore_all()
         if not skipped:
             self.method.before_step(self._problem, self._state)
-        if self._lookahead is not None:
-            # the method moves these weights itself: the optimizer must never see their gradients
+        if self.method.replaces_optimizer:
             self._withheld = [weight.grad for weight in self._problem.weights]
             for weight in self._problem.weights:
                 weight.grad = None

@@ -2,6 +2,7 @@
 
 from detprune.methods.admm import ADMM
 from detprune.methods.base import Method, OuterIteration, Pace, Problem, State
+from detprune.methods.gradual import DPF, GradualMagnitude
 from detprune.methods.magnitude import Magnitude, OneShot
 from detprune.methods.rho import Growth, Pull
 from detprune.methods.sas_admm import SASADMM
@@ -12,15 +13,19 @@ METHODS: dict[str, type[Method]] = {
     "slr": SLR,
     "sas_admm": SASADMM,
     "magnitude": Magnitude,
+    "gradual_magnitude": GradualMagnitude,
+    "dpf": DPF,
     "oneshot": OneShot,
 }
 """Every method that recipes and the command line know, by name."""
 
 __all__ = [
     "ADMM",
+    "DPF",
     "METHODS",
     "SASADMM",
     "SLR",
+    "GradualMagnitude",
     "Growth",
     "Magnitude",
     "Method",

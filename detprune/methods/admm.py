@@ -24,6 +24,8 @@ class ADMM(Splitting):
 
     Attributes:
         rho: penalty coefficient ρ: a number, ``Growth(…)``, ``Pull(…)`` or ``"auto"``.
+        ramp: share of the run over which the sparsity of Z grows to the budget's, as a cubic; 0: it has
+            it from the start.
     """
 
     def make_state(self) -> SplittingState:
@@ -42,7 +44,7 @@ class ADMM(Splitting):
             problem.weights, state.targets, state.anchors, strict=True
         ):
             shift(weight, target, anchor, step=0.0, rho=state.rho)
-        change = project_shifted(problem, state)
+        change = project_shifted(problem, state, self.share_of_sparsity(state.k + 1, pace))
         residual_norms = []
         for weight, target, anchor in zip(
             problem.weights, state.targets, state.anchors, strict=True

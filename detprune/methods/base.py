@@ -35,9 +35,10 @@ class Problem:
         """Device of the first tensor, where scalars are kept."""
         return self.weights[0].device
 
-    def masks(self, values: Sequence[Tensor]) -> list[Tensor]:
-        """Supports of Π_S(values)."""
-        return self.sparsity_set.masks(values, self.sparsities, self.jointly)
+    def masks(self, values: Sequence[Tensor], share: float = 1.0) -> list[Tensor]:
+        """Supports of Π_S(values); with a ``share``, at that part of every tensor's sparsity."""
+        sparsities = [share * sparsity for sparsity in self.sparsities]
+        return self.sparsity_set.masks(values, sparsities, self.jointly)
 
     def raise_if_not_finite(self, norms: Sequence[float], what: str) -> None:
         """Raise an error that names the tensors whose norm is NaN or infinite."""
@@ -142,6 +143,8 @@ class Method(ABC):
     """Whether ``end_outer_iteration`` cannot do without fₖ."""
     looks_ahead: ClassVar[bool] = False
     """Whether gradients are to be taken at ``lookahead`` rather than at W."""
+    replaces_optimizer: ClassVar[bool] = False
+    """Whether the method moves the pruned tensors itself: the optimizer does not see their gradients."""
 
     def start(self, problem: Problem, pace: Pace) -> State:
         """Make the initial state from the current weights."""

@@ -73,6 +73,7 @@ class SASADMM(Method):
     average_from: int | None = None
 
     looks_ahead: ClassVar[bool] = True
+    replaces_optimizer: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         t, s = self.tau, self.sigma

@@ -66,6 +66,8 @@ class SLR(Splitting):
 
     Attributes:
         rho: penalty coefficient ρ: a number, ``Growth(…)``, ``Pull(…)`` or ``"auto"``.
+        ramp: share of the run over which the sparsity of Z grows to the budget's, as a cubic; 0: it has
+            it from the start.
         step_size: s₀, the first step of the multipliers; left out, it is the paper's 0.01, and 0.03·ρ
             of the first outer iteration where ρ is chosen by pull.
         M, r: shape of the step-size rule αₖ; M > 1 and 0 < r < 1.
@@ -139,7 +141,7 @@ class SLR(Splitting):
             problem.weights, state.targets, state.anchors, strict=True
         ):
             shift(weight, target, anchor, step=moved, rho=rho)
-        change = project_shifted(problem, state)
+        change = project_shifted(problem, state, self.share_of_sparsity(k, pace))
 
         after = self._agreed(problem, _after_projection(problem, state))
         # ⟨Λ', R⟩ with Λ' = Λ + step·R

@@ -16,6 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from detprune.errors import InputError
 from detprune.methods.base import (
     Method,
     OuterIteration,
@@ -29,6 +30,7 @@ from detprune.methods.base import (
     root_sum_square,
 )
 from detprune.methods.penalty import add_pull
+from detprune.methods.ramp import check_ramp, refuse_fixed_sparsity, share_of_sparsity
 from detprune.methods.rho import Rho, parse_rho, rho_at
 from detprune.projections import keep
 
@@ -75,12 +77,16 @@ class Splitting(Method):
     """Base of the methods that pull W towards a copy Z on the set."""
 
     rho: Rho | str = field(default=0.1, kw_only=True)
+    ramp: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rho", parse_rho(self.rho))
+        check_ramp(self.ramp, type(self).__name__)
 
     def start(self, problem: Problem, pace: Pace) -> SplittingState:
         """Z = Π_S(W), Λ = 0."""
+        if self.ramp:
+            refuse_fixed_sparsity(problem, f"{type(self).__name__}'s ramp")
         state = self.make_state()
         state.tensors = {
             "target": [like_weight(weight) for weight in problem.weights],
@@ -90,7 +96,9 @@ class Splitting(Method):
             state.targets,
             state.anchors,
             problem.weights,
-            problem.masks([weight.detach() for weight in problem.weights]),
+            problem.masks(
+                [weight.detach() for weight in problem.weights], self.share_of_sparsity(0, pace)
+            ),
             strict=True,
         ):
             keep(anchor.copy_(weight.detach()), mask, out=target)
@@ -109,6 +117,21 @@ class Splitting(Method):
         if isinstance(self.rho, str):
             raise TypeError("rho was parsed in __post_init__")
         return rho_at(self.rho, k, pace)
+
+    def share_of_sparsity(self, k: int, pace: Pace) -> float:
+        """Share of the sparsity that Z has after outer iteration ``k``.
+
+        Raises:
+            InputError: a ramp in a run of unknown length.
+        """
+        if not self.ramp:
+            return 1.0
+        if pace.updates is None:
+            raise InputError(
+                f"{type(self).__name__}: ramp is a share of the run, whose length is not known; pass "
+                "updates= (number of outer iterations) to Pruner, or ramp=0"
+            )
+        return share_of_sparsity(self.ramp, (k + 1) / pace.updates)
 
     def next_rho(self, state: SplittingState, pace: Pace) -> float:
         """ρ for the outer iteration after the one that ends; unchanged when the run is over."""
@@ -137,11 +160,11 @@ def measure(problem: Problem, state: SplittingState) -> Residuals:
     return Residuals(sum(inners), root_sum_square(norms), root_sum_square(weight_norms))
 
 
-def project_shifted(problem: Problem, state: SplittingState) -> float:
-    """Z ← Π_S(V), where the anchors hold V = W + Λ/ρ; returns ‖Z − Z_prev‖."""
+def project_shifted(problem: Problem, state: SplittingState, share: float) -> float:
+    """Z ← Π_S(V) at a share of the sparsity, where the anchors hold V = W + Λ/ρ; returns ‖Z − Z_prev‖."""
     changes = []
     for target, shifted, mask in zip(
-        state.targets, state.anchors, problem.masks(state.anchors), strict=True
+        state.targets, state.anchors, problem.masks(state.anchors, share), strict=True
     ):
         projected = keep(shifted, mask)
         changes.append(norm(projected - target))

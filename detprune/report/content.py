@@ -14,6 +14,8 @@ _METHODS = {
     "sas_admm": "SAS-ADMM",
     "oneshot": "one-shot magnitude pruning",
     "magnitude": "per-step magnitude pruning",
+    "gradual_magnitude": "gradual magnitude pruning",
+    "dpf": "dynamic pruning with feedback",
 }
 
 

@@ -7,7 +7,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from detprune import ADMM, SASADMM, SLR, Budget, Magnitude, Method, OneShot, Pruner
+from detprune import (
+    ADMM,
+    DPF,
+    SASADMM,
+    SLR,
+    Budget,
+    GradualMagnitude,
+    Magnitude,
+    Method,
+    OneShot,
+    Pruner,
+)
 
 HALF = Budget(sparsity=0.5)
 
@@ -16,6 +27,8 @@ METHOD_EXAMPLES: dict[str, Method] = {
     "slr": SLR(rho=0.05, step_size=0.02),
     "sas_admm": SASADMM(beta=0.05, nu=20.0, inner_steps=3, k0=2, average_from=2),
     "magnitude": Magnitude(),
+    "gradual_magnitude": GradualMagnitude(ramp=0.0, every=2),
+    "dpf": DPF(ramp=0.0, every=2),
     "oneshot": OneShot(),
 }
 """One setting of every registered method; the contract suite checks that none is missing."""
