@@ -93,7 +93,7 @@ class ConstrainedTraining(L.Callback):
         if trainer.global_step == self._last_step:
             return
         self._last_step = trainer.global_step
-        if self.pruner.due if self._method.looks_ahead else self._at_boundary():
+        if self.pruner.due if self._method.has_inner_loop else self._at_boundary():
             entry = self.pruner.update()
             for logger in trainer.loggers:
                 logger.log_metrics(_curves(entry), step=self._last_step)

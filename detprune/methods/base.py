@@ -145,6 +145,8 @@ class Method(ABC):
     """Whether gradients are to be taken at ``lookahead`` rather than at W."""
     replaces_optimizer: ClassVar[bool] = False
     """Whether the method moves the pruned tensors itself: the optimizer does not see their gradients."""
+    has_inner_loop: ClassVar[bool] = False
+    """Whether ``is_due`` says when an outer iteration ends, rather than the caller."""
 
     def start(self, problem: Problem, pace: Pace) -> State:
         """Make the initial state from the current weights."""

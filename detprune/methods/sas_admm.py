@@ -74,6 +74,7 @@ class SASADMM(Method):
 
     looks_ahead: ClassVar[bool] = True
     replaces_optimizer: ClassVar[bool] = True
+    has_inner_loop: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         t, s = self.tau, self.sigma

@@ -139,7 +139,17 @@ def test_check_stops_training_and_a_resumed_run_stays_stopped(tmp_path: Path) ->
     assert len(training.pruner.history) == 2
 
 
-@pytest.mark.parametrize("method", [dp.SLR(), dp.ADMM(), dp.SASADMM(inner_steps=3), dp.Magnitude()])
+@pytest.mark.parametrize(
+    "method",
+    [
+        dp.SLR(),
+        dp.ADMM(),
+        dp.SASADMM(inner_steps=3),
+        dp.Magnitude(),
+        dp.GradualMagnitude(),
+        dp.DPF(),
+    ],
+)
 def test_checkpoint_in_the_middle_resumes_to_the_same_bits(
     tmp_path: Path, method: dp.Method
 ) -> None:

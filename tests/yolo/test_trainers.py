@@ -90,6 +90,8 @@ def test_the_penalty_joins_gradients_that_are_clipped_already(tmp_path: Path) ->
         dp.SLR(rho="auto"),
         dp.SASADMM(inner_steps=3, nu=10.0, beta=0.2),
         dp.Magnitude(),
+        dp.GradualMagnitude(),
+        dp.DPF(),
         dp.OneShot(),
     ],
     ids=lambda method: type(method).__name__,

@@ -117,7 +117,7 @@ class ConstrainedTrainer(ResumableTrainer):
         if self._failure is not None:  # in the first epoch, from which Ultralytics cannot go back
             raise self._failure
         last = epoch >= self.epochs  # the same on every rank
-        if not settings.method.looks_ahead and (last or epoch % settings.every == 0):
+        if not settings.method.has_inner_loop and (last or epoch % settings.every == 0):
             self._update()
         if settings.check_every and (last or epoch % settings.check_every == 0):
             value = self._check()
