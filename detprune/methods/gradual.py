@@ -23,12 +23,12 @@ from detprune.projections import keep, zero_outside
 
 @dataclass
 class GradualState(State):
-    """k, the optimizer steps done and planned, and the supports (``kept``)."""
+    """k, the optimizer steps done, and the supports (``kept``); how many are planned is not saved."""
 
     t: int = 0
     steps: int = 0
 
-    SCALARS: ClassVar[tuple[str, ...]] = ("k", "t", "steps")
+    SCALARS: ClassVar[tuple[str, ...]] = ("k", "t")
 
     @property
     def supports(self) -> list[Tensor]:

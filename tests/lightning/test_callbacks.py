@@ -146,8 +146,8 @@ def test_check_stops_training_and_a_resumed_run_stays_stopped(tmp_path: Path) ->
         dp.ADMM(),
         dp.SASADMM(inner_steps=3),
         dp.Magnitude(),
-        dp.GradualMagnitude(),
-        dp.DPF(),
+        dp.GradualMagnitude(ramp=0.0, every=3),
+        dp.DPF(ramp=0.0, every=3),
     ],
 )
 def test_checkpoint_in_the_middle_resumes_to_the_same_bits(
