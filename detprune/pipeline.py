@@ -91,6 +91,8 @@ class _Stages:
         pruner = self.task.train_constrained(model)
         pruner.detach()
         pruner.hard_prune()
+        if self.recipe.batch_norm_images:
+            self.task.estimate_batch_norm(model)
         self.run.save(self.run.checkpoints / "pruner.pt", pruner.state_dict())
         self._finish("hard_pruned", model, time.perf_counter() - began)
         return pruner

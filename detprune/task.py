@@ -73,6 +73,13 @@ class Task(ABC):
     def load_weights(self, model: nn.Module, path: Path) -> None:
         """Load a checkpoint file into the model, strictly."""
 
+    @abstractmethod
+    def estimate_batch_norm(self, model: nn.Module) -> None:
+        """Replace the running statistics by those of ``recipe.batch_norm_images`` training images.
+
+        Nothing else of the model changes, nor any random state; called only if the recipe asks for it.
+        """
+
     def budget(self, model: nn.Module) -> Budget:
         """The recipe's budget, with what this kind of network leaves dense by default."""
         return self.recipe.budget

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassAccuracy
 
 import lightning as L
@@ -105,6 +105,11 @@ class ClassificationTask(LightningTask):
             test_limit=spec.test_limit,
             seed=self.recipe.seed,
         )
+
+    @property
+    def training_data(self) -> Dataset[Any]:
+        """Augmented training images with their labels."""
+        return self.data.train
 
     @property
     def model_name(self) -> str:

@@ -6,17 +6,25 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
+from torch.optim.swa_utils import update_bn
+from torch.utils.data import DataLoader, Dataset, Subset
 
 import lightning as L
 from detprune.methods import OneShot, OuterIteration
 from detprune.pruner import Pruner
 from detprune.rundir import RunDirectory
+from detprune.seeds import derive_seed
 from detprune.task import Task
 from detprune_lightning.callbacks import ConstrainedTraining, HardPruningCheck, MaskedRetraining
 from detprune_lightning.recipe import LightningRecipe
 from detprune_lightning.spec import StageSpec, TrainerSpec
 from detprune_lightning.training import fit
+
+_BATCH = (
+    64  # images whose statistics are taken together; the running ones become the mean over batches
+)
 
 
 class LightningTask(Task):
@@ -29,6 +37,11 @@ class LightningTask(Task):
     @abstractmethod
     def module(self, model: nn.Module, spec: StageSpec) -> L.LightningModule:
         """What is fitted: it logs ``train_loss`` and ``metric`` per epoch, and brings its loaders."""
+
+    @property
+    @abstractmethod
+    def training_data(self) -> Dataset[Any]:
+        """Training samples, each a tuple that begins with the image."""
 
     @property
     def epochs(self) -> Mapping[str, int]:
@@ -60,7 +73,7 @@ class LightningTask(Task):
         )
         check = HardPruningCheck(
             training,
-            lambda network: self.evaluate(network)[self.metric],
+            self._measure_hard_pruned,
             every=spec.check_every,
             stop_at=spec.stop_at,
             on_check=self._log_check,
@@ -71,6 +84,21 @@ class LightningTask(Task):
     def retrain(self, model: nn.Module, pruner: Pruner) -> None:
         """Train with masks."""
         self._fit("retrain", self.recipe.stages.retrain, model, [MaskedRetraining(pruner)])
+
+    def estimate_batch_norm(self, model: nn.Module) -> None:
+        """PyTorch's ``update_bn`` over augmented training images that are spread over the set."""
+        data = self.training_data
+        total = len(data)  # type: ignore[arg-type]
+        count = min(self.recipe.batch_norm_images, total)
+        images: Subset[Any] = Subset(data, [i * total // count for i in range(count)])
+        with isolate_rng(), measuring(model, self.recipe.trainer) as device:
+            L.seed_everything(derive_seed(self.recipe.seed, "batch norm"), verbose=False)
+            update_bn(DataLoader(images, batch_size=min(count, _BATCH)), model, device)
+
+    def _measure_hard_pruned(self, network: nn.Module) -> float:
+        if self.recipe.batch_norm_images:
+            self.estimate_batch_norm(network)
+        return self.evaluate(network)[self.metric]
 
     def _fit(
         self, stage: str, spec: StageSpec, model: nn.Module, callbacks: list[L.Callback]

@@ -82,7 +82,8 @@ class LaneTask(LightningTask):
         return self._images("test")
 
     @cached_property
-    def _train(self) -> LaneFrames:
+    def training_data(self) -> LaneFrames:
+        """Augmented training frames with their targets."""
         return self._images("train")
 
     @property
@@ -122,7 +123,7 @@ class LaneTask(LightningTask):
 
     def module(self, model: nn.Module, spec: StageSpec) -> L.LightningModule:
         """What Lightning fits."""
-        return LaneDetector(_lane_network(model), spec, self._train, self._test, self.recipe)
+        return LaneDetector(_lane_network(model), spec, self.training_data, self._test, self.recipe)
 
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
         """TuSimple's accuracy, F1, FP and FN on the test frames, in float32."""

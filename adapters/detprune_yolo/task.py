@@ -23,6 +23,7 @@ from detprune.task import Task
 from detprune_yolo.data.check import DetectionData, check_data
 from detprune_yolo.data.drawing import cached
 from detprune_yolo.exclusions import detector_budget
+from detprune_yolo.measure.batch_norm import estimate_batch_norm
 from detprune_yolo.measure.validation import validate
 from detprune_yolo.networks import architecture, build_network
 from detprune_yolo.pictures import detection_pictures
@@ -241,7 +242,7 @@ class DetectionTask(Task):
             model,
             self._yaml,
             imgsz=self._image_size,
-            batch=int(batch) if (batch := options.get("batch", 16)) >= 1 else 16,
+            batch=self._batch,
             split=self.recipe.data.split,
             device=_first_device(options.get("device")),
             workers=int(options.get("workers", 8)),
@@ -254,6 +255,23 @@ class DetectionTask(Task):
             "mAP50 (Ultralytics' own)": scores.ultralytics_map50,
             "mAP50-95 (Ultralytics' own)": scores.ultralytics_map50_95,
         }
+
+    def estimate_batch_norm(self, model: nn.Module) -> None:
+        """From training images as validation would load them."""
+        options = self.recipe.options("retrain")
+        estimate_batch_norm(
+            model,
+            self._yaml,
+            images=self.recipe.batch_norm_images,
+            imgsz=self._image_size,
+            batch=self._batch,
+            device=torch.device(_first_device(options.get("device"))),
+        )
+
+    @property
+    def _batch(self) -> int:
+        batch = int(self.recipe.options("retrain").get("batch", 16))
+        return batch if batch >= 1 else 16
 
     @property
     def _image_size(self) -> int:

@@ -30,6 +30,8 @@ class Recipe(Section):
         name: names the run, and its directory below ``runs/``.
         seed: of initial weights, data order and augmentation.
         method, set, budget: what the core's ``Pruner`` is given.
+        batch_norm_images: training images from which the batch-norm statistics are estimated anew after
+            hard pruning, before it is measured; no weight moves. 0: they stay as training left them.
     """
 
     task: str
@@ -38,6 +40,7 @@ class Recipe(Section):
     method: MethodField
     set: SetField = Unstructured()
     budget: BudgetField
+    batch_norm_images: int = Field(default=0, ge=0)
 
 
 R = TypeVar("R", bound=Recipe)
