@@ -1,4 +1,4 @@
-"""The command line: ``detprune run | validate | list | report | evaluate | export | data``.
+"""The command line: ``detprune run | study | validate | list | report | evaluate | export | data``.
 
 Exit codes: 0 done; 1 the run failed (diverged, or the saved file does not prove); 2 bad input.
 """
@@ -20,10 +20,10 @@ from rich.table import Table
 from detprune.errors import DetpruneError, InputError
 from detprune.evaluation import Assignments
 from detprune.methods import METHODS
-from detprune.recipe import Recipe, dump_yaml, override, read_yaml, validate
+from detprune.recipe import Recipe, dump_yaml, read_yaml
 from detprune.rundir import LOGGER, RunDirectory, is_main_process
 from detprune.sets import SETS
-from detprune.task import Adapter, adapter_entry_points, load_adapter, load_entry
+from detprune.task import Adapter, adapter_entry_points, load_adapter, load_entry, load_recipe
 
 app = typer.Typer(
     help="Prune networks under constraints, inside the trainers you already use.",
@@ -72,7 +72,7 @@ def run(
                 f"{recipe} is a directory; to continue a run say --resume, else name a recipe"
             )
         recipe, out = recipe / "recipe.yaml", out or recipe
-    adapter, resolved = _load_recipe(recipe, assignments)
+    adapter, resolved = load_recipe(recipe, assignments)
     if adapter.task is None:
         raise InputError(f"the adapter {resolved.task!r} runs no recipes")
     directory = out or Path("runs") / resolved.name
@@ -129,12 +129,34 @@ def _run(adapter: Adapter, recipe: Recipe, run_directory: RunDirectory) -> dict[
     return summary
 
 
+@app.command()
+def study(
+    file: Annotated[Path, typer.Argument(help="A study: a recipe, and what is varied in it.")],
+    assignments: Assignments = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of all runs; runs/<name of the study> by default.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; one per GPU by default.")
+    ] = None,
+) -> None:
+    """Run methods × rates × models × seeds under equal epochs; started again, it goes on."""
+    from detprune.study import run_study  # matplotlib only where a report is drawn
+
+    _log_to_terminal()
+    directory, complete = run_study(file, out, assignments or [], jobs)
+    typer.echo((directory / "table.md").read_text(encoding="utf-8"))
+    typer.echo(f"report: {directory / 'report.html'}")
+    if not complete:
+        raise typer.Exit(1)
+
+
 @app.command("validate")
 def validate_recipe(
     recipe: Annotated[Path, typer.Argument(help="A recipe.")], assignments: Assignments = None
 ) -> None:
     """Check a recipe without running it; prints it with every default spelled out."""
-    _, resolved = _load_recipe(recipe, assignments)
+    _, resolved = load_recipe(recipe, assignments)
     typer.echo(dump_yaml(resolved), nl=False)
 
 
@@ -205,18 +227,6 @@ def _add_adapter_commands() -> None:
             typer.echo(f"{group} {entry.name} is not available: {error}", err=True)
             continue
         _GROUPS[group].command(entry.name)(function)
-
-
-def _load_recipe(path: Path, assignments: list[str] | None) -> tuple[Adapter, Recipe]:
-    values = override(read_yaml(path), assignments or [])
-    if "task" not in values:
-        raise InputError(
-            f"{path}: task is missing; it names the adapter: {', '.join(sorted(adapter_entry_points()))}"
-        )
-    adapter = load_adapter(str(values["task"]))
-    if adapter.recipe is None:
-        raise InputError(f"{path}: the adapter {values['task']!r} runs no recipes")
-    return adapter, validate(adapter.recipe, values)
 
 
 def _log_to_terminal() -> None:

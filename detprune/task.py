@@ -12,7 +12,7 @@ from torch import nn
 from detprune.budgets import Budget
 from detprune.errors import InputError, unknown
 from detprune.pruner import Pruner
-from detprune.recipe import Recipe
+from detprune.recipe import Recipe, override, read_yaml, validate
 from detprune.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -145,6 +145,23 @@ def load_adapter(name: str) -> Adapter:
             f"the entry point {name!r} of {ENTRY_POINTS} gives {adapter!r}, which is no Adapter"
         )
     return adapter
+
+
+def load_recipe(path: Path, assignments: Sequence[str] | None) -> tuple[Adapter, Recipe]:
+    """Read a recipe with what ``--set`` changes in it, and find its adapter.
+
+    Raises:
+        InputError: everything that is wrong with it.
+    """
+    values = override(read_yaml(path), list(assignments or []))
+    if "task" not in values:
+        raise InputError(
+            f"{path}: task is missing; it names the adapter: {', '.join(sorted(adapter_entry_points()))}"
+        )
+    adapter = load_adapter(str(values["task"]))
+    if adapter.recipe is None:
+        raise InputError(f"{path}: the adapter {values['task']!r} runs no recipes")
+    return adapter, validate(adapter.recipe, values)
 
 
 def load_entry(entry: "EntryPoint") -> Any:

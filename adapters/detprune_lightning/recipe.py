@@ -29,6 +29,11 @@ class LightningRecipe(Recipe):
         """Whether the model begins with weights of its own."""
         return False
 
+    @property
+    def pruning_epochs(self) -> int:
+        """Epochs of constrained training and masked retraining together."""
+        return self.stages.constrained.epochs + self.stages.retrain.epochs
+
     @model_validator(mode="after")
     def _baseline_and_rho(self) -> Self:
         if self.stages.dense is None and not self.has_weights:

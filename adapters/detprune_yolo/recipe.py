@@ -171,6 +171,17 @@ class DetectionRecipe(Recipe):
             )
         return self
 
+    @property
+    def pruning_epochs(self) -> int:
+        """Epochs of constrained training and masked retraining together."""
+        return self.stages.constrained.epochs + self.stages.retrain.epochs
+
+    def from_dense(self, run: Path) -> list[str]:
+        """The best epoch of the dense stage as Ultralytics wrote it, or the checkpoint that was not trained."""
+        best = run / "checkpoints" / "dense" / "weights" / "best.pt"
+        start = best if self.stages.dense is not None else self.model.weights
+        return [f"model={{weights: {start}}}", "stages.dense=null"]
+
     def options(self, stage: str) -> dict[str, Any]:
         """Ultralytics' options of a stage, with what constrained training fixes."""
         spec = getattr(self.stages, stage)

@@ -42,6 +42,21 @@ class Recipe(Section):
     budget: BudgetField
     batch_norm_images: int = Field(default=0, ge=0)
 
+    @property
+    def pruning_epochs(self) -> int:
+        """Epochs of constrained training and masked retraining together."""
+        raise InputError(
+            f"recipes of the task {self.task!r} do not say their epochs, so that a study cannot compare them"
+        )
+
+    def from_dense(self, run: Path) -> list[str]:
+        """The assignments by which such a recipe begins with the dense network of another run.
+
+        Args:
+            run: directory of that run.
+        """
+        return [f"model.weights={run / 'checkpoints' / 'dense.pt'}", "stages.dense=null"]
+
 
 R = TypeVar("R", bound=Recipe)
 

@@ -2,10 +2,8 @@
 
 import base64
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from detprune.report import training, weights
@@ -19,6 +17,7 @@ from detprune.report.rundir import (
     read_run,
 )
 from detprune.report.style import drawing, save
+from detprune.report.template import render
 
 _CAPTIONS = {
     "training": (
@@ -90,12 +89,9 @@ def write_report(run_dir: Path) -> Path:
                 caption += remark
             shown.append(_Shown(title, caption, base64.b64encode(file.read_bytes()).decode()))
     pictures, missing = read_pictures(run.path)
-    template = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     page = run.path / "report.html"
-    content = environment.from_string(template).render(
+    content = render(
+        "report.html.j2",
         **page_content(run),
         figures=shown,
         absent=absent,

@@ -1,0 +1,236 @@
+"""What a study found, as a table, a figure and a page."""
+
+import json
+import statistics
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detprune.report import style
+from detprune.report.template import render
+from detprune.rundir import atomic
+from detprune.study.spec import Baseline, Cell, Study
+
+STAGES = {"hard_pruned": "hard-pruned", "final": "final"}
+COLOURS = (style.BLUE, style.ORANGE, style.GREEN, style.GREY, "#CC79A7", "#E69F00", "#56B4E9")
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as text, ready to be shown."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        """The table in Markdown, under its title."""
+        head = f"| {' | '.join(self.header)} |\n| {' | '.join('---' for _ in self.header)} |\n"
+        rows = "".join(f"| {' | '.join(row)} |\n" for row in self.rows)
+        return f"{self.title}\n\n{head}{rows}"
+
+
+class Results:
+    """The summaries of a study's finished runs."""
+
+    def __init__(self, study: Study, folder: Path, commands: Mapping[Cell, str]) -> None:
+        self.study, self.commands = study, commands
+        self.dense = {b: _summary(folder / b.folder) for b in study.baselines}
+        self.cells = {cell: _summary(folder / cell.folder) for cell in study.cells}
+        done = [s for s in (*self.cells.values(), *self.dense.values()) if s is not None]
+        self.example: dict[str, Any] = done[0] if done else {}
+        self.metric = str(self.example.get("metric", "metric"))
+        self.scale = style.metric_scale(self.metric)
+
+    def values(self, model: str, method: str, rate: float, stage: str) -> list[float]:
+        """A stage's metric of all seeds that are finished."""
+        found = [
+            summary
+            for cell, summary in self.cells.items()
+            if (cell.baseline.model, cell.method, cell.rate) == (model, method, rate)
+        ]
+        return [self.scale * summary[stage] for summary in found if summary is not None]
+
+    def baseline(self, model: str) -> list[float]:
+        """The dense metric of all seeds."""
+        found = [summary for b, summary in self.dense.items() if b.model == model]
+        return [self.scale * summary["dense"] for summary in found if summary is not None]
+
+    def tables(self) -> list[Table]:
+        """Per model: rates down, methods across, hard-pruned and final; then what was published."""
+        study = self.study
+        columns = [(stage, method) for stage in STAGES for method in study.methods]
+        header = ["rate", *(f"{method} {STAGES[stage]}" for stage, method in columns)]
+        tables = []
+        for model in study.models or {"": {}}:
+            rows = [
+                [
+                    f"{rate:g}×",
+                    *(mean(self.values(model, m, rate, stage)) for stage, m in columns),
+                ]
+                for rate in sorted(study.rates)
+            ]
+            title = f"{model}: " if model else ""
+            title += f"{style.metric_label(self.metric)}, dense {mean(self.baseline(model))}"
+            tables.append(Table(title, header, rows))
+        if study.published is not None:
+            tables.append(self._published())
+        return tables
+
+    def _published(self) -> Table:
+        published = self.study.published
+        if published is None:
+            raise TypeError("the study has no published numbers")
+        columns = [(index, m) for index in range(2) for m in published.values]
+        stages = list(STAGES.values())
+        header = ["rate", *(f"{method} {stages[index]}" for index, method in columns)]
+        rates = sorted({rate for values in published.values.values() for rate in values})
+        rows = [
+            [
+                f"{rate:g}×",
+                *(
+                    number(published.values[method].get(rate, (None, None))[index])
+                    for index, method in columns
+                ),
+            ]
+            for rate in rates
+        ]
+        return Table(f"Published: {published.source}", header, rows)
+
+    def runs(self) -> Table:
+        """Every run with the command that reproduces it."""
+        rows = []
+        for cell, summary in self.cells.items():
+            cells = [cell.baseline.model] if self.study.models else []
+            cells += [cell.method, f"{cell.rate:g}×", str(cell.baseline.seed)]
+            if summary is None:
+                cells += [NOTHING] * 4
+            else:
+                cells += [number(self.scale * summary[s]) for s in ("dense", *STAGES)]
+                cells.append(f"{summary['seconds']['total'] / 60:.1f}")
+            rows.append([*cells, f"`{self.commands[cell]}`"])
+        model = ["model"] if self.study.models else []
+        header = [*model, "method", "rate", "seed", "dense", *STAGES.values(), "minutes", "command"]
+        return Table("Runs", header, rows)
+
+    def facts(self) -> str:
+        """What was trained, for how long and with what, in a line."""
+        if not self.example:
+            return "No run has finished yet."
+        epochs, versions = self.example["epochs"], self.example["versions"]
+        together = epochs["constrained"] + epochs["retrain"]
+        finished = sum(summary is not None for summary in self.cells.values())
+        return (
+            f"{self.example['model']} on {self.example['data']}; {finished} of {len(self.cells)} runs "
+            f"finished; constrained training and masked retraining together {together} epochs; "
+            f"seeds {', '.join(map(str, self.study.seeds))}; torch {versions['torch']}. "
+            "Mean ± standard deviation over the seeds; rates are over the pruned tensors."
+        )
+
+
+def write_results(study: Study, folder: Path, commands: Mapping[Cell, str]) -> None:
+    """Write ``table.md``, ``results.json``, ``figures/*.png`` and ``report.html`` into a study's folder."""
+    results = Results(study, folder, commands)
+    tables = [*results.tables(), results.runs()]
+    text = "\n".join([f"# {study.name}\n", results.facts() + "\n", *(t.markdown() for t in tables)])
+    _write(folder / "table.md", text)
+    _write(folder / "results.json", json.dumps(_plain(results), indent=1) + "\n")
+    figures = []
+    for model in study.models or {"": {}}:
+        file = _draw(results, model, folder / "figures")
+        name = model or str(results.example.get("model", study.name))
+        title = f"{name}: {results.metric}; bars are one standard deviation over the seeds"
+        figures.append({"title": title, "image": b64encode(file.read_bytes()).decode()})
+    page = render(
+        "study.html.j2",
+        title=study.name,
+        facts=results.facts(),
+        tables=tables[:-1],
+        runs=tables[-1],
+        figures=figures,
+    )
+    _write(folder / "report.html", page)
+
+
+def mean(values: Sequence[float]) -> str:
+    """Mean ± standard deviation, without the latter for a single value."""
+    if not values:
+        return NOTHING
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
+
+
+def number(value: float | None) -> str:
+    """A number with two decimals."""
+    return NOTHING if value is None else f"{value:.2f}"
+
+
+def _summary(folder: Path) -> dict[str, Any] | None:
+    file = folder / "summary.json"
+    if not file.is_file():
+        return None
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def _plain(results: Results) -> dict[str, Any]:
+    def entry(baseline: Baseline, summary: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
+        keys = ("dense", "hard_pruned", "final", "compression", "epochs", "seconds")
+        found = {key: None if summary is None else summary[key] for key in keys}
+        return {"model": baseline.model or None, "seed": baseline.seed, **more, **found}
+
+    return {
+        "name": results.study.name,
+        "metric": results.metric,
+        "cells": [
+            entry(
+                cell.baseline,
+                summary,
+                method=cell.method,
+                rate=cell.rate,
+                command=results.commands[cell],
+            )
+            for cell, summary in results.cells.items()
+        ],
+    }
+
+
+def _draw(results: Results, model: str, folder: Path) -> Path:
+    """The metric against the compression rate, before and after masked retraining."""
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{model or 'rates'}.png"
+    dense = results.baseline(model)
+    with style.drawing():
+        figure = style.new_figure(3.6)
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, (stage, title) in zip(panels, STAGES.items(), strict=True):
+            if dense:
+                axes.axhline(statistics.mean(dense), color=style.GREY, linestyle=":", label="dense")
+            for index, method in enumerate(results.study.methods):
+                rates = sorted(results.study.rates)
+                found = [(r, results.values(model, method, r, stage)) for r in rates]
+                shown = [(r, values) for r, values in found if values]
+                axes.errorbar(
+                    [r for r, _ in shown],
+                    [statistics.mean(values) for _, values in shown],
+                    yerr=[statistics.stdev(v) if len(v) > 1 else 0.0 for _, v in shown],
+                    marker="o",
+                    capsize=2,
+                    color=COLOURS[index % len(COLOURS)],
+                    label=method,
+                )
+            axes.set_xscale("log")
+            axes.set_xlabel("compression rate")
+            axes.set_title(title if stage == "hard_pruned" else "after masked retraining")
+        panels[0].set_ylabel(style.metric_label(results.metric))
+        panels[0].legend()
+        style.save(figure, file)
+    return file
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

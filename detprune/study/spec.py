@@ -1,0 +1,137 @@
+"""What a study is: one recipe, and the grid of what is changed in it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+
+from detprune.errors import InputError
+from detprune.recipe import Section, read_yaml
+
+Label = Annotated[str, StringConstraints(pattern=r"^[\w.+-]+$")]
+Settings = dict[str, Any]
+"""Dotted keys of a recipe → values, as ``--set`` takes them."""
+
+
+class Published(Section):
+    """Numbers of a paper, shown beside one's own.
+
+    Attributes:
+        source: where they stand, and on which data they were measured.
+        values: method → rate → (after hard pruning, final), in the unit of the table; None where there is none.
+    """
+
+    source: str
+    values: dict[Label, dict[float, tuple[float | None, float | None]]]
+
+
+class Study(Section):
+    """A grid of runs.
+
+    Attributes:
+        name: names the study.
+        recipe: the recipe that all runs start from; relative to the study's file.
+        settings: what is changed in it for every run.
+        methods: label → what is changed for the method: ``method`` at least.
+        rates: compression rates.
+        models: label → what is changed for the model; one without a label by default.
+        seeds: each has a dense network of its own, from which all its runs start.
+        published: numbers to be shown beside the results.
+    """
+
+    name: Label
+    recipe: Path
+    settings: Settings = Field(default_factory=dict)
+    methods: dict[Label, Settings] = Field(min_length=1)
+    rates: tuple[Annotated[float, Field(ge=1)], ...] = Field(min_length=1)
+    models: dict[Label, Settings] = Field(default_factory=dict)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    published: Published | None = None
+
+    @model_validator(mode="after")
+    def _methods_have_one(self) -> Self:
+        for label, settings in self.methods.items():
+            if not any(key == "method" or key.startswith("method.") for key in settings):
+                raise InputError(f"methods.{label} sets no method; write {label}: {{method: slr}}")
+        return self
+
+    @property
+    def baselines(self) -> list["Baseline"]:
+        """The dense networks."""
+        return [Baseline(m, seed) for m in self.models or {"": {}} for seed in self.seeds]
+
+    @property
+    def cells(self) -> list["Cell"]:
+        """All pruned runs, seed by seed, so that a study that is cut off has whole seeds."""
+        return list(self._cells())
+
+    def _cells(self) -> Iterator["Cell"]:
+        for seed in self.seeds:
+            for model in self.models or {"": {}}:
+                for rate in self.rates:
+                    for method in self.methods:
+                        yield Cell(Baseline(model, seed), method, rate)
+
+    def settings_of(self, baseline: "Baseline") -> list[str]:
+        """The assignments of a dense network's run, without what makes it a dense one."""
+        own = {**self.settings, **self.models.get(baseline.model, {}), "seed": baseline.seed}
+        return assignments(own)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The dense network of a model and a seed."""
+
+    model: str
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Name of its run directory."""
+        return "_".join(part for part in (self.model, f"dense_{self.seed}") if part)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One pruned run: a method at a rate, from a dense network."""
+
+    baseline: Baseline
+    method: str
+    rate: float
+
+    @property
+    def folder(self) -> str:
+        """Name of its run directory."""
+        parts = (self.baseline.model, self.method, f"{self.rate:g}x", str(self.baseline.seed))
+        return "_".join(part for part in parts if part)
+
+
+def read_study(path: Path) -> Study:
+    """Read a study's file; its recipe's path becomes one from here.
+
+    Raises:
+        InputError: no such file, or everything that is wrong with it.
+    """
+    try:
+        study = Study.model_validate(read_yaml(path))
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, problem['loc']))}: "
+            f"{problem.get('ctx', {}).get('error') or problem['msg']}"
+            for problem in error.errors()
+        ]
+        raise InputError(f"{path} is no valid study:\n  " + "\n  ".join(lines)) from error
+    return study.model_copy(update={"recipe": path.parent / study.recipe})
+
+
+def assignments(settings: Mapping[str, Any]) -> list[str]:
+    """``key=value`` with values as YAML on one line."""
+    return [f"{key}={_flow(value)}" for key, value in settings.items()]
+
+
+def _flow(value: Any) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")

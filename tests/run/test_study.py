@@ -1,0 +1,168 @@
+"""Studies: all cells from one dense network per seed, none run twice, one that fails stops no other."""
+
+import copy
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from detprune import InputError
+from detprune.recipe import override
+from detprune.study.spec import assignments, read_study
+
+STUDY: dict[str, Any] = {
+    "name": "tiny_study",
+    "recipe": "recipe.yaml",
+    "settings": {"stages.retrain.epochs": 1},
+    "methods": {
+        "magnitude": {"method": "magnitude"},
+        "runaway": {"method": {"name": "admm", "rho": 1e30}},
+    },
+    "rates": [4],
+    "seeds": [0, 1],
+    "published": {"source": "a paper", "values": {"magnitude": {4: [91.5, None]}}},
+}
+
+
+def write(folder: Path, recipe: dict[str, Any], **changes: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    file = folder / "study.yaml"
+    file.write_text(yaml.safe_dump({**copy.deepcopy(STUDY), **changes}), encoding="utf-8")
+    return file
+
+
+def study(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    process = subprocess.run(
+        [sys.executable, "-m", "detprune", "study", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=280,
+    )
+    assert process.returncode == code, process.stdout + process.stderr
+    return process
+
+
+def test_a_study(tiny: dict[str, Any], tmp_path: Path) -> None:
+    file, out = write(tmp_path, tiny), tmp_path / "out"
+    first = study(file, "--out", out, "--jobs", 2, code=1)
+    assert first.stdout.count(": runs, see") == 6  # 2 dense and 4 cells
+    assert first.stdout.count(": failed with exit code") == 2
+    for seed in (0, 1):
+        cell = yaml.safe_load((out / f"magnitude_4x_{seed}" / "recipe.yaml").read_text())
+        assert cell["model"]["weights"] == str(out / f"dense_{seed}" / "checkpoints" / "dense.pt")
+        assert cell["stages"]["dense"] is None
+        assert cell["seed"] == seed
+        assert "not finite" in (out / f"runaway_4x_{seed}.log").read_text()
+
+    cells = {
+        (c["method"], c["seed"]): c for c in json.loads((out / "results.json").read_text())["cells"]
+    }
+    summaries = [json.loads((out / f"magnitude_4x_{s}/summary.json").read_text()) for s in (0, 1)]
+    assert [cells["magnitude", s]["final"] for s in (0, 1)] == [s["final"] for s in summaries]
+    assert cells["runaway", 0]["final"] is None
+    values = [100 * s["hard_pruned"] for s in summaries]
+    mean, deviation = sum(values) / 2, abs(values[0] - values[1]) / 2**0.5
+    table = (out / "table.md").read_text()
+    assert "| rate | magnitude hard-pruned | runaway hard-pruned | magnitude final |" in table
+    assert f"| 4× | {mean:.2f} ± {deviation:.2f} | – | " in table
+    assert "Published: a paper" in table
+    assert "| 4× | 91.50 | – |" in table
+    assert "2 of 4 runs finished" in table
+    assert (out / "figures" / "rates.png").stat().st_size > 5_000
+    page = (out / "report.html").read_text()
+    assert f"{mean:.2f} ± {deviation:.2f}" in page
+    assert "data:image/png;base64," in page
+
+    again = study(file, "--out", out, code=1)
+    assert again.stdout.count(": runs, see") == 2  # the two that failed
+
+    words = shlex.split(cells["magnitude", 1]["command"])
+    assert words[:2] == ["detprune", "run"]
+    alone = subprocess.run(
+        [sys.executable, "-m", *words, "--out", tmp_path / "alone"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=280,
+    )
+    assert alone.returncode == 0, alone.stderr
+    repeated = json.loads((tmp_path / "alone" / "summary.json").read_text())
+    assert repeated["final"] == summaries[1]["final"]
+
+    changed = write(tmp_path, tiny, settings={"stages.retrain.epochs": 2})
+    assert (
+        "magnitude_4x_0 holds a run of another recipe"
+        in study(changed, "--out", out, code=2).stderr
+    )
+
+
+def test_budgets_of_epochs_that_differ_are_refused(tiny: dict[str, Any], tmp_path: Path) -> None:
+    methods = {
+        "long": {"method": "magnitude", "stages.constrained.epochs": 9},
+        "short": {"method": "magnitude"},
+    }
+    process = study(write(tmp_path, tiny, methods=methods), "--out", tmp_path / "out", code=2)
+    assert "4 in short_4x_0, short_4x_1; 10 in long_4x_0, long_4x_1" in process.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_that_is_wrong_is_named_before_anything_runs(
+    tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    methods = {"good": {"method": "magnitude"}, "bad": {"method": "magnitud"}}
+    process = study(write(tmp_path, tiny, methods=methods), "--out", tmp_path / "out", code=2)
+    assert "bad_4x_0" in process.stderr
+    assert "magnitude" in process.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_have_rows_and_folders_of_their_own(tiny: dict[str, Any], tmp_path: Path) -> None:
+    models = {"r20": {"model.name": "cifar_resnet20"}, "r32": {"model.name": "cifar_resnet32"}}
+    spec = read_study(write(tmp_path, tiny, models=models))
+    assert [b.folder for b in spec.baselines] == [
+        "r20_dense_0",
+        "r20_dense_1",
+        "r32_dense_0",
+        "r32_dense_1",
+    ]
+    assert len(spec.cells) == 8
+    assert spec.cells[0].folder == "r20_magnitude_4x_0"
+    assert "model.name=cifar_resnet32" in spec.settings_of(spec.baselines[2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"methods": {"slr": {"stages.retrain.epochs": 1}}}, "methods.slr sets no method"),
+        ({"rates": [0.5]}, r"rates\.0: Input should be greater than or equal to 1"),
+        ({"rates": []}, "rates: Tuple should have at least 1 item"),
+        ({"seed": [0]}, "seed: Extra inputs are not permitted"),
+        ({"name": "a/b"}, "name: String should match pattern"),
+    ],
+)
+def test_a_study_that_is_wrong(
+    tiny: dict[str, Any], tmp_path: Path, changes: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(InputError, match=problem):
+        read_study(write(tmp_path, tiny, **changes))
+
+
+def test_settings_survive_the_command_line() -> None:
+    settings = {
+        "a.b": 1e-05,
+        "c": None,
+        "d": {"name": "slr", "rho": {"pull": {"start": 0.3, "end": 6}}},
+        "e": "auto",
+        "f": ["x", "1"],
+        "g": True,
+    }
+    read = override({}, assignments(settings))
+    assert read == {"a": {"b": 1e-05}, **{k: v for k, v in settings.items() if k != "a.b"}}
