@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from detprune.errors import InputError
-from detprune.report import page, write_report
+from detprune.report import maps, page, write_report
 from detprune.report.rundir import read_run
 from report_run import edit_summary, fake_run, only_events, write_summary
 
-FIGURES = ["training", "hard_pruning", "residual", "histograms", "heatmap", "layers"]
+FIGURES = ["training", "hard_pruning", "residual", "histograms", "heatmap", "maps", "layers"]
 
 
 def embedded(html: str) -> list[bytes]:
@@ -157,7 +157,7 @@ def test_a_oneshot_run_has_no_outer_iterations(run: Path) -> None:
     only_events(run, "stage")
     edit_summary(run, method="oneshot", epochs={"dense": 0, "constrained": 0, "retrain": 0})
     html = report(run)
-    assert drawn(run) == ["heatmap", "histograms", "layers"]
+    assert drawn(run) == ["heatmap", "histograms", "layers", "maps"]
     assert "one-shot magnitude pruning" in html
     assert "not retrained" in html
     assert "Constraint residual, ρ and step size: no outer iterations in metrics.jsonl." in html
@@ -254,6 +254,21 @@ def test_layers_of_any_size_have_a_heatmap(tmp_path: Path, width: int, depth: in
     fake_run(tmp_path / "run", depth=depth, width=width)
     report(tmp_path / "run")
     assert "heatmap" in drawn(tmp_path / "run")
+
+
+def test_maps_are_means_over_cells_of_layers_over_the_depth(run: Path) -> None:
+    weight = torch.randn(130, 7, 3, 3).numpy()
+    matrix = abs(weight.reshape(130, 63))
+    values = maps.pooled(weight)
+    assert values.shape == (64, 63)
+    edges = [i * 130 // 64 for i in range(65)]
+    for row in (0, 21, 63):
+        cells = matrix[edges[row] : edges[row + 1]].mean(0)
+        assert values[row] == pytest.approx(cells, rel=1e-5)
+    assert maps.pooled(torch.ones(5).numpy()).shape == (1, 5)
+    layers = read_run(run).pruned
+    assert maps.spread(layers, 2) == [layers[0], layers[-1]]
+    assert maps.spread(layers, len(layers) + 1) == list(layers)
 
 
 def test_layers_too_large_for_the_heatmap_are_cropped(tmp_path: Path) -> None:

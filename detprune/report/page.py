@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from detprune.report import training, weights
 from detprune.report.content import page_content
+from detprune.report.maps import layer_maps
 from detprune.report.pictures import read_pictures
 from detprune.report.rundir import (
     DENSE_CHECKPOINT,
@@ -46,6 +47,11 @@ _CAPTIONS = {
         "One layer before and after",
         "Each row is an output and each column an input weight of it; the deeper "
         "the colour, the larger the weight of that sign, and a pruned weight is pure white.",
+    ),
+    "maps": (
+        "Layers before and after",
+        "Mean magnitude of the weights over the cells of a grid on each layer's matrix of outputs × inputs; "
+        "both panels of a layer have one scale, so that what is dark only below has lost its weights.",
     ),
     "layers": (
         "Kept weights by layer",
@@ -123,10 +129,11 @@ def _figures(run: Run) -> tuple[dict[str, Figure | None], list[tuple[str, str]]]
     if before and after:
         layer = weights.heatmap_layer(run)
         figures["histograms"] = weights.histograms(before, after)
+        figures["maps"] = layer_maps(run, before, after)
         figures["heatmap"] = weights.heatmap(layer, before[layer.name], after[layer.name])
     pair = ((DENSE_CHECKPOINT, before), (FINAL_CHECKPOINT, after))
     missing = [name for name, state in pair if state is None]
     reason = f"no {' and no '.join(missing)}" if missing else "no pruned tensors"
-    reasons["histograms"] = reasons["heatmap"] = reason
+    reasons["histograms"] = reasons["heatmap"] = reasons["maps"] = reason
     absent = [(_CAPTIONS[slug][0], reasons[slug]) for slug in _CAPTIONS if not figures.get(slug)]
     return figures, absent

@@ -73,9 +73,7 @@ def run_study(
     """
     study = read_study(file)
     folder = (out or Path("runs") / study.name).absolute()
-    dense = {b: _plan_baseline(study, b, folder, changes) for b in study.baselines}
-    cells = {c: _plan_cell(study, c, folder, changes, dense[c.baseline]) for c in study.cells}
-    _check_epochs(cells)
+    dense, cells = plan_study(study, folder, changes)
     for baseline in dense.values():
         _check_same(baseline, _dense_part)
     for planned in cells.values():
@@ -88,6 +86,16 @@ def run_study(
     commands = {cell: plan.command for cell, plan in cells.items()}
     write_results(study, folder, commands)
     return folder, all(plan.finished for plan in (*dense.values(), *cells.values()))
+
+
+def plan_study(
+    study: Study, folder: Path, changes: list[str]
+) -> tuple[dict[Baseline, Planned], dict[Cell, Planned]]:
+    """All runs of a study, with their recipes resolved; see `run_study`."""
+    dense = {b: _plan_baseline(study, b, folder, changes) for b in study.baselines}
+    cells = {c: _plan_cell(study, c, folder, changes, dense[c.baseline]) for c in study.cells}
+    _check_epochs(cells)
+    return dense, cells
 
 
 def _plan_baseline(study: Study, baseline: Baseline, folder: Path, changes: list[str]) -> Planned:

@@ -8,13 +8,26 @@ import yaml
 
 import detprune as dp
 from detprune.recipe import dump_yaml, override, read_yaml, validate
+from detprune.study.runner import plan_study
+from detprune.study.spec import read_study
 from detprune.task import load_adapter
 from detprune_classification import ClassificationRecipe
 from detprune_classification.recipe import DataSpec, ModelSpec
 from detprune_lightning.recipe import Stages
 from detprune_lightning.spec import ConstrainedSpec, OptimizerSpec, StageSpec, TrainerSpec
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+ALL = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+STUDIES = [path for path in ALL if path.parent.name == "studies"]
+CONFIGS = [path for path in ALL if path not in STUDIES]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_in_configs_can_be_planned(path: Path, tmp_path: Path) -> None:
+    study = read_study(path)
+    dense, cells = plan_study(study, tmp_path, [])
+    assert study.name == path.stem
+    assert len(dense) == len(study.seeds)
+    assert len(cells) == len(study.methods) * len(study.rates) * len(study.seeds)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -64,7 +77,7 @@ def test_yaml_equals_python(tiny: dict[str, Any]) -> None:
             "stages.retrain.optimizer.learning_rate=1",
             r"unknown key stages.retrain.optimizer.learning_rate; known here: name, lr",
         ),
-        ("method.roh=1", r"unknown key method.roh \(did you mean 'rho'\?\); known: rho, step_size"),
+        ("method.roh=1", r"unknown key method.roh \(did you mean 'rho'\?\); known: rho, ramp"),
         ("method.rho.pul.start=1", r"method.rho is .*allowed are a number, auto"),
         ("method.rho={pull: {begin: 1}}", r"unknown key method.rho.pull.begin; known: start, end"),
         ("method=slrr", r"unknown method 'slrr' \(did you mean 'slr'\?\)"),
