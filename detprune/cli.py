@@ -1,4 +1,4 @@
-"""The command line: ``detprune run | study | validate | list | report | evaluate | export | data``.
+"""The command line: ``detprune run | study | suggest | validate | list | report | evaluate | export | data``.
 
 Exit codes: 0 done; 1 the run failed (diverged, or the saved file does not prove); 2 bad input.
 """
@@ -149,6 +149,28 @@ def study(
     typer.echo(f"report: {directory / 'report.html'}")
     if not complete:
         raise typer.Exit(1)
+
+
+@app.command()
+def suggest(
+    recipe: Annotated[Path, typer.Argument(help="A recipe whose model has weights.")],
+    out: Annotated[Path, typer.Option(help="File for the recipe with the plan.")],
+    assignments: Assignments = None,
+    images: Annotated[int, typer.Option(min=1, help="Training images to measure on.")] = 256,
+) -> None:
+    """Say which layer bears which sparsity: a scan of every layer, written as a recipe.
+
+    The rate is that of the recipe's budget.
+    """
+    from detprune.suggestion import suggest_plan  # torch warms up
+
+    if out.exists():
+        raise InputError(f"{out} is there already; choose another --out")
+    adapter, resolved = load_recipe(recipe, assignments)
+    suggestion = suggest_plan(adapter, resolved, images)
+    out.write_text(dump_yaml(suggestion.recipe), encoding="utf-8")
+    Console().print(suggestion.table())
+    typer.echo(f"recipe: {out}")
 
 
 @app.command("validate")

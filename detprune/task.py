@@ -80,6 +80,13 @@ class Task(ABC):
         Nothing else of the model changes, nor any random state; called only if the recipe asks for it.
         """
 
+    @abstractmethod
+    def loss_probe(self, model: nn.Module, images: int) -> Callable[[], float]:
+        """What measures the task loss of the model, as it then is, on so many training images.
+
+        In evaluation mode, on the same images every time; neither the model nor a random state changes.
+        """
+
     def budget(self, model: nn.Module) -> Budget:
         """The recipe's budget, with what this kind of network leaves dense by default."""
         return self.recipe.budget

@@ -1,6 +1,6 @@
 """Classification as a task of the pipeline: Lightning trains, torchmetrics measures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -134,6 +134,12 @@ class ClassificationTask(LightningTask):
     def module(self, model: nn.Module, spec: StageSpec) -> L.LightningModule:
         """The classifier that is fitted."""
         return Classifier(model, spec, self.data, self.recipe)
+
+    def loss(self, model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
+        """Cross entropy."""
+        images, labels = batch
+        smoothing = self.recipe.label_smoothing
+        return nn.functional.cross_entropy(model(images), labels, label_smoothing=smoothing)
 
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
         """Top-1 accuracy in float32."""

@@ -25,11 +25,6 @@ class LightningRecipe(Recipe):
     trainer: TrainerSpec = TrainerSpec()
 
     @property
-    def has_weights(self) -> bool:
-        """Whether the model begins with weights of its own."""
-        return False
-
-    @property
     def pruning_epochs(self) -> int:
         """Epochs of constrained training and masked retraining together."""
         return self.stages.constrained.epochs + self.stages.retrain.epochs

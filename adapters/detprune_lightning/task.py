@@ -1,13 +1,13 @@
 """The stages of a run as Lightning fits; a task adds its module and its measure."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -37,6 +37,10 @@ class LightningTask(Task):
     @abstractmethod
     def module(self, model: nn.Module, spec: StageSpec) -> L.LightningModule:
         """What is fitted: it logs ``train_loss`` and ``metric`` per epoch, and brings its loaders."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
+        """The loss of what is deployed, on a batch of training samples."""
 
     @property
     @abstractmethod
@@ -87,13 +91,32 @@ class LightningTask(Task):
 
     def estimate_batch_norm(self, model: nn.Module) -> None:
         """PyTorch's ``update_bn`` over augmented training images that are spread over the set."""
+        with isolate_rng(), measuring(model, self.recipe.trainer) as device:
+            update_bn(self._samples(self.recipe.batch_norm_images), model, device)
+
+    def loss_probe(self, model: nn.Module, images: int) -> Callable[[], float]:
+        """The loss over augmented training images, the same every time, that are spread over the set."""
+        batches = self._samples(images)
+
+        def measure() -> float:
+            total = 0.0
+            with measuring(model, self.recipe.trainer) as device:
+                for batch in batches:
+                    loss = self.loss(model, [part.to(device) for part in batch])
+                    total += float(loss) * len(batch[0])
+            return total / sum(len(batch[0]) for batch in batches)
+
+        return measure
+
+    def _samples(self, count: int) -> list[Sequence[Tensor]]:
+        """Batches of training samples."""
         data = self.training_data
         total = len(data)  # type: ignore[arg-type]
-        count = min(self.recipe.batch_norm_images, total)
+        count = min(count, total)
         images: Subset[Any] = Subset(data, [i * total // count for i in range(count)])
-        with isolate_rng(), measuring(model, self.recipe.trainer) as device:
-            L.seed_everything(derive_seed(self.recipe.seed, "batch norm"), verbose=False)
-            update_bn(DataLoader(images, batch_size=min(count, _BATCH)), model, device)
+        with isolate_rng():
+            L.seed_everything(derive_seed(self.recipe.seed, "samples"), verbose=False)
+            return list(DataLoader(images, batch_size=min(count, _BATCH)))
 
     def _measure_hard_pruned(self, network: nn.Module) -> float:
         if self.recipe.batch_norm_images:

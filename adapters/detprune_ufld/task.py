@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 import lightning as L
 from detprune.budgets import Budget
@@ -24,7 +24,7 @@ from detprune_ufld.data.frames import LaneFrames
 from detprune_ufld.data.labels import Frame, read_labels
 from detprune_ufld.data.roads.drawn import cached
 from detprune_ufld.decode import tusimple_lanes
-from detprune_ufld.module import LaneDetector, find_all, score_frames
+from detprune_ufld.module import LaneDetector, find_all, logits_of, score_frames
 from detprune_ufld.network.checkpoints import checkpoint, load_checkpoint
 from detprune_ufld.network.model import LaneNetwork
 from detprune_ufld.network.trunks import load_imagenet
@@ -124,6 +124,11 @@ class LaneTask(LightningTask):
     def module(self, model: nn.Module, spec: StageSpec) -> L.LightningModule:
         """What Lightning fits."""
         return LaneDetector(_lane_network(model), spec, self.training_data, self._test, self.recipe)
+
+    def loss(self, model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
+        """The original's loss without the auxiliary branch."""
+        images, target = batch[:2]
+        return self.recipe.loss(logits_of(model, images), target)
 
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
         """TuSimple's accuracy, F1, FP and FN on the test frames, in float32."""

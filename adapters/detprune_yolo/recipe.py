@@ -172,6 +172,11 @@ class DetectionRecipe(Recipe):
         return self
 
     @property
+    def has_weights(self) -> bool:
+        """Whether the model is a checkpoint."""
+        return self.model.weights is not None
+
+    @property
     def pruning_epochs(self) -> int:
         """Epochs of constrained training and masked retraining together."""
         return self.stages.constrained.epochs + self.stages.retrain.epochs

@@ -1,7 +1,7 @@
 """Detection as a task of the pipeline: Ultralytics trains, pycocotools measures."""
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from subprocess import CalledProcessError
@@ -23,7 +23,7 @@ from detprune.task import Task
 from detprune_yolo.data.check import DetectionData, check_data
 from detprune_yolo.data.drawing import cached
 from detprune_yolo.exclusions import detector_budget
-from detprune_yolo.measure.batch_norm import estimate_batch_norm
+from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm, task_loss
 from detprune_yolo.measure.validation import validate
 from detprune_yolo.networks import architecture, build_network
 from detprune_yolo.pictures import detection_pictures
@@ -258,15 +258,20 @@ class DetectionTask(Task):
 
     def estimate_batch_norm(self, model: nn.Module) -> None:
         """From training images as validation would load them."""
-        options = self.recipe.options("retrain")
-        estimate_batch_norm(
-            model,
-            self._yaml,
-            images=self.recipe.batch_norm_images,
-            imgsz=self._image_size,
-            batch=self._batch,
-            device=torch.device(_first_device(options.get("device"))),
-        )
+        images = self._training_images(self.recipe.batch_norm_images)
+        estimate_batch_norm(model, images, self._device)
+
+    def loss_probe(self, model: nn.Module, images: int) -> Callable[[], float]:
+        """Ultralytics' detection loss per image."""
+        probes = self._training_images(images)
+        return lambda: task_loss(model, probes, self._device)
+
+    def _training_images(self, count: int) -> TrainingImages:
+        return TrainingImages(self._yaml, count=count, imgsz=self._image_size, batch=self._batch)
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device(_first_device(self.recipe.options("retrain").get("device")))
 
     @property
     def _batch(self) -> int:

@@ -43,6 +43,11 @@ class Recipe(Section):
     batch_norm_images: int = Field(default=0, ge=0)
 
     @property
+    def has_weights(self) -> bool:
+        """Whether the model begins with weights of its own."""
+        return False
+
+    @property
     def pruning_epochs(self) -> int:
         """Epochs of constrained training and masked retraining together."""
         raise InputError(

@@ -1,9 +1,10 @@
-"""Batch-norm statistics of a detector are those of its training images."""
+"""Batch-norm statistics and the task loss of a detector are those of its training images."""
 
 import copy
 from pathlib import Path
 
 import cv2
+import pytest
 import torch
 from detection_recipe import TINY
 from torch import nn
@@ -11,16 +12,20 @@ from trainings import images, tiny_model
 
 from detprune.recipe import validate
 from detprune.rundir import RunDirectory
-from detprune_yolo.measure.batch_norm import estimate_batch_norm
+from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm, task_loss
 from detprune_yolo.recipe import DetectionRecipe
 from detprune_yolo.task import DetectionTask
+
+# isort: split
+from ultralytics.cfg import get_cfg
 
 
 def test_the_statistics_are_those_of_the_images() -> None:
     model = tiny_model().eval()
     twin = copy.deepcopy(model)
     state = torch.get_rng_state()
-    estimate_batch_norm(model, images(), images=10, imgsz=64, batch=4, device=torch.device("cpu"))
+    chosen = TrainingImages(images(), count=10, imgsz=64, batch=4)
+    estimate_batch_norm(model, chosen, torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), state)
     assert not model.training
     files = sorted((images().parent / "images" / "train").iterdir())
@@ -53,3 +58,39 @@ def test_the_recipe_says_how_many(tmp_path: Path) -> None:
         "running_var",
         "num_batches_tracked",
     }
+
+
+def test_the_loss_is_ultralytics_own_per_image(tmp_path: Path) -> None:
+    model = tiny_model().eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    chosen = TrainingImages(images(), count=10, imgsz=64, batch=4)
+    value = task_loss(model, chosen, torch.device("cpu"))
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, before[name])
+    recipe = {**copy.deepcopy(TINY), "batch_norm_images": 0}
+    task = DetectionTask(validate(DetectionRecipe, recipe), RunDirectory(tmp_path))
+    eights = TrainingImages(images(), count=10, imgsz=64, batch=8)  # the recipe's batch
+    assert task.loss_probe(model, 10)() == task_loss(model, eights, torch.device("cpu"))
+    own = copy.deepcopy(model)
+    own.args = get_cfg()
+    losses = []
+    for start in range(0, 10, 4):
+        batch = next(
+            iter(
+                TrainingImages(images(), count=10, imgsz=64, batch=10).batches(torch.device("cpu"))
+            )
+        )
+        part = slice(start, min(start + 4, 10))
+        held = [(i >= part.start) and (i < part.stop) for i in batch["batch_idx"].long().tolist()]
+        mine = {
+            "img": batch["img"][part],
+            "batch_idx": batch["batch_idx"][held] - start,
+            "cls": batch["cls"][held],
+            "bboxes": batch["bboxes"][held],
+        }
+        with torch.no_grad():
+            losses.append(float(own.loss(mine)[0].sum()))
+    assert value == pytest.approx(sum(losses) / 10, rel=1e-5)
+    with torch.no_grad():
+        model.model[-1].cv3[0][-1].bias.add_(1)
+    assert task_loss(model, chosen, torch.device("cpu")) != pytest.approx(value, rel=1e-3)

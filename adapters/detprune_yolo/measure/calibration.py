@@ -1,0 +1,85 @@
+"""What a few training images say about a detector: batch-norm statistics and the task loss."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import update_bn
+from ultralytics.cfg import get_cfg
+from ultralytics.data.build import build_yolo_dataset
+from ultralytics.data.utils import check_det_dataset
+
+from detprune_yolo.process_state import as_before, quiet
+
+Batch = dict[str, Any]
+
+
+class TrainingImages:
+    """Training images with labels, loaded as validation would: letterboxed, without augmentation.
+
+    Args:
+        data_yaml: Ultralytics' description of the data set, of which split train is taken.
+        count: how many images, spread over the set; all if there are fewer.
+        imgsz: side of the square input in pixels.
+        batch: images at a time.
+    """
+
+    def __init__(self, data_yaml: Path, *, count: int, imgsz: int, batch: int) -> None:
+        with quiet():
+            data = check_det_dataset(str(data_yaml), autodownload=False)
+            options = get_cfg(overrides={"task": "detect", "imgsz": imgsz})
+            self._images = build_yolo_dataset(options, data["train"], batch, data, mode="val")
+        total = len(self._images)
+        count = min(count, total)
+        self._chosen = [index * total // count for index in range(count)]
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def batches(self, device: torch.device) -> Iterator[Batch]:
+        """Batches as a detector's loss takes them."""
+        for start in range(0, len(self._chosen), self._batch):
+            items = [self._images[index] for index in self._chosen[start : start + self._batch]]
+            batch = self._images.collate_fn(items)
+            batch["img"] = batch["img"].to(device).float() / 255
+            yield batch
+
+
+def estimate_batch_norm(model: nn.Module, images: TrainingImages, device: torch.device) -> None:
+    """Replace running means and variances by those of the images, the mean over batches.
+
+    Nothing else moves, neither random states nor the model's device and mode.
+    """
+    with _on(model, device):
+        update_bn((batch["img"] for batch in images.batches(device)), model, device)
+
+
+@torch.no_grad()
+def task_loss(model: nn.Module, images: TrainingImages, device: torch.device) -> float:
+    """Ultralytics' detection loss per image, in evaluation mode; the model stays as it is.
+
+    It is divided by the objects of each batch, so that it depends a little on the batch size.
+    """
+    clone: Any = deepcopy(model).to(device).eval()
+    clone.args = get_cfg()  # weights of the loss terms; a checkpoint may have a plain mapping
+    criterion = clone.init_criterion()
+    total = 0.0
+    with as_before(device):
+        for batch in images.batches(device):
+            loss, _ = criterion(clone(batch["img"]), batch)  # a sum over the images
+            total += float(loss.sum())
+    return total / len(images)
+
+
+@contextmanager
+def _on(model: nn.Module, device: torch.device) -> Iterator[None]:
+    home = next(model.parameters()).device
+    with as_before(device):
+        model.to(device)
+        yield
+        model.to(home)

@@ -1,0 +1,134 @@
+"""Which sparsity for which layer: a scan of how much each layer's pruning costs, and the plan that
+costs least (the scan is that of Han et al. 2015, "Learning both weights and connections", figure 6).
+
+Every layer is pruned alone to several sparsities, without training, and the task loss measured on a few
+images. The plan minimises the sum of the increases under the budget: for a price λ per kept weight every
+layer takes the sparsity where increase + λ · kept weights is least, and λ is found by bisection: the best
+plan where increases are convex in the weights kept.
+
+What the layers cost together is more than the sum of what they cost alone: a residual block can be missed,
+all of them cannot. So no layer keeps less than a quarter of the share that all keep together, and the
+prediction is for ranking plans.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from detprune.errors import InputError
+from detprune.layers import Layer
+from detprune.projections import keep
+from detprune.sets import SparsitySet
+
+SPARSITIES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998)
+"""The sparsities that are tried on every layer."""
+
+_FLOOR = 0.25  # of the density of all layers together, which a single one keeps at least
+_ROUNDING = 1e-12
+_PRICES = 200  # halvings at most: the bracket of prices spans all of float64
+
+Levels = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What pruning each layer alone costs.
+
+    Attributes:
+        loss: task loss of the dense network.
+        increases: name → increase of the loss at each of ``SPARSITIES``; never falling.
+        numels: name → number of weights.
+    """
+
+    loss: float
+    increases: Mapping[str, Levels]
+    numels: Mapping[str, int]
+
+    def predicted(self, sparsities: Mapping[str, float]) -> float:
+        """The dense loss and the increases of all layers, linear between the sparsities tried."""
+        return self.loss + sum(
+            float(np.interp(sparsities[name], SPARSITIES, values))
+            for name, values in self.increases.items()
+        )
+
+    def cheapest(self, sparsity: float) -> dict[str, float]:
+        """The sparsities of least predicted loss that have this sparsity together.
+
+        Raises:
+            InputError: more than the largest of ``SPARSITIES`` is asked for.
+        """
+        if sparsity > SPARSITIES[-1]:
+            raise InputError(
+                f"the sparsity is {sparsity:.4g}, but layers were tried up to {SPARSITIES[-1]} only; ask "
+                f"for a compression of at most {1 / (1 - SPARSITIES[-1]):.0f}"
+            )
+        count = sum(1 - tried >= _FLOOR * (1 - sparsity) for tried in SPARSITIES)
+        low, high = 0.0, 1.0
+        while self._density(self._at_price(high, count)) > 1 - sparsity + _ROUNDING:
+            high *= 16
+        for _ in range(_PRICES):
+            middle = (low + high) / 2
+            if middle in (low, high):
+                break
+            if self._density(self._at_price(middle, count)) > 1 - sparsity:
+                low = middle
+            else:
+                high = middle
+        denser, sparser = self._at_price(low, count), self._at_price(high, count)
+        gap = self._density(denser) - self._density(sparser)
+        share = (1 - sparsity - self._density(sparser)) / gap if gap else 0.0
+        return {n: share * denser[n] + (1 - share) * sparser[n] for n in self.increases}
+
+    def _at_price(self, price: float, count: int) -> dict[str, float]:
+        """For a price per kept weight, in loss over all weights: each layer's best of the first sparsities."""
+        total = sum(self.numels.values())
+        kept = 1 - np.array(SPARSITIES[:count])
+        chosen = {}
+        for name, values in self.increases.items():
+            cost = values[:count] + price * kept * self.numels[name] / total
+            chosen[name] = SPARSITIES[int(np.flatnonzero(cost == cost.min())[-1])]
+        return chosen
+
+    def _density(self, sparsities: Mapping[str, float]) -> float:
+        kept = sum((1 - s) * self.numels[name] for name, s in sparsities.items())
+        return kept / sum(self.numels.values())
+
+
+@torch.no_grad()
+def scan(
+    layers: Sequence[Layer],
+    sparsity_set: SparsitySet,
+    loss: Callable[[], float],
+    track: Callable[[Sequence[Layer]], Iterable[Layer]] = iter,
+) -> Scan:
+    """Prune each layer alone, measure, and put its weights back.
+
+    Args:
+        layers: the layers to be pruned.
+        sparsity_set: what structure is kept; one that leaves the sparsity open.
+        loss: measures the task loss of the model as it is.
+        track: wraps the layers, to show progress.
+
+    Raises:
+        InputError: a set that fixes its own sparsity (n:m).
+    """
+    if sparsity_set.own_sparsity is not None:
+        raise InputError(
+            f"{sparsity_set!r} always has sparsity {sparsity_set.own_sparsity:g}: there is nothing to choose"
+        )
+    dense = loss()
+    increases: dict[str, Levels] = {}
+    for layer in track(layers):
+        before = layer.weight.detach().clone()
+        values = []
+        for sparsity in SPARSITIES[1:]:
+            layer.weight.copy_(keep(before, sparsity_set.mask(before, sparsity)))
+            found = loss()
+            values.append(found - dense if np.isfinite(found) else np.inf)
+        layer.weight.copy_(before)
+        increases[layer.name] = np.maximum.accumulate([0.0, *values])
+    numels = {layer.name: layer.weight.numel() for layer in layers}
+    return Scan(dense, increases, numels)
