@@ -1,12 +1,15 @@
 """What a study found, as a table, a figure and a page."""
 
 import json
+import math
 import statistics
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from matplotlib.ticker import NullLocator
 
 from detprune.report import style
 from detprune.report.template import render
@@ -142,7 +145,8 @@ def write_results(study: Study, folder: Path, commands: Mapping[Cell, str]) -> N
     for model in study.models or {"": {}}:
         file = _draw(results, model, folder / "figures")
         name = model or str(results.example.get("model", study.name))
-        title = f"{name}: {results.metric}; bars are one standard deviation over the seeds"
+        several = "; bars are one standard deviation over the seeds" if len(study.seeds) > 1 else ""
+        title = f"{name}: {results.metric}{several}"
         figures.append({"title": title, "image": b64encode(file.read_bytes()).decode()})
     page = render(
         "study.html.j2",
@@ -202,7 +206,7 @@ def _draw(results: Results, model: str, folder: Path) -> Path:
     """The metric against the compression rate, before and after masked retraining."""
     folder.mkdir(exist_ok=True)
     file = folder / f"{model or 'rates'}.png"
-    dense = results.baseline(model)
+    dense, rates = results.baseline(model), sorted(results.study.rates)
     with style.drawing():
         figure = style.new_figure(3.6)
         panels = figure.subplots(1, 2, sharey=True)
@@ -210,19 +214,21 @@ def _draw(results: Results, model: str, folder: Path) -> Path:
             if dense:
                 axes.axhline(statistics.mean(dense), color=style.GREY, linestyle=":", label="dense")
             for index, method in enumerate(results.study.methods):
-                rates = sorted(results.study.rates)
                 found = [(r, results.values(model, method, r, stage)) for r in rates]
                 shown = [(r, values) for r, values in found if values]
                 axes.errorbar(
                     [r for r, _ in shown],
                     [statistics.mean(values) for _, values in shown],
-                    yerr=[statistics.stdev(v) if len(v) > 1 else 0.0 for _, v in shown],
+                    yerr=[statistics.stdev(v) if len(v) > 1 else math.nan for _, v in shown],
                     marker="o",
                     capsize=2,
                     color=COLOURS[index % len(COLOURS)],
                     label=method,
                 )
             axes.set_xscale("log")
+            axes.set_xticks(rates, [f"{r:g}" for r in rates])
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.tick_params("x", labelrotation=45 if len(rates) > 5 else 0)
             axes.set_xlabel("compression rate")
             axes.set_title(title if stage == "hard_pruned" else "after masked retraining")
         panels[0].set_ylabel(style.metric_label(results.metric))

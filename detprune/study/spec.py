@@ -1,5 +1,6 @@
 """What a study is: one recipe, and the grid of what is changed in it."""
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +125,7 @@ def read_study(path: Path) -> Study:
             for problem in error.errors()
         ]
         raise InputError(f"{path} is no valid study:\n  " + "\n  ".join(lines)) from error
-    return study.model_copy(update={"recipe": path.parent / study.recipe})
+    return study.model_copy(update={"recipe": Path(os.path.normpath(path.parent / study.recipe))})
 
 
 def assignments(settings: Mapping[str, Any]) -> list[str]:
