@@ -144,7 +144,7 @@ def _summarize_run(
         "metric": task.metric,
         **{stage: result["metric"] for stage, result in stages.items()},
         "metrics": {stage: result["metrics"] for stage, result in stages.items()},
-        "notes": list(task.notes),
+        "notes": [*task.notes, *_batch_norm_note(recipe)],
         **_counts(counts),
         "epochs": dict(task.epochs),
         "seconds": {
@@ -161,6 +161,15 @@ def _summarize_run(
         },
         "command": command,
     }
+
+
+def _batch_norm_note(recipe: Recipe) -> list[str]:
+    if not recipe.batch_norm_images:
+        return []
+    return [
+        f"After hard pruning, before it was measured, the batch-norm statistics were estimated anew from "
+        f"{recipe.batch_norm_images} training images; no weight moved."
+    ]
 
 
 def _counts(counts: Summary) -> Mapping[str, Any]:

@@ -67,6 +67,8 @@ def test_a_run_measures_after_it_and_the_file_has_it(tiny: dict[str, Any], tmp_p
     assert (
         results[160]["final"] == results[160]["hard_pruned"]
     )  # what was saved is what was measured
+    assert results[0]["notes"] == []
+    assert "estimated anew from 160 training images" in results[160]["notes"][0]
     weights = [torch.load(tmp_path / d / "pruned.pt", weights_only=True) for d in ("0", "160")]
     same = {name: torch.equal(value, weights[1][name]) for name, value in weights[0].items()}
     moved = {name.rpartition(".")[2] for name, equal in same.items() if not equal}
