@@ -66,21 +66,27 @@ class Scan:
                 f"for a compression of at most {1 / (1 - SPARSITIES[-1]):.0f}"
             )
         count = sum(1 - tried >= _FLOOR * (1 - sparsity) for tried in SPARSITIES)
+        denser, sparser = dict.fromkeys(self.increases, 0.0), self._at_price(0.0, count)
+        if self._density(sparser) > 1 - sparsity:
+            denser, sparser = self._around(1 - sparsity, count)
+        gap = self._density(denser) - self._density(sparser)
+        share = (1 - sparsity - self._density(sparser)) / gap if gap else 0.0
+        return {n: share * denser[n] + (1 - share) * sparser[n] for n in self.increases}
+
+    def _around(self, density: float, count: int) -> tuple[dict[str, float], dict[str, float]]:
+        """The plans of the two prices between which the density is crossed."""
         low, high = 0.0, 1.0
-        while self._density(self._at_price(high, count)) > 1 - sparsity + _ROUNDING:
+        while self._density(self._at_price(high, count)) > density + _ROUNDING:
             high *= 16
         for _ in range(_PRICES):
             middle = (low + high) / 2
             if middle in (low, high):
                 break
-            if self._density(self._at_price(middle, count)) > 1 - sparsity:
+            if self._density(self._at_price(middle, count)) > density:
                 low = middle
             else:
                 high = middle
-        denser, sparser = self._at_price(low, count), self._at_price(high, count)
-        gap = self._density(denser) - self._density(sparser)
-        share = (1 - sparsity - self._density(sparser)) / gap if gap else 0.0
-        return {n: share * denser[n] + (1 - share) * sparser[n] for n in self.increases}
+        return self._at_price(low, count), self._at_price(high, count)
 
     def _at_price(self, price: float, count: int) -> dict[str, float]:
         """For a price per kept weight, in loss over all weights: each layer's best of the first sparsities."""

@@ -39,9 +39,7 @@ class Classifier(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Cross entropy."""
-        images, labels = batch
-        smoothing = self.recipe.label_smoothing
-        loss = nn.functional.cross_entropy(self(images), labels, label_smoothing=smoothing)
+        loss = cross_entropy(self, batch, self.recipe)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
         return loss
 
@@ -69,6 +67,15 @@ class Classifier(L.LightningModule):
     def val_dataloader(self) -> "DataLoader[Any]":
         """Test images."""
         return test_loader(self.data, self.recipe)
+
+
+def cross_entropy(
+    network: nn.Module, batch: Sequence[Tensor], recipe: ClassificationRecipe
+) -> Tensor:
+    """Mean cross entropy of a batch of images and labels, smoothed as the recipe says."""
+    images, labels = batch
+    smoothing = recipe.label_smoothing
+    return nn.functional.cross_entropy(network(images), labels, label_smoothing=smoothing)
 
 
 def test_loader(data: ImageData, recipe: ClassificationRecipe) -> "DataLoader[Any]":
@@ -137,9 +144,7 @@ class ClassificationTask(LightningTask):
 
     def loss(self, model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
         """Cross entropy."""
-        images, labels = batch
-        smoothing = self.recipe.label_smoothing
-        return nn.functional.cross_entropy(model(images), labels, label_smoothing=smoothing)
+        return cross_entropy(model, batch, self.recipe)
 
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
         """Top-1 accuracy in float32."""

@@ -22,9 +22,7 @@ from detprune_lightning.recipe import LightningRecipe
 from detprune_lightning.spec import StageSpec, TrainerSpec
 from detprune_lightning.training import fit
 
-_BATCH = (
-    64  # images whose statistics are taken together; the running ones become the mean over batches
-)
+_BATCH = 64  # images at a time; batch-norm statistics become the mean over batches
 
 
 class LightningTask(Task):

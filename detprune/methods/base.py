@@ -40,6 +40,11 @@ class Problem:
         sparsities = [share * sparsity for sparsity in self.sparsities]
         return self.sparsity_set.masks(values, sparsities, self.jointly)
 
+    def check_weights(self) -> None:
+        """Raise an error that names the weights that are not finite."""
+        norms = [norm(weight.detach()) for weight in self.weights]
+        self.raise_if_not_finite(norms, "the norm of the weight")
+
     def raise_if_not_finite(self, norms: Sequence[float], what: str) -> None:
         """Raise an error that names the tensors whose norm is NaN or infinite."""
         bad = [n for n, norm in zip(self.names, norms, strict=True) if not math.isfinite(norm)]

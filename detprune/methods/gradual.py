@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from detprune.errors import InputError
-from detprune.methods.base import Method, OuterIteration, Pace, Problem, State, norm
+from detprune.methods.base import Method, OuterIteration, Pace, Problem, State
 from detprune.methods.ramp import check_ramp, refuse_fixed_sparsity, share_of_sparsity
 from detprune.projections import keep, zero_outside
 
@@ -89,8 +89,7 @@ class _Gradual(Method):
         self, problem: Problem, state: State, task_loss: float | None, pace: Pace
     ) -> OuterIteration:
         """Only count."""
-        norms = [norm(weight.detach()) for weight in problem.weights]
-        problem.raise_if_not_finite(norms, "the norm of the weight")
+        problem.check_weights()
         state.k += 1
         return OuterIteration(k=state.k, task_loss=task_loss)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from detprune.methods.base import Method, OuterIteration, Pace, Problem, State, norm
+from detprune.methods.base import Method, OuterIteration, Pace, Problem, State
 from detprune.projections import zero_outside
 
 
@@ -17,7 +17,7 @@ class OneShot(Method):
         self, problem: Problem, state: State, task_loss: float | None, pace: Pace
     ) -> OuterIteration:
         """Only count."""
-        _check_weights(problem)
+        problem.check_weights()
         state.k += 1
         return OuterIteration(k=state.k, task_loss=task_loss)
 
@@ -36,13 +36,8 @@ class Magnitude(Method):
         self, problem: Problem, state: State, task_loss: float | None, pace: Pace
     ) -> OuterIteration:
         """Only count: the weights lie in the set already."""
-        _check_weights(problem)
+        problem.check_weights()
         state.k += 1
         return OuterIteration(
             k=state.k, task_loss=task_loss, penalty=0.0, residual_norm=0.0, relative_residual=0.0
         )
-
-
-def _check_weights(problem: Problem) -> None:
-    norms = [norm(weight.detach()) for weight in problem.weights]
-    problem.raise_if_not_finite(norms, "the norm of the weight")

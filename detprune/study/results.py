@@ -14,7 +14,7 @@ from matplotlib.ticker import NullLocator
 from detprune.report import style
 from detprune.report.template import render
 from detprune.rundir import atomic
-from detprune.study.spec import Baseline, Cell, Study
+from detprune.study.spec import Baseline, Cell, Published, Study
 
 STAGES = {"hard_pruned": "hard-pruned", "final": "final"}
 COLOURS = (style.BLUE, style.ORANGE, style.GREEN, style.GREY, "#CC79A7", "#E69F00", "#56B4E9")
@@ -80,28 +80,8 @@ class Results:
             title += f"{style.metric_label(self.metric)}, dense {mean(self.baseline(model))}"
             tables.append(Table(title, header, rows))
         if study.published is not None:
-            tables.append(self._published())
+            tables.append(_published_table(study.published))
         return tables
-
-    def _published(self) -> Table:
-        published = self.study.published
-        if published is None:
-            raise TypeError("the study has no published numbers")
-        columns = [(index, m) for index in range(2) for m in published.values]
-        stages = list(STAGES.values())
-        header = ["rate", *(f"{method} {stages[index]}" for index, method in columns)]
-        rates = sorted({rate for values in published.values.values() for rate in values})
-        rows = [
-            [
-                f"{rate:g}×",
-                *(
-                    number(published.values[method].get(rate, (None, None))[index])
-                    for index, method in columns
-                ),
-            ]
-            for rate in rates
-        ]
-        return Table(f"Published: {published.source}", header, rows)
 
     def runs(self) -> Table:
         """Every run with the command that reproduces it."""
@@ -170,6 +150,24 @@ def mean(values: Sequence[float]) -> str:
 def number(value: float | None) -> str:
     """A number with two decimals."""
     return NOTHING if value is None else f"{value:.2f}"
+
+
+def _published_table(published: Published) -> Table:
+    columns = [(index, m) for index in range(2) for m in published.values]
+    stages = list(STAGES.values())
+    header = ["rate", *(f"{method} {stages[index]}" for index, method in columns)]
+    rates = sorted({rate for values in published.values.values() for rate in values})
+    rows = [
+        [
+            f"{rate:g}×",
+            *(
+                number(published.values[method].get(rate, (None, None))[index])
+                for index, method in columns
+            ),
+        ]
+        for rate in rates
+    ]
+    return Table(f"Published: {published.source}", header, rows)
 
 
 def _summary(folder: Path) -> dict[str, Any] | None:

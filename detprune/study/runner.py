@@ -19,6 +19,7 @@ import torch
 import yaml
 
 from detprune.errors import InputError
+from detprune.problems import listed
 from detprune.recipe import Recipe, dump_yaml
 from detprune.rundir import LOGGER
 from detprune.study.results import write_results
@@ -42,10 +43,15 @@ class Planned:
     recipe: Recipe
 
     @property
+    def arguments(self) -> list[str]:
+        """What ``detprune`` is called with."""
+        sets = [word for setting in self.settings for word in ("--set", setting)]
+        return ["run", str(self.recipe_file), *sets]
+
+    @property
     def command(self) -> str:
         """What reproduces it alone."""
-        sets = [word for setting in self.settings for word in ("--set", setting)]
-        return shlex.join(["detprune", "run", str(self.recipe_file), *sets])
+        return shlex.join(["detprune", *self.arguments])
 
     @property
     def finished(self) -> bool:
@@ -127,13 +133,12 @@ def _check_epochs(cells: dict[Cell, Planned]) -> None:
     for cell, plan in cells.items():
         lengths.setdefault(plan.recipe.pruning_epochs, []).append(cell.folder)
     if len(lengths) > 1:
-        listed = "; ".join(
-            f"{epochs} in {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
-            for epochs, names in sorted(lengths.items())
+        found = "; ".join(
+            f"{epochs} in {listed(names)}" for epochs, names in sorted(lengths.items())
         )
         raise InputError(
             "the runs of a study have the same epochs of constrained training and masked retraining "
-            f"together, but here are: {listed}; give every method as many"
+            f"together, but here are: {found}; give every method as many"
         )
 
 
@@ -151,9 +156,10 @@ def _check_same(plan: Planned, part: Callable[[dict[str, Any]], dict[str, Any]])
 
 
 def _dense_part(recipe: dict[str, Any]) -> dict[str, Any]:
-    """What a dense network depends on."""
-    kept = {key: recipe.get(key) for key in ("task", "seed", "model", "data", "train", "loss")}
-    return {**kept, "dense": recipe.get("stages", {}).get("dense")}
+    """What a dense network depends on: all but what is done to it later."""
+    later = ("name", "method", "set", "budget", "batch_norm_images", "stages")
+    kept = {key: value for key, value in recipe.items() if key not in later}
+    return {**kept, "dense": recipe["stages"]["dense"]}
 
 
 class _Runs:
@@ -176,14 +182,13 @@ class _Runs:
             pool.shutdown(cancel_futures=True)
 
     def _run(self, plan: Planned) -> None:
-        sets = [word for setting in plan.settings for word in ("--set", setting)]
         resume = ["--resume"] if (plan.folder / "recipe.yaml").is_file() else []
-        arguments = [str(plan.recipe_file), "--out", str(plan.folder), *sets, *resume]
+        arguments = [*plan.arguments, "--out", str(plan.folder), *resume]
         log_file = plan.folder.with_name(f"{plan.folder.name}.log")
         LOGGER.info("%s: runs, see %s", plan.folder.name, log_file)
         with self._environment() as environment, log_file.open("a", encoding="utf-8") as log:
             code = subprocess.call(
-                [sys.executable, "-m", "detprune", "run", *arguments],
+                [sys.executable, "-m", "detprune", *arguments],
                 stdout=log,
                 stderr=log,
                 env=environment,

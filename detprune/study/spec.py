@@ -1,7 +1,7 @@
 """What a study is: one recipe, and the grid of what is changed in it."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -67,14 +67,13 @@ class Study(Section):
     @property
     def cells(self) -> list["Cell"]:
         """All pruned runs, seed by seed, so that a study that is cut off has whole seeds."""
-        return list(self._cells())
-
-    def _cells(self) -> Iterator["Cell"]:
-        for seed in self.seeds:
-            for model in self.models or {"": {}}:
-                for rate in self.rates:
-                    for method in self.methods:
-                        yield Cell(Baseline(model, seed), method, rate)
+        return [
+            Cell(Baseline(model, seed), method, rate)
+            for seed in self.seeds
+            for model in self.models or {"": {}}
+            for rate in self.rates
+            for method in self.methods
+        ]
 
     def settings_of(self, baseline: "Baseline") -> list[str]:
         """The assignments of a dense network's run, without what makes it a dense one."""

@@ -87,6 +87,11 @@ def test_a_layer_whose_pruning_breaks_the_network_is_left_alone() -> None:
     assert broken.cheapest(0.5)["a"] == 0.0
 
 
+def test_a_budget_is_not_overdone_where_pruning_costs_nothing() -> None:
+    free = Scan(0.5, {name: np.zeros(len(SPARSITIES)) for name in NUMELS}, NUMELS)
+    assert density(free.cheapest(0.6)) == pytest.approx(0.4)
+
+
 def test_what_cannot_be_planned_is_refused() -> None:
     with pytest.raises(
         InputError, match=r"tried up to 0\.998 only; ask for a compression of at most 500"

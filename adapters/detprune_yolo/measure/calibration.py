@@ -1,7 +1,6 @@
 """What a few training images say about a detector: batch-norm statistics and the task loss."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -55,8 +54,13 @@ def estimate_batch_norm(model: nn.Module, images: TrainingImages, device: torch.
 
     Nothing else moves, neither random states nor the model's device and mode.
     """
-    with _on(model, device):
-        update_bn((batch["img"] for batch in images.batches(device)), model, device)
+    home = next(model.parameters()).device
+    with as_before(device):
+        try:
+            batches = (batch["img"] for batch in images.batches(device))
+            update_bn(batches, model.to(device), device)
+        finally:
+            model.to(home)
 
 
 @torch.no_grad()
@@ -74,12 +78,3 @@ def task_loss(model: nn.Module, images: TrainingImages, device: torch.device) ->
             loss, _ = criterion(clone(batch["img"]), batch)  # a sum over the images
             total += float(loss.sum())
     return total / len(images)
-
-
-@contextmanager
-def _on(model: nn.Module, device: torch.device) -> Iterator[None]:
-    home = next(model.parameters()).device
-    with as_before(device):
-        model.to(device)
-        yield
-        model.to(home)
