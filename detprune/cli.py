@@ -1,4 +1,4 @@
-"""The command line: ``detprune run | study | suggest | validate | list | report | evaluate | export | data``.
+"""The command line: ``detprune run | study | progressive | suggest | validate | list | report | evaluate …``.
 
 Exit codes: 0 done; 1 the run failed (diverged, or the saved file does not prove); 2 bad input.
 """
@@ -145,10 +145,26 @@ def study(
 
     _log_to_terminal()
     directory, complete = run_study(file, out, assignments or [], jobs)
-    typer.echo((directory / "table.md").read_text(encoding="utf-8"))
-    typer.echo(f"report: {directory / 'report.html'}")
-    if not complete:
-        raise typer.Exit(1)
+    _print_results(directory, complete)
+
+
+@app.command()
+def progressive(
+    file: Annotated[Path, typer.Argument(help="A recipe, and the rates through which it goes.")],
+    assignments: Assignments = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of all runs; runs/<its name> by default.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; one per GPU by default.")
+    ] = None,
+) -> None:
+    """Prune step by step, always from the best networks so far; started again, it goes on."""
+    from detprune.progressive import run_progressive  # matplotlib only where a report is drawn
+
+    _log_to_terminal()
+    directory, complete = run_progressive(file, out, assignments or [], jobs)
+    _print_results(directory, complete)
 
 
 @app.command()
@@ -259,6 +275,15 @@ def _log_to_terminal() -> None:
     )
     handler.setLevel(logging.INFO if is_main_process() else logging.WARNING)
     LOGGER.handlers = [handler]
+
+
+def _print_results(directory: Path, complete: bool) -> None:
+    table = directory / "table.md"
+    if table.is_file():
+        typer.echo(table.read_text(encoding="utf-8"))
+        typer.echo(f"report: {directory / 'report.html'}")
+    if not complete:
+        raise typer.Exit(1)
 
 
 def _headline(summary: dict[str, Any]) -> Table:

@@ -154,6 +154,14 @@ class RunDirectory:
         """Mark a stage as finished; to be called after its files are written."""
         self.write_json("progress.json", {**self.finished(), stage: results})
 
+    def summary(self) -> dict[str, Any] | None:
+        """``summary.json``, which a run writes when all its stages are finished; None before."""
+        file = self.path / "summary.json"
+        if not file.is_file():
+            return None
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a JSON file atomically."""
         if is_main_process():

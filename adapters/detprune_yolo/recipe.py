@@ -187,6 +187,10 @@ class DetectionRecipe(Recipe):
         start = best if self.stages.dense is not None else self.model.weights
         return [f"model={{weights: {start}}}", "stages.dense=null"]
 
+    def from_pruned(self, run: Path) -> list[str]:
+        """The checkpoint that the run left, which names its own network."""
+        return [f"model={{weights: {run / 'pruned.pt'}}}", "stages.dense=null"]
+
     def options(self, stage: str) -> dict[str, Any]:
         """Ultralytics' options of a stage, with what constrained training fixes."""
         spec = getattr(self.stages, stage)

@@ -62,8 +62,16 @@ class Recipe(Section):
         """
         return [f"model.weights={run / 'checkpoints' / 'dense.pt'}", "stages.dense=null"]
 
+    def from_pruned(self, run: Path) -> list[str]:
+        """The assignments by which such a recipe begins with the pruned network of another run.
 
-R = TypeVar("R", bound=Recipe)
+        Args:
+            run: directory of that run.
+        """
+        return [f"model.weights={run / 'checkpoints' / 'final.pt'}", "stages.dense=null"]
+
+
+S = TypeVar("S", bound=Section)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -75,14 +83,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the recipe {path}: {error}") from error
+        raise InputError(f"cannot read {path}: {error}") from error
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise InputError(
-            f"{path} holds no mapping; a recipe begins with keys such as task: and model:"
+            f"{path} holds no mapping; it begins with keys, as the files in configs/ do"
         )
     return values
 
@@ -118,17 +126,17 @@ def _assign(values: dict[str, Any], keys: list[str], value: Any, assignment: str
     return {**values, key: _assign(inner, rest, value, assignment)}
 
 
-def validate(recipe_type: type[R], values: Mapping[str, Any]) -> R:
-    """Turn a mapping into a typed recipe.
+def validate(kind: type[S], values: Mapping[str, Any], what: str = "the recipe") -> S:
+    """Turn a mapping into a typed recipe, or into another section.
 
     Raises:
         InputError: all that is wrong, one line each: path, problem, value, nearest valid key.
     """
     try:
-        return recipe_type.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        lines = [_describe(recipe_type, dict(problem)) for problem in error.errors()]
-        raise InputError("the recipe is not valid:\n  " + "\n  ".join(lines)) from error
+        lines = [_describe(kind, dict(problem)) for problem in error.errors()]
+        raise InputError(f"{what} is not valid:\n  " + "\n  ".join(lines)) from error
 
 
 def dump_yaml(recipe: Recipe) -> str:

@@ -3,37 +3,19 @@
 import json
 import math
 import statistics
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from matplotlib.ticker import NullLocator
 
 from detprune.report import style
-from detprune.report.template import render
-from detprune.rundir import atomic
+from detprune.report.tables import NOTHING, Picture, Table, number, write_page, write_text
+from detprune.rundir import RunDirectory
 from detprune.study.spec import Baseline, Cell, Published, Study
 
 STAGES = {"hard_pruned": "hard-pruned", "final": "final"}
 COLOURS = (style.BLUE, style.ORANGE, style.GREEN, style.GREY, "#CC79A7", "#E69F00", "#56B4E9")
-NOTHING = "–"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as text, ready to be shown."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def markdown(self) -> str:
-        """The table in Markdown, under its title."""
-        head = f"| {' | '.join(self.header)} |\n| {' | '.join('---' for _ in self.header)} |\n"
-        rows = "".join(f"| {' | '.join(row)} |\n" for row in self.rows)
-        return f"{self.title}\n\n{head}{rows}"
 
 
 class Results:
@@ -41,8 +23,8 @@ class Results:
 
     def __init__(self, study: Study, folder: Path, commands: Mapping[Cell, str]) -> None:
         self.study, self.commands = study, commands
-        self.dense = {b: _summary(folder / b.folder) for b in study.baselines}
-        self.cells = {cell: _summary(folder / cell.folder) for cell in study.cells}
+        self.dense = {b: RunDirectory(folder / b.folder).summary() for b in study.baselines}
+        self.cells = {cell: RunDirectory(folder / cell.folder).summary() for cell in study.cells}
         done = [s for s in (*self.cells.values(), *self.dense.values()) if s is not None]
         self.example: dict[str, Any] = done[0] if done else {}
         self.metric = str(self.example.get("metric", "metric"))
@@ -117,26 +99,22 @@ class Results:
 def write_results(study: Study, folder: Path, commands: Mapping[Cell, str]) -> None:
     """Write ``table.md``, ``results.json``, ``figures/*.png`` and ``report.html`` into a study's folder."""
     results = Results(study, folder, commands)
-    tables = [*results.tables(), results.runs()]
-    text = "\n".join([f"# {study.name}\n", results.facts() + "\n", *(t.markdown() for t in tables)])
-    _write(folder / "table.md", text)
-    _write(folder / "results.json", json.dumps(_plain(results), indent=1) + "\n")
-    figures = []
+    write_text(folder / "results.json", json.dumps(_plain(results), indent=1) + "\n")
+    pictures = []
     for model in study.models or {"": {}}:
-        file = _draw(results, model, folder / "figures")
         name = model or str(results.example.get("model", study.name))
         several = "; bars are one standard deviation over the seeds" if len(study.seeds) > 1 else ""
-        title = f"{name}: {results.metric}{several}"
-        figures.append({"title": title, "image": b64encode(file.read_bytes()).decode()})
-    page = render(
-        "study.html.j2",
+        file = _draw(results, model, folder / "figures")
+        pictures.append(Picture(f"{name}: {results.metric}{several}", file))
+    write_page(
+        folder,
         title=study.name,
         facts=results.facts(),
-        tables=tables[:-1],
-        runs=tables[-1],
-        figures=figures,
+        tables=results.tables(),
+        heading="Against the compression rate",
+        pictures=pictures,
+        runs=results.runs(),
     )
-    _write(folder / "report.html", page)
 
 
 def mean(values: Sequence[float]) -> str:
@@ -145,11 +123,6 @@ def mean(values: Sequence[float]) -> str:
         return NOTHING
     deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{deviation}"
-
-
-def number(value: float | None) -> str:
-    """A number with two decimals."""
-    return NOTHING if value is None else f"{value:.2f}"
 
 
 def _published_table(published: Published) -> Table:
@@ -168,14 +141,6 @@ def _published_table(published: Published) -> Table:
         for rate in rates
     ]
     return Table(f"Published: {published.source}", header, rows)
-
-
-def _summary(folder: Path) -> dict[str, Any] | None:
-    file = folder / "summary.json"
-    if not file.is_file():
-        return None
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
 
 
 def _plain(results: Results) -> dict[str, Any]:
@@ -233,8 +198,3 @@ def _draw(results: Results, model: str, folder: Path) -> Path:
         panels[0].legend()
         style.save(figure, file)
     return file
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from detprune.errors import InputError
-from detprune.recipe import Section, read_yaml
+from detprune.recipe import Section, read_yaml, validate
 
 Label = Annotated[str, StringConstraints(pattern=r"^[\w.+-]+$")]
 Settings = dict[str, Any]
@@ -115,15 +115,7 @@ def read_study(path: Path) -> Study:
     Raises:
         InputError: no such file, or everything that is wrong with it.
     """
-    try:
-        study = Study.model_validate(read_yaml(path))
-    except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, problem['loc']))}: "
-            f"{problem.get('ctx', {}).get('error') or problem['msg']}"
-            for problem in error.errors()
-        ]
-        raise InputError(f"{path} is no valid study:\n  " + "\n  ".join(lines)) from error
+    study = validate(Study, read_yaml(path), str(path))
     return study.model_copy(update={"recipe": Path(os.path.normpath(path.parent / study.recipe))})
 
 

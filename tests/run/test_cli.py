@@ -186,7 +186,7 @@ def test_killed_between_the_last_epoch_and_the_mark_of_its_stage(
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["run", "none.yaml"], "cannot read the recipe"),
+        (["run", "none.yaml"], "cannot read none.yaml"),
         (["run", "{recipe}", "--set", "model.nam=x"], "did you mean 'name'"),
         (["run", "{recipe}", "--set", "task=clasification"], "did you mean 'classification'"),
         (["run", "{recipe}", "--set", "budget.exclude=[convv*]"], "matches no weight"),

@@ -7,10 +7,11 @@ import pytest
 import yaml
 
 import detprune as dp
+from detprune.progressive.spec import read_progressive
 from detprune.recipe import dump_yaml, override, read_yaml, validate
 from detprune.study.runner import plan_study
-from detprune.study.spec import read_study
-from detprune.task import load_adapter
+from detprune.study.spec import assignments, read_study
+from detprune.task import load_adapter, load_recipe
 from detprune_classification import ClassificationRecipe
 from detprune_classification.recipe import DataSpec, ModelSpec
 from detprune_lightning.recipe import Stages
@@ -18,7 +19,8 @@ from detprune_lightning.spec import ConstrainedSpec, OptimizerSpec, StageSpec, T
 
 ALL = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 STUDIES = [path for path in ALL if path.parent.name == "studies"]
-CONFIGS = [path for path in ALL if path not in STUDIES]
+PROGRESSIVE = [path for path in ALL if path.parent.name == "progressive"]
+CONFIGS = [path for path in ALL if path not in (*STUDIES, *PROGRESSIVE)]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -28,6 +30,14 @@ def test_every_study_in_configs_can_be_planned(path: Path, tmp_path: Path) -> No
     assert study.name == path.stem
     assert len(dense) == len(study.seeds)
     assert len(cells) == len(study.methods) * len(study.rates) * len(study.seeds)
+
+
+@pytest.mark.parametrize("path", PROGRESSIVE, ids=lambda path: path.stem)
+def test_every_progressive_pruning_in_configs_has_a_valid_recipe(path: Path) -> None:
+    spec = read_progressive(path)
+    assert spec.name == path.stem
+    _, recipe = load_recipe(spec.recipe, assignments(spec.settings))
+    assert recipe.pruning_epochs > 0
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -128,7 +138,7 @@ def test_bad_assignments(tiny: dict[str, Any], assignment: str) -> None:
 
 
 def test_files_that_are_no_recipes(tmp_path: Path) -> None:
-    with pytest.raises(dp.InputError, match="cannot read the recipe"):
+    with pytest.raises(dp.InputError, match=r"cannot read .*none\.yaml"):
         read_yaml(tmp_path / "none.yaml")
     bad = tmp_path / "bad.yaml"
     bad.write_text("a: [1", encoding="utf-8")

@@ -1,0 +1,81 @@
+"""A page of tables and figures over several runs, and the same tables as Markdown."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from detprune.report.template import render
+from detprune.rundir import atomic
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as text, ready to be shown."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        """The table in Markdown, under its title."""
+        head = f"| {' | '.join(self.header)} |\n| {' | '.join('---' for _ in self.header)} |\n"
+        rows = "".join(f"| {' | '.join(row)} |\n" for row in self.rows)
+        return f"{self.title}\n\n{head}{rows}"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure's file, and what it shows."""
+
+    title: str
+    file: Path
+
+
+def number(value: float | None) -> str:
+    """A number with two decimals."""
+    return NOTHING if value is None else f"{value:.2f}"
+
+
+def write_page(
+    folder: Path,
+    *,
+    title: str,
+    facts: str,
+    tables: Sequence[Table],
+    heading: str,
+    pictures: Sequence[Picture],
+    runs: Table,
+) -> None:
+    """Write ``table.md`` and ``report.html`` into a folder.
+
+    Args:
+        folder: is there already.
+        title, facts: what was done, the latter in a few sentences.
+        tables: the results; the first column of each names its rows.
+        heading: stands over the pictures.
+        pictures: PNG files; the page holds them itself.
+        runs: a row per run; its last column is the command.
+    """
+    text = "\n".join([f"# {title}\n", facts + "\n", *(t.markdown() for t in (*tables, runs))])
+    write_text(folder / "table.md", text)
+    page = render(
+        "tables.html.j2",
+        title=title,
+        facts=facts,
+        tables=tables,
+        heading=heading,
+        figures=[
+            {"title": p.title, "image": b64encode(p.file.read_bytes()).decode()} for p in pictures
+        ],
+        runs=runs,
+    )
+    write_text(folder / "report.html", page)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,151 @@
+"""Runs as processes: every one is a ``detprune run`` of its own, in a folder of its own.
+
+So what was cut off takes up where it was, and a run that fails does not stop the others.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+import yaml
+
+from detprune.errors import InputError
+from detprune.recipe import Recipe, dump_yaml
+from detprune.rundir import LOGGER, RunDirectory
+from detprune.task import load_recipe
+
+DENSE_ONLY = (
+    "method=oneshot",
+    "stages.constrained.epochs=0",
+    "stages.retrain.epochs=0",
+)
+"""What makes a recipe one of the dense network alone."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that is to be there: its folder, what is set in the recipe, and the recipe itself."""
+
+    folder: Path
+    recipe_file: Path
+    settings: Sequence[str]
+    recipe: Recipe
+
+    @classmethod
+    def plan(cls, folder: Path, recipe_file: Path, settings: Sequence[str]) -> "PlannedRun":
+        """Resolve the recipe.
+
+        Raises:
+            InputError: everything that is wrong with it, after the folder's name.
+        """
+        try:
+            _, recipe = load_recipe(recipe_file, settings)
+        except InputError as error:
+            raise InputError(f"{folder.name}: {error}") from error
+        return cls(folder, recipe_file, settings, recipe)
+
+    @property
+    def arguments(self) -> list[str]:
+        """What ``detprune`` is called with."""
+        sets = [word for setting in self.settings for word in ("--set", setting)]
+        return ["run", str(self.recipe_file), *sets]
+
+    @property
+    def command(self) -> str:
+        """What reproduces it alone."""
+        return shlex.join(["detprune", *self.arguments])
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """What the run found; None if it is not finished."""
+        return RunDirectory(self.folder).summary()
+
+    @property
+    def finished(self) -> bool:
+        """Whether it need not be run."""
+        return self.summary is not None
+
+    def check_same(self, part: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> None:
+        """What is in the folder is what would be run there.
+
+        Args:
+            part: what of the recipes is compared; the whole by default.
+
+        Raises:
+            InputError: it is a run of another recipe.
+        """
+        file = self.folder / "recipe.yaml"
+        if not file.is_file():
+            return
+        there = yaml.safe_load(file.read_text(encoding="utf-8"))
+        planned = yaml.safe_load(dump_yaml(self.recipe))
+        if (part(there) != part(planned)) if part else (there != planned):
+            raise InputError(
+                f"{self.folder} holds a run of another recipe than the one to be run there; choose another --out, or "
+                "delete that folder to run it again"
+            )
+
+
+def dense_part(recipe: dict[str, Any]) -> dict[str, Any]:
+    """What of a recipe a dense network depends on: all but what is done to it later."""
+    later = ("name", "method", "set", "budget", "batch_norm_images", "stages")
+    kept = {key: value for key, value in recipe.items() if key not in later}
+    return {**kept, "dense": recipe["stages"]["dense"]}
+
+
+class Runs:
+    """Several runs at a time, each on a GPU of its own where there are GPUs."""
+
+    def __init__(self, jobs: int | None) -> None:
+        gpus = torch.cuda.device_count()
+        self.jobs = jobs or max(1, gpus)
+        self._gpus: SimpleQueue[int] = SimpleQueue()
+        for job in range(self.jobs if gpus else 0):
+            self._gpus.put(job % gpus)
+        self._has_gpus = gpus > 0
+
+    def all(self, plans: Iterable[PlannedRun]) -> None:
+        """Run those that are not finished."""
+        pool = ThreadPoolExecutor(self.jobs)
+        try:
+            list(pool.map(self._run, [plan for plan in plans if not plan.finished]))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _run(self, plan: PlannedRun) -> None:
+        resume = ["--resume"] if (plan.folder / "recipe.yaml").is_file() else []
+        arguments = [*plan.arguments, "--out", str(plan.folder), *resume]
+        log_file = plan.folder.with_name(f"{plan.folder.name}.log")
+        LOGGER.info("%s: runs, see %s", plan.folder.name, log_file)
+        with self._environment() as environment, log_file.open("a", encoding="utf-8") as log:
+            code = subprocess.call(
+                [sys.executable, "-m", "detprune", *arguments],
+                stdout=log,
+                stderr=log,
+                env=environment,
+            )
+        if code:
+            LOGGER.error("%s: failed with exit code %d, see %s", plan.folder.name, code, log_file)
+        else:
+            LOGGER.info("%s: finished", plan.folder.name)
+
+    @contextmanager
+    def _environment(self) -> Iterator[dict[str, str]]:
+        if self._has_gpus:
+            gpu = self._gpus.get()
+            try:
+                yield {**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu)}
+            finally:
+                self._gpus.put(gpu)
+        else:
+            threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
+            yield {"OMP_NUM_THREADS": threads, **os.environ}

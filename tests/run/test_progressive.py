@@ -1,0 +1,115 @@
+"""Progressive pruning: who is pruned from whom, and that nothing is run twice."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from detprune import InputError
+from detprune.progressive.spec import read_progressive
+
+
+def write(folder: Path, recipe: dict[str, Any], **changes: Any) -> Path:
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    file = folder / "steps.yaml"
+    spec = {"name": "steps", "recipe": "recipe.yaml", "rates": [2, 4, 8], "pool": 2, **changes}
+    file.write_text(yaml.safe_dump(spec), encoding="utf-8")
+    return file
+
+
+def progressive(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    process = subprocess.run(
+        [sys.executable, "-m", "detprune", "progressive", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=280,
+    )
+    assert process.returncode == code, process.stdout + process.stderr
+    return process
+
+
+@pytest.fixture
+def short(tiny: dict[str, Any]) -> dict[str, Any]:
+    tiny["stages"]["constrained"]["epochs"] = tiny["stages"]["retrain"]["epochs"] = 1
+    return tiny
+
+
+def test_steps(short: dict[str, Any], tmp_path: Path) -> None:
+    file, out = write(tmp_path, short), tmp_path / "out"
+    # a folder stands where a run of the second rate would be, so that the way goes on without it
+    (out / "4x_from_2x").mkdir(parents=True)
+    (out / "4x_from_2x" / "in_the_way").touch()
+    first = progressive(file, "--out", out, "--jobs", 2)
+    assert "4x_from_2x: failed with exit code 2" in first.stdout
+    found = json.loads((out / "results.json").read_text())["networks"]
+    # the pool is [dense], then [dense, 2x]; the best 4x child is dense's, so 4x takes its place
+    assert [n["folder"] for n in found[:3]] == ["dense", "2x_from_dense", "4x_from_dense"]
+    assert {n["folder"] for n in found[3:]} == {"8x_from_4x", "8x_from_2x"}
+    last = {n["folder"]: n for n in found[3:]}
+    better = max(n["final"] for n in last.values())
+    assert [n["final"] for n in last.values() if n["best"]] == [better]
+
+    recipe = yaml.safe_load((out / "8x_from_4x" / "recipe.yaml").read_text())
+    assert recipe["model"]["weights"] == str(out / "4x_from_dense" / "checkpoints" / "final.pt")
+    assert recipe["stages"]["dense"] is None
+    for name in ("dense", "2x_from_dense", "8x_from_4x"):
+        summary = json.loads((out / name / "summary.json").read_text())
+        entry = next(n for n in found if n["folder"] == name)
+        assert (entry["final"], entry["compression"]) == (summary["final"], summary["compression"])
+    child = json.loads((out / "8x_from_4x" / "summary.json").read_text())
+    parent = json.loads((out / "4x_from_dense" / "summary.json").read_text())
+    assert child["dense"] == parent["final"]  # it begins where its parent ended
+    assert child["compression"] == pytest.approx(8, rel=0.01)
+
+    table = (out / "table.md").read_text()
+    assert "| 4× | dense | " in table
+    assert "the best network at 8× took 2 of them, 4 epochs, and all 4 steps" in table
+    assert "data:image/png;base64," in (out / "report.html").read_text()
+
+    (out / "4x_from_2x" / "in_the_way").unlink()
+    again = progressive(file, "--out", out)
+    assert "4x_from_2x: finished" in again.stdout
+    assert "2x_from_dense: runs" not in again.stdout
+
+
+def test_a_first_step_that_diverges_ends_it(short: dict[str, Any], tmp_path: Path) -> None:
+    file = write(tmp_path, short, settings={"method": {"name": "admm", "rho": 1e30}})
+    process = progressive(file, "--out", tmp_path / "out", code=1)
+    assert "no run reached 2x" in process.stdout
+    assert "| dense | –" in process.stdout
+    assert not list((tmp_path / "out").glob("4x*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"rates": [4, 2]}, "rates fall from 4 to 2"),
+        ({"rates": [1, 2]}, r"rates\.0: Input should be greater than 1"),
+        ({"rates": []}, "rates: Tuple should have at least 1 item"),
+        ({"pool": 0}, "pool: Input should be greater than or equal to 1"),
+        ({"pools": 3}, "unknown key pools.* pool"),
+    ],
+)
+def test_files_that_are_wrong(
+    short: dict[str, Any], tmp_path: Path, changes: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(InputError, match=problem):
+        read_progressive(write(tmp_path, short, **changes))
+
+
+def test_a_wrong_recipe_shows_before_anything_runs(short: dict[str, Any], tmp_path: Path) -> None:
+    file = write(tmp_path, short)
+    process = progressive(
+        file, "--out", tmp_path / "out", "--set", "stages.retrain.epochs=-1", code=2
+    )
+    assert "stages.retrain.epochs" in process.stderr
+    nothing = ("--set", "stages.retrain.epochs=0", "--set", "stages.constrained.epochs=0")
+    process = progressive(file, "--out", tmp_path / "out", *nothing, code=2)
+    assert "no step would train" in process.stderr
+    assert not (tmp_path / "out").exists()
