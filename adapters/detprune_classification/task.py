@@ -17,6 +17,7 @@ from detprune.rundir import RunDirectory
 from detprune_classification.data import ImageData, build_data
 from detprune_classification.models import build_model, load_checkpoint
 from detprune_classification.recipe import ClassificationRecipe
+from detprune_lightning.distillation import Teacher
 from detprune_lightning.spec import StageSpec
 from detprune_lightning.task import LightningTask, measuring, optimizer_and_schedule
 from detprune_lightning.training import METRIC_KEY, train_loader
@@ -26,10 +27,16 @@ class Classifier(L.LightningModule):
     """A network with cross-entropy loss, and top-1 accuracy on the test images."""
 
     def __init__(
-        self, network: nn.Module, spec: StageSpec, data: ImageData, recipe: ClassificationRecipe
+        self,
+        network: nn.Module,
+        spec: StageSpec,
+        data: ImageData,
+        recipe: ClassificationRecipe,
+        teacher: Teacher | None,
     ) -> None:
         super().__init__()
         self.network, self.spec, self.data, self.recipe = network, spec, data, recipe
+        self.teacher = teacher
         self.accuracy = MulticlassAccuracy(len(data.classes), average="micro")
 
     def forward(self, images: Tensor) -> Tensor:
@@ -38,8 +45,12 @@ class Classifier(L.LightningModule):
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross entropy."""
-        loss = cross_entropy(self, batch, self.recipe)
+        """Cross entropy, and what the teacher adds."""
+        images, labels = batch
+        logits = self(images)
+        loss = cross_entropy(logits, labels, self.recipe)
+        if self.teacher is not None:
+            loss = self.teacher.mix(loss, logits, images)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
         return loss
 
@@ -69,13 +80,9 @@ class Classifier(L.LightningModule):
         return test_loader(self.data, self.recipe)
 
 
-def cross_entropy(
-    network: nn.Module, batch: Sequence[Tensor], recipe: ClassificationRecipe
-) -> Tensor:
-    """Mean cross entropy of a batch of images and labels, smoothed as the recipe says."""
-    images, labels = batch
-    smoothing = recipe.label_smoothing
-    return nn.functional.cross_entropy(network(images), labels, label_smoothing=smoothing)
+def cross_entropy(logits: Tensor, labels: Tensor, recipe: ClassificationRecipe) -> Tensor:
+    """Mean cross entropy, smoothed as the recipe says."""
+    return nn.functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
 
 
 def test_loader(data: ImageData, recipe: ClassificationRecipe) -> "DataLoader[Any]":
@@ -138,13 +145,16 @@ class ClassificationTask(LightningTask):
             spec.name, len(self.data.classes), in_channels=self.data.channels, weights=spec.weights
         )
 
-    def module(self, model: nn.Module, spec: StageSpec) -> L.LightningModule:
+    def module(
+        self, model: nn.Module, spec: StageSpec, teacher: Teacher | None
+    ) -> L.LightningModule:
         """The classifier that is fitted."""
-        return Classifier(model, spec, self.data, self.recipe)
+        return Classifier(model, spec, self.data, self.recipe, teacher)
 
     def loss(self, model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
         """Cross entropy."""
-        return cross_entropy(model, batch, self.recipe)
+        images, labels = batch
+        return cross_entropy(model(images), labels, self.recipe)
 
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
         """Top-1 accuracy in float32."""

@@ -7,6 +7,7 @@ from pydantic import model_validator
 from detprune.errors import InputError
 from detprune.methods import Pull
 from detprune.recipe import Recipe, Section
+from detprune_lightning.distillation import Distillation
 from detprune_lightning.spec import ConstrainedSpec, StageSpec, TrainerSpec
 
 
@@ -19,9 +20,16 @@ class Stages(Section):
 
 
 class LightningRecipe(Recipe):
-    """Base of the recipes; a subclass adds model and data, and says whether it names weights."""
+    """Base of the recipes; a subclass adds model and data, and says whether it names weights.
+
+    Attributes:
+        stages: what is trained, and how.
+        distillation: the dense network teaches constrained training and masked retraining; null: it does not.
+        trainer: where they are trained.
+    """
 
     stages: Stages
+    distillation: Distillation | None = None
     trainer: TrainerSpec = TrainerSpec()
 
     @property

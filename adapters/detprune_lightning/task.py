@@ -18,6 +18,7 @@ from detprune.rundir import RunDirectory
 from detprune.seeds import derive_seed
 from detprune.task import Task
 from detprune_lightning.callbacks import ConstrainedTraining, HardPruningCheck, MaskedRetraining
+from detprune_lightning.distillation import Teacher
 from detprune_lightning.recipe import LightningRecipe
 from detprune_lightning.spec import StageSpec, TrainerSpec
 from detprune_lightning.training import fit
@@ -31,10 +32,19 @@ class LightningTask(Task):
     def __init__(self, recipe: LightningRecipe, run: RunDirectory) -> None:
         super().__init__(recipe, run)
         self.recipe: LightningRecipe = recipe
+        self._teacher: Teacher | None = None
 
     @abstractmethod
-    def module(self, model: nn.Module, spec: StageSpec) -> L.LightningModule:
-        """What is fitted: it logs ``train_loss`` and ``metric`` per epoch, and brings its loaders."""
+    def module(
+        self, model: nn.Module, spec: StageSpec, teacher: Teacher | None
+    ) -> L.LightningModule:
+        """What is fitted: it logs ``train_loss`` and ``metric`` per epoch, and brings its loaders.
+
+        Args:
+            model: is trained.
+            spec: of the stage.
+            teacher: mixes into the loss what the dense network says, if there is one.
+        """
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
@@ -55,6 +65,16 @@ class LightningTask(Task):
             "retrain": stages.retrain.epochs,
         }
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """Whether the dense network taught."""
+        if self.recipe.distillation is None:
+            return ()
+        return (
+            f"Constrained training and masked retraining learn from the dense network too: "
+            f"{self.recipe.distillation!r}.",
+        )
+
     def train_dense(self, model: nn.Module) -> None:
         """Train the baseline."""
         if self.recipe.stages.dense is not None:
@@ -63,6 +83,8 @@ class LightningTask(Task):
     def train_constrained(self, model: nn.Module) -> Pruner:
         """Constrained training, with the hard-pruning check."""
         spec, budget = self.recipe.stages.constrained, self.budget(model)
+        if self.recipe.distillation is not None:
+            self._teacher = Teacher(model, self.recipe.distillation)
         if spec.epochs == 0:
             return Pruner(model, None, OneShot(), self.recipe.set, budget)
         training = ConstrainedTraining(
@@ -85,6 +107,10 @@ class LightningTask(Task):
 
     def retrain(self, model: nn.Module, pruner: Pruner) -> None:
         """Train with masks."""
+        if self._teacher is None and self.recipe.distillation is not None:  # a run that is resumed
+            dense = self.build_model()
+            self.load_weights(dense, self.run.checkpoints / "dense.pt")
+            self._teacher = Teacher(dense, self.recipe.distillation)
         self._fit("retrain", self.recipe.stages.retrain, model, [MaskedRetraining(pruner)])
 
     def estimate_batch_norm(self, model: nn.Module) -> None:
@@ -125,7 +151,7 @@ class LightningTask(Task):
         self, stage: str, spec: StageSpec, model: nn.Module, callbacks: list[L.Callback]
     ) -> None:
         fit(
-            self.module(model, spec),
+            self.module(model, spec, self._teacher),
             stage=stage,
             spec=spec,
             trainer=self.recipe.trainer,

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics import MeanMetric
 
 import lightning as L
+from detprune_lightning.distillation import Teacher
 from detprune_lightning.spec import StageSpec
 from detprune_lightning.task import measuring, optimizer_and_schedule
 from detprune_lightning.training import METRIC_KEY, train_loader
@@ -33,8 +34,10 @@ class LaneDetector(L.LightningModule):
         train: LaneFrames,
         test: LaneFrames,
         recipe: LaneRecipe,
+        teacher: Teacher | None,
     ) -> None:
         super().__init__()
+        self.teacher = teacher
         self.network, self.spec, self.recipe = network, spec, recipe
         self.frames = {"train": train, "test": test}
         self.accuracy = MeanMetric()
@@ -44,13 +47,17 @@ class LaneDetector(L.LightningModule):
         return logits_of(self.network, images)
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        """The loss, with that of the auxiliary branch where the network has one."""
+        """The loss, with that of the auxiliary branch where the network has one, and the teacher's."""
         images, target, *rest = batch
         output = self.network(images)
         if self.network.use_aux:
-            loss = self.recipe.loss(output[0], target, output[1], rest[0])
+            logits = output[0]
+            loss = self.recipe.loss(logits, target, output[1], rest[0])
         else:
-            loss = self.recipe.loss(output, target)
+            logits = output
+            loss = self.recipe.loss(logits, target)
+        if self.teacher is not None:
+            loss = self.teacher.mix(loss, logits, images)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
         return loss
 

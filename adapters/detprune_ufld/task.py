@@ -18,6 +18,7 @@ from detprune.pruner import Pruner
 from detprune.recipe import Recipe
 from detprune.report.pictures import write_pictures
 from detprune.rundir import RunDirectory
+from detprune_lightning.distillation import Teacher
 from detprune_lightning.spec import StageSpec
 from detprune_lightning.task import LightningTask
 from detprune_ufld.data.frames import LaneFrames
@@ -121,9 +122,12 @@ class LaneTask(LightningTask):
 
     # ---------------------------------------------------------------- stages
 
-    def module(self, model: nn.Module, spec: StageSpec) -> L.LightningModule:
+    def module(
+        self, model: nn.Module, spec: StageSpec, teacher: Teacher | None
+    ) -> L.LightningModule:
         """What Lightning fits."""
-        return LaneDetector(_lane_network(model), spec, self.training_data, self._test, self.recipe)
+        network = _lane_network(model)
+        return LaneDetector(network, spec, self.training_data, self._test, self.recipe, teacher)
 
     def loss(self, model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
         """The original's loss without the auxiliary branch."""

@@ -5,8 +5,9 @@ keys are refused at every level, with their path and the nearest valid key.
 """
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -146,7 +147,7 @@ def dump_yaml(recipe: Recipe) -> str:
 
 def _describe(recipe_type: type[BaseModel], problem: dict[str, Any]) -> str:
     path = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _keys_at(recipe_type, problem["loc"][:-1])
         key = str(problem["loc"][-1])
         return f"unknown key {path}{nearest(key, known)}; known here: {', '.join(known)}"
@@ -162,14 +163,17 @@ def _describe(recipe_type: type[BaseModel], problem: dict[str, Any]) -> str:
     return f"{path}: {problem['msg']}, got {problem['input']!r}"
 
 
-def _keys_at(section: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
+def _keys_at(section: type, loc: tuple[Any, ...]) -> list[str]:
+    """Keys of the section, or of the dataclass in its place, to which a path leads."""
     for part in loc:
-        field = section.model_fields.get(str(part))
-        if field is None:
+        if not issubclass(section, BaseModel) or str(part) not in section.model_fields:
             continue
-        candidates = [field.annotation, *get_args(field.annotation)]
-        inner = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        annotation = section.model_fields[str(part)].annotation
+        candidates = [c for c in (annotation, *get_args(annotation)) if isinstance(c, type)]
+        inner = [c for c in candidates if issubclass(c, BaseModel) or is_dataclass(c)]
         if not inner:
             return []
         section = inner[0]
-    return list(section.model_fields)
+    if issubclass(section, BaseModel):
+        return list(section.model_fields)
+    return [field.name for field in fields(cast("Any", section))]

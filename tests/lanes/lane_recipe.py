@@ -11,6 +11,7 @@ TINY: dict[str, Any] = {
     "method": {"name": "slr", "rho": "auto"},
     "set": "unstructured",
     "budget": {"compression": 10, "allocation": "erk"},
+    "distillation": {"weight": 0.5},
     "trainer": {"accelerator": "cpu", "progress_bar": False},
     "stages": {
         "dense": {"epochs": 1, "optimizer": {"name": "adam", "lr": 0.001}},

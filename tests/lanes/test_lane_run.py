@@ -71,6 +71,7 @@ def test_a_run_leaves_everything_behind(finished: Path) -> None:
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "Lanes before and after pruning" in page
     assert "Other road images" in page
+    assert "learn from the dense network too" in page
     for picture in ("lanes.jpg", "road_images.jpg"):
         assert (finished / "pictures" / picture).stat().st_size > 10_000
     events = RunDirectory(finished).events()

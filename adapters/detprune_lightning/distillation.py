@@ -1,0 +1,65 @@
+"""Distillation: the dense network teaches the one that is pruned (Hinton et al. 2015, "Distilling the
+knowledge in a neural network", section 2)."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from detprune.errors import InputError
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Mixes the loss with T² KL(teacher ‖ student) of the logits at temperature T.
+
+    Attributes:
+        weight: share of the teacher in the loss; the labels have the rest.
+        temperature: T; above 1 the teacher's smaller probabilities count for more.
+    """
+
+    weight: float = 0.5
+    temperature: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.weight <= 1 and self.temperature > 0):
+            raise InputError(
+                f"distillation: weight is {self.weight}, temperature is {self.temperature}; "
+                "allowed are 0 < weight ≤ 1 and temperature > 0"
+            )
+
+    def divergence(self, logits: Tensor, taught: Tensor) -> Tensor:
+        """T² KL between the classes' softmax, averaged over everything else.
+
+        Args:
+            logits, taught: the student's and the teacher's, (N, classes, …).
+        """
+        student = functional.log_softmax(logits / self.temperature, dim=1)
+        teacher = functional.log_softmax(taught / self.temperature, dim=1)
+        each = functional.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
+        return self.temperature**2 * each.mean()
+
+
+class Teacher:
+    """A frozen copy of the dense network; no module, so that it is in no checkpoint of the student."""
+
+    def __init__(self, network: nn.Module, spec: Distillation) -> None:
+        self.spec = spec
+        self._network = copy.deepcopy(network).eval().requires_grad_(False)
+
+    def mix(self, loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
+        """The loss of the labels, mixed with the divergence from what the teacher says of the images.
+
+        Args:
+            loss: of the labels.
+            logits: of the student, (N, classes, …).
+            images: what they are logits of.
+        """
+        with torch.no_grad():
+            taught = self._network.to(images.device)(images)
+        if isinstance(taught, tuple):  # an auxiliary branch teaches nothing
+            taught = taught[0]
+        weight = self.spec.weight
+        return (1 - weight) * loss + weight * self.spec.divergence(logits, taught)
