@@ -50,13 +50,13 @@ class Results:
         columns = [(stage, method) for stage in STAGES for method in study.methods]
         header = ["rate", *(f"{method} {STAGES[stage]}" for stage, method in columns)]
         tables = []
-        for model in study.models or {"": {}}:
+        for model in study.labels:
             rows = [
                 [
                     f"{rate:g}×",
                     *(mean(self.values(model, m, rate, stage)) for stage, m in columns),
                 ]
-                for rate in sorted(study.rates)
+                for rate in sorted(study.rates_of(model))
             ]
             title = f"{model}: " if model else ""
             title += f"{style.metric_label(self.metric)}, dense {mean(self.baseline(model))}"
@@ -82,17 +82,18 @@ class Results:
         return Table("Runs", header, rows)
 
     def facts(self) -> str:
-        """What was trained, for how long and with what, in a line."""
-        if not self.example:
+        """What was trained, for how long and with what."""
+        done = [summary for summary in self.cells.values() if summary is not None]
+        if not done:
             return "No run has finished yet."
-        epochs, versions = self.example["epochs"], self.example["versions"]
-        together = epochs["constrained"] + epochs["retrain"]
-        finished = sum(summary is not None for summary in self.cells.values())
+        models = dict.fromkeys(str(summary["model"]) for summary in done)
+        epochs = sorted({s["epochs"]["constrained"] + s["epochs"]["retrain"] for s in done})
         return (
-            f"{self.example['model']} on {self.example['data']}; {finished} of {len(self.cells)} runs "
-            f"finished; constrained training and masked retraining together {together} epochs; "
-            f"seeds {', '.join(map(str, self.study.seeds))}; torch {versions['torch']}. "
-            "Mean ± standard deviation over the seeds; rates are over the pruned tensors."
+            f"{', '.join(models)} on {done[0]['data']}; {len(done)} of {len(self.cells)} runs finished; "
+            f"constrained training and masked retraining together {' or '.join(map(str, epochs))} epochs, "
+            f"the same for every method; seeds {', '.join(map(str, self.study.seeds))}; "
+            f"torch {done[0]['versions']['torch']}. Mean ± standard deviation over the seeds; rates are "
+            "over the pruned tensors."
         )
 
 
@@ -101,7 +102,7 @@ def write_results(study: Study, folder: Path, commands: Mapping[Cell, str]) -> N
     results = Results(study, folder, commands)
     write_text(folder / "results.json", json.dumps(_plain(results), indent=1) + "\n")
     pictures = []
-    for model in study.models or {"": {}}:
+    for model in study.labels:
         name = model or str(results.example.get("model", study.name))
         several = "; bars are one standard deviation over the seeds" if len(study.seeds) > 1 else ""
         file = _draw(results, model, folder / "figures")
@@ -169,7 +170,7 @@ def _draw(results: Results, model: str, folder: Path) -> Path:
     """The metric against the compression rate, before and after masked retraining."""
     folder.mkdir(exist_ok=True)
     file = folder / f"{model or 'rates'}.png"
-    dense, rates = results.baseline(model), sorted(results.study.rates)
+    dense, rates = results.baseline(model), sorted(results.study.rates_of(model))
     with style.drawing():
         figure = style.new_figure(3.6)
         panels = figure.subplots(1, 2, sharey=True)

@@ -75,15 +75,17 @@ def _plan_cell(
 
 
 def _check_epochs(cells: dict[Cell, PlannedRun]) -> None:
-    """All cells of a study train for the same number of epochs, else nothing can be compared."""
-    lengths: dict[int, list[str]] = {}
+    """What is compared, a model at a rate, trains for the same number of epochs with every method."""
+    lengths: dict[tuple[str, float], dict[int, list[str]]] = {}
     for cell, plan in cells.items():
-        lengths.setdefault(plan.recipe.pruning_epochs, []).append(cell.folder)
-    if len(lengths) > 1:
-        found = "; ".join(
-            f"{epochs} in {listed(names)}" for epochs, names in sorted(lengths.items())
-        )
-        raise InputError(
-            "the runs of a study have the same epochs of constrained training and masked retraining "
-            f"together, but here are: {found}; give every method as many"
-        )
+        compared = lengths.setdefault((cell.baseline.model, cell.rate), {})
+        compared.setdefault(plan.recipe.pruning_epochs, []).append(cell.folder)
+    for compared in lengths.values():
+        if len(compared) > 1:
+            found = "; ".join(
+                f"{epochs} in {listed(names)}" for epochs, names in sorted(compared.items())
+            )
+            raise InputError(
+                "what is compared has the same epochs of constrained training and masked retraining "
+                f"together, but here are: {found}; give every method as many"
+            )

@@ -10,9 +10,11 @@ import yaml
 from pydantic import Field, StringConstraints, model_validator
 
 from detprune.errors import InputError
+from detprune.problems import listed
 from detprune.recipe import Section, read_yaml, validate
 
 Label = Annotated[str, StringConstraints(pattern=r"^[\w.+-]+$")]
+Rates = tuple[Annotated[float, Field(ge=1)], ...]
 Settings = dict[str, Any]
 """Dotted keys of a recipe → values, as ``--set`` takes them."""
 
@@ -38,6 +40,7 @@ class Study(Section):
         settings: what is changed in it for every run.
         methods: label → what is changed for the method: ``method`` at least.
         rates: compression rates.
+        own_rates: label of a model → its rates, where they are others.
         models: label → what is changed for the model; one without a label by default.
         seeds: each has a dense network of its own, from which all its runs start.
         published: numbers to be shown beside the results.
@@ -47,7 +50,8 @@ class Study(Section):
     recipe: Path
     settings: Settings = Field(default_factory=dict)
     methods: dict[Label, Settings] = Field(min_length=1)
-    rates: tuple[Annotated[float, Field(ge=1)], ...] = Field(min_length=1)
+    rates: Rates = ()
+    own_rates: dict[Label, Rates] = Field(default_factory=dict)
     models: dict[Label, Settings] = Field(default_factory=dict)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     published: Published | None = None
@@ -59,10 +63,30 @@ class Study(Section):
                 raise InputError(f"methods.{label} sets no method; write {label}: {{method: slr}}")
         return self
 
+    @model_validator(mode="after")
+    def _every_model_has_rates(self) -> Self:
+        if strangers := sorted(set(self.own_rates) - set(self.models)):
+            raise InputError(
+                f"own_rates are given for {listed(strangers)}, but the models are: {listed(self.models)}"
+            )
+        if without := [label for label in self.labels if not self.rates_of(label)]:
+            of_model = f" for {listed(without)}" if self.models else ""
+            raise InputError(f"there is no rate{of_model}; write rates: [2, 4]")
+        return self
+
+    def rates_of(self, model: str) -> tuple[float, ...]:
+        """The rates to which a model is pruned."""
+        return self.own_rates.get(model, self.rates)
+
+    @property
+    def labels(self) -> list[str]:
+        """The models; one with an empty label if none is named."""
+        return list(self.models) or [""]
+
     @property
     def baselines(self) -> list["Baseline"]:
         """The dense networks."""
-        return [Baseline(m, seed) for m in self.models or {"": {}} for seed in self.seeds]
+        return [Baseline(model, seed) for model in self.labels for seed in self.seeds]
 
     @property
     def cells(self) -> list["Cell"]:
@@ -70,8 +94,8 @@ class Study(Section):
         return [
             Cell(Baseline(model, seed), method, rate)
             for seed in self.seeds
-            for model in self.models or {"": {}}
-            for rate in self.rates
+            for model in self.labels
+            for rate in self.rates_of(model)
             for method in self.methods
         ]
 

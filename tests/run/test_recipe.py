@@ -28,8 +28,9 @@ def test_every_study_in_configs_can_be_planned(path: Path, tmp_path: Path) -> No
     study = read_study(path)
     dense, cells = plan_study(study, tmp_path, [])
     assert study.name == path.stem
-    assert len(dense) == len(study.seeds)
-    assert len(cells) == len(study.methods) * len(study.rates) * len(study.seeds)
+    assert len(dense) == len(study.labels) * len(study.seeds)
+    rates = sum(len(study.rates_of(label)) for label in study.labels)
+    assert len(cells) == len(study.methods) * rates * len(study.seeds)
 
 
 @pytest.mark.parametrize("path", PROGRESSIVE, ids=lambda path: path.stem)

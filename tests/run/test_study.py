@@ -14,6 +14,7 @@ import yaml
 
 from detprune import InputError
 from detprune.recipe import override
+from detprune.study.runner import plan_study
 from detprune.study.spec import assignments, read_study
 
 STUDY: dict[str, Any] = {
@@ -134,6 +135,15 @@ def test_models_have_rows_and_folders_of_their_own(tiny: dict[str, Any], tmp_pat
         "r32_dense_1",
     ]
     assert len(spec.cells) == 8
+    own = read_study(write(tmp_path, tiny, models=models, own_rates={"r20": [2, 3]}))
+    assert [(c.baseline.model, c.rate) for c in own.cells if c.baseline.seed == 0][::2] == [
+        ("r20", 2),
+        ("r20", 3),
+        ("r32", 4),
+    ]
+    models["r32"]["stages.constrained.epochs"] = 9  # other epochs for all methods of a model
+    spec = read_study(write(tmp_path, tiny, models=models))
+    plan_study(spec, tmp_path, [])
     assert spec.cells[0].folder == "r20_magnitude_4x_0"
     assert "model.name=cifar_resnet32" in spec.settings_of(spec.baselines[2])
 
@@ -143,8 +153,10 @@ def test_models_have_rows_and_folders_of_their_own(tiny: dict[str, Any], tmp_pat
     [
         ({"methods": {"slr": {"stages.retrain.epochs": 1}}}, "methods.slr sets no method"),
         ({"rates": [0.5]}, r"rates\.0: Input should be greater than or equal to 1"),
-        ({"rates": []}, "rates: Tuple should have at least 1 item"),
+        ({"rates": []}, "there is no rate; write rates"),
         ({"seed": [0]}, "unknown key seed.* seeds"),
+        ({"own_rates": {"a": [2]}}, "own_rates are given for a, but the models are: "),
+        ({"models": {"a": {}}, "rates": []}, "no rate for a; write rates"),
         ({"name": "a/b"}, "name: String should match pattern"),
     ],
 )
