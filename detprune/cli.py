@@ -3,7 +3,6 @@
 Exit codes: 0 done; 1 the run failed (diverged, or the saved file does not prove); 2 bad input.
 """
 
-import logging
 import shlex
 import shutil
 import sys
@@ -13,9 +12,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
-from rich.markup import escape
-from rich.table import Table
 
 from detprune.errors import DetpruneError, InputError
 from detprune.evaluation import Assignments
@@ -24,6 +20,7 @@ from detprune.recipe import Recipe, dump_yaml, read_yaml
 from detprune.rundir import LOGGER, RunDirectory, is_main_process
 from detprune.sets import SETS
 from detprune.task import Adapter, adapter_entry_points, load_adapter, load_entry, load_recipe
+from detprune.terminal import first_line, headline, listing, log_to_terminal, print_results
 
 app = typer.Typer(
     help="Prune networks under constraints, inside the trainers you already use.",
@@ -80,7 +77,7 @@ def run(
     fresh = not directory.exists()
     try:
         run_directory = RunDirectory.open(directory, dump_yaml(resolved), resume)
-        _log_to_terminal()
+        log_to_terminal()
         with run_directory.log_file():
             summary = _logged(adapter, resolved, run_directory)
     except InputError:
@@ -98,7 +95,7 @@ def run(
         if replaced is not None:
             LOGGER.warning("the run that was to be replaced is kept in %s", replaced)
     if is_main_process():
-        Console().print(_headline(summary))
+        Console().print(headline(summary))
         typer.echo(f"report: {run_directory.path / 'report.html'}")
         typer.echo(f"pruned model: {run_directory.pruned}")
 
@@ -143,9 +140,9 @@ def study(
     """Run methods × rates × models × seeds under equal epochs; started again, it goes on."""
     from detprune.study import run_study  # matplotlib only where a report is drawn
 
-    _log_to_terminal()
+    log_to_terminal()
     directory, complete = run_study(file, out, assignments or [], jobs)
-    _print_results(directory, complete)
+    print_results(directory, complete)
 
 
 @app.command()
@@ -162,9 +159,9 @@ def progressive(
     """Prune step by step, always from the best networks so far; started again, it goes on."""
     from detprune.progressive import run_progressive  # matplotlib only where a report is drawn
 
-    _log_to_terminal()
+    log_to_terminal()
     directory, complete = run_progressive(file, out, assignments or [], jobs)
-    _print_results(directory, complete)
+    print_results(directory, complete)
 
 
 @app.command()
@@ -202,9 +199,9 @@ def validate_recipe(
 def list_components() -> None:
     """List methods, sets, adapters, models and data sets."""
     console = Console()
-    methods = {name: _first_line(kind) for name, kind in METHODS.items()}
-    console.print(_listing("methods", methods))
-    console.print(_listing("sets", {name: _first_line(kind) for name, kind in SETS.items()}))
+    methods = {name: first_line(kind) for name, kind in METHODS.items()}
+    console.print(listing("methods", methods))
+    console.print(listing("sets", {name: first_line(kind) for name, kind in SETS.items()}))
     adapters: dict[str, Adapter] = {}
     lines = {}
     for name in sorted(adapter_entry_points()):
@@ -213,11 +210,11 @@ def list_components() -> None:
             lines[name] = adapters[name].line
         except InputError as error:
             lines[name] = f"not usable: {error}"
-    console.print(_listing("adapters", lines))
+    console.print(listing("adapters", lines))
     for name, adapter in adapters.items():
         for what, table in (("models", adapter.models()), ("data sets", adapter.data_sets())):
             if table:
-                console.print(_listing(f"{name}: {what}", table))
+                console.print(listing(f"{name}: {what}", table))
 
 
 @app.command()
@@ -265,54 +262,6 @@ def _add_adapter_commands() -> None:
             typer.echo(f"{group} {entry.name} is not available: {error}", err=True)
             continue
         _GROUPS[group].command(entry.name)(function)
-
-
-def _log_to_terminal() -> None:
-    LOGGER.setLevel(logging.DEBUG)
-    LOGGER.propagate = False
-    handler = RichHandler(
-        show_path=False, show_level=False, log_time_format="%H:%M:%S", markup=False
-    )
-    handler.setLevel(logging.INFO if is_main_process() else logging.WARNING)
-    LOGGER.handlers = [handler]
-
-
-def _print_results(directory: Path, complete: bool) -> None:
-    table = directory / "table.md"
-    if table.is_file():
-        typer.echo(table.read_text(encoding="utf-8"))
-        typer.echo(f"report: {directory / 'report.html'}")
-    if not complete:
-        raise typer.Exit(1)
-
-
-def _headline(summary: dict[str, Any]) -> Table:
-    table = Table(title=f"{summary['model']} on {summary['data']}, {summary['method']}")
-    table.add_column("stage")
-    table.add_column(summary["metric"], justify="right")
-    table.add_column("against dense", justify="right")
-    for stage in ("dense", "hard_pruned", "final"):
-        difference = 100 * (summary[stage] - summary["dense"])
-        points = "" if stage == "dense" else f"{difference:+.2f} points"
-        table.add_row(stage.replace("_", "-"), f"{100 * summary[stage]:.2f} %", points)
-    table.caption = (
-        f"{summary['compression']:.2f}× over the pruned tensors, "
-        f"{summary['model_compression']:.2f}× over all parameters"
-    )
-    return table
-
-
-def _listing(title: str, lines: Any) -> Table:
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-    for name, line in lines.items():
-        table.add_row(name, escape(line))
-    return table
-
-
-def _first_line(kind: type) -> str:
-    return (kind.__doc__ or "").strip().splitlines()[0]
 
 
 def _complain(error: DetpruneError, code: int) -> None:

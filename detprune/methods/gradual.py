@@ -30,6 +30,10 @@ class GradualState(State):
 
     SCALARS: ClassVar[tuple[str, ...]] = ("k", "t")
 
+    def progress(self, step: int) -> float:
+        """Share of the run that is over after a step; 1 where its length is not known."""
+        return step / self.steps if self.steps else 1.0
+
     @property
     def supports(self) -> list[Tensor]:
         """Boolean supports of the pruned tensors."""
@@ -74,12 +78,20 @@ class _Gradual(Method):
         state = _of(state)
         state.t += 1
         self.apply(problem, state)
-        if state.t % self.every == 0:
-            share = share_of_sparsity(self.ramp, state.t / state.steps if state.steps else 1.0)
+        if state.t % self.every == 0 and self.chooses(state.progress(state.t - self.every)):
+            share = share_of_sparsity(self.ramp, state.progress(state.t))
             weights = [weight.detach() for weight in problem.weights]
             for kept, mask in zip(state.supports, problem.masks(weights, share), strict=True):
                 kept.copy_(mask)
             self.apply(problem, state)
+
+    def chooses(self, progress: float) -> bool:
+        """Whether anything is left to be chosen.
+
+        Args:
+            progress: of the run at the last choice, from 0 to 1.
+        """
+        return True
 
     @abstractmethod
     def apply(self, problem: Problem, state: GradualState) -> None:
@@ -102,6 +114,10 @@ class GradualMagnitude(_Gradual):
         ramp: share of the run over which the sparsity grows to the budget's, as a cubic.
         every: optimizer steps between two choices of what is masked.
     """
+
+    def chooses(self, progress: float) -> bool:
+        """Not once the whole sparsity is reached: what is masked is masked for good."""
+        return progress < self.ramp
 
     def apply(self, problem: Problem, state: GradualState) -> None:
         """W is zero outside the supports; weights that are zero rank last, so they stay outside."""

@@ -30,6 +30,7 @@ from detprune import (
     Method,
     Pruner,
 )
+from detprune.methods.base import Problem
 from detprune.methods.ramp import share_of_sparsity
 
 STEPS, UPDATES, RAMP, EVERY, SPARSITY = 6, 5, 0.8, 4, 0.7
@@ -149,6 +150,18 @@ def test_without_a_ramp_the_share_is_one_from_the_start() -> None:
     assert share_of_sparsity(0.5, 0.0) == 0.0
     assert share_of_sparsity(0.5, 0.25) == pytest.approx(0.875)
     assert share_of_sparsity(0.5, 0.5) == share_of_sparsity(0.5, 1.0) == 1.0
+
+
+@pytest.mark.parametrize(("method", "choices"), [(GradualMagnitude, 6), (DPF, 7)])
+def test_nothing_is_chosen_once_all_is_masked_for_good(
+    method: type[GradualMagnitude | DPF], choices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, optimizer, _ = make(method(ramp=RAMP, every=EVERY))
+    chosen, masks = [], Problem.masks
+    monkeypatch.setattr(Problem, "masks", lambda *a: chosen.append(1) or masks(*a))
+    for batch in batches(TOTAL, torch.float64):
+        step(model, optimizer, batch)
+    assert len(chosen) == choices  # the ramp ends at step 24, the steps at 30
 
 
 def test_gradual_magnitude_without_a_ramp_never_lets_a_weight_return() -> None:
