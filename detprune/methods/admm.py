@@ -26,6 +26,7 @@ class ADMM(Splitting):
         rho: penalty coefficient ρ: a number, ``Growth(…)``, ``Pull(…)`` or ``"auto"``.
         ramp: share of the run over which the sparsity of Z grows to the budget's, as a cubic; 0: it has
             it from the start.
+        free_support: Z follows W on its support, so that the penalty acts on what is to go alone.
     """
 
     def make_state(self) -> SplittingState:

@@ -68,6 +68,7 @@ class SLR(Splitting):
         rho: penalty coefficient ρ: a number, ``Growth(…)``, ``Pull(…)`` or ``"auto"``.
         ramp: share of the run over which the sparsity of Z grows to the budget's, as a cubic; 0: it has
             it from the start.
+        free_support: Z follows W on its support, so that the penalty acts on what is to go alone.
         step_size: s₀, the first step of the multipliers; left out, it is the paper's 0.01, and 0.03·ρ
             of the first outer iteration where ρ is chosen by pull.
         M, r: shape of the step-size rule αₖ; M > 1 and 0 < r < 1.

@@ -6,10 +6,16 @@ and its gradient in W, Λ + ρ(W − Z) = ρ(W − A) with the anchor A = Z − 
 
 Choice made here: Z and A are the only tensors kept, and Λ = ρ(Z − A) is worked out where it is
 needed, at the end of an outer iteration. Per step only A is read.
+
+With ``free_support`` the copy follows W on its support T between two outer iterations. For a fixed T that
+is the minimum of L over the values of Z (variable projection, Golub & Pereyra 1973): there Z = W, Λ = 0,
+and what remains of the penalty, ⟨Λ, W⟩ + ρ/2 ‖W‖² outside T, pulls out what is to go and lets the rest
+train. Without it ρ/2 ‖W − Z‖² also holds every weight that stays near where it was at the last update, as
+if its learning rate were divided by the pull.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -37,7 +43,7 @@ from detprune.projections import keep
 
 @dataclass
 class SplittingState(State):
-    """k, ρ, and Z (``target``) and A (``anchor``) per tensor."""
+    """k, ρ, and Z (``target``) and A (``anchor``) per tensor; with a free support also T (``kept``)."""
 
     rho: float = 0.0
 
@@ -52,6 +58,11 @@ class SplittingState(State):
     def anchors(self) -> list[Tensor]:
         """A = Z − Λ/ρ; during an update, the point V = W + Λ/ρ that is projected."""
         return self.tensors["anchor"]
+
+    @property
+    def supports(self) -> list[Tensor]:
+        """T, boolean; empty unless the support is free."""
+        return self.tensors.get("kept", [])
 
     def multipliers(self) -> Iterator[Tensor]:
         """Λ = ρ(Z − A), tensor by tensor."""
@@ -78,6 +89,7 @@ class Splitting(Method):
 
     rho: Rho | str = field(default=0.1, kw_only=True)
     ramp: float = field(default=0.0, kw_only=True)
+    free_support: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rho", parse_rho(self.rho))
@@ -92,16 +104,14 @@ class Splitting(Method):
             "target": [like_weight(weight) for weight in problem.weights],
             "anchor": [like_weight(weight) for weight in problem.weights],
         }
+        weights = [weight.detach() for weight in problem.weights]
+        masks = problem.masks(weights, self.share_of_sparsity(0, pace))
+        if self.free_support:
+            state.tensors["kept"] = [mask.clone() for mask in masks]
         for target, anchor, weight, mask in zip(
-            state.targets,
-            state.anchors,
-            problem.weights,
-            problem.masks(
-                [weight.detach() for weight in problem.weights], self.share_of_sparsity(0, pace)
-            ),
-            strict=True,
+            state.targets, state.anchors, weights, masks, strict=True
         ):
-            keep(anchor.copy_(weight.detach()), mask, out=target)
+            keep(anchor.copy_(weight), mask, out=target)
             anchor.copy_(target)
         state.rho = self.rho_at(1, pace)
         return state
@@ -111,6 +121,12 @@ class Splitting(Method):
         if not isinstance(state, SplittingState):
             raise TypeError(f"expected a SplittingState, got {type(state).__name__}")
         add_pull(problem.weights, state.anchors, state.rho)
+
+    @torch.no_grad()
+    def after_step(self, problem: Problem, state: State) -> None:
+        """A ← W on a free support, so that nothing pulls there."""
+        if self.free_support and isinstance(state, SplittingState):
+            follow(problem, state.supports, state.anchors)
 
     def rho_at(self, k: int, pace: Pace) -> float:
         """ρ for outer iteration ``k``."""
@@ -144,8 +160,17 @@ class Splitting(Method):
         """The method's own empty state."""
 
 
+def follow(problem: Problem, supports: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """values ← W on the supports, in place."""
+    for weight, kept, value in zip(problem.weights, supports, values, strict=True):
+        torch.where(kept, weight.detach(), value, out=value)
+
+
 def measure(problem: Problem, state: SplittingState) -> Residuals:
     """Scalars of the current residual; an error that names the tensors that are not finite."""
+    if state.supports:
+        problem.check_weights()
+        follow(problem, state.supports, state.targets)
     inners, norms, weight_norms = [], [], []
     for weight, target, multiplier in zip(
         problem.weights, state.targets, state.multipliers(), strict=True
@@ -161,11 +186,17 @@ def measure(problem: Problem, state: SplittingState) -> Residuals:
 
 
 def project_shifted(problem: Problem, state: SplittingState, share: float) -> float:
-    """Z ← Π_S(V) at a share of the sparsity, where the anchors hold V = W + Λ/ρ; returns ‖Z − Z_prev‖."""
+    """Z ← Π_S(V) at a share of the sparsity, where the anchors hold V = W + Λ/ρ; returns ‖Z − Z_prev‖.
+
+    With a free support V decides what is kept, and Z = V = W there.
+    """
+    masks = problem.masks(state.anchors, share)
+    if state.supports:
+        for kept, mask in zip(state.supports, masks, strict=True):
+            kept.copy_(mask)
+        follow(problem, masks, state.anchors)
     changes = []
-    for target, shifted, mask in zip(
-        state.targets, state.anchors, problem.masks(state.anchors, share), strict=True
-    ):
+    for target, shifted, mask in zip(state.targets, state.anchors, masks, strict=True):
         projected = keep(shifted, mask)
         changes.append(norm(projected - target))
         target.copy_(projected)

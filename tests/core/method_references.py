@@ -69,6 +69,7 @@ class Reference:
     project: Project
     rho: float = 0.1
     next_rho: Callable[[float], float] = lambda rho: rho
+    free: bool = False  # Z follows W on its support, where Λ is 0
     k: int = 0
     target: list[Tensor] = field(default_factory=list)  # Z
     multiplier: list[Tensor] = field(default_factory=list)  # Λ
@@ -94,8 +95,22 @@ class Reference:
         """⟨Λ, R⟩ + ρ/2 ‖R‖²."""
         return inner(multiplier, residual) + self.rho / 2 * inner(residual, residual)
 
+    def settle(
+        self, target: list[Tensor], multiplier: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Z and Λ; where Z is free, it becomes W on its support, and Λ is 0 there."""
+        if not self.free:
+            return target, multiplier
+        outside = [z == 0 for z in target]
+        weights = self.weights()
+        return (
+            [torch.where(o, 0.0, w) for o, w in zip(outside, weights, strict=True)],
+            [torch.where(o, m, 0.0) for o, m in zip(outside, multiplier, strict=True)],
+        )
+
     def step(self, batch: Batch) -> float:
         """One optimizer step on the Lagrangian, differentiated as a whole."""
+        self.target, self.multiplier = self.settle(self.target, self.multiplier)
         loss = self.task_loss(batch)
         lagrangian = loss
         for w, z, m in zip(self.parameters(), self.target, self.multiplier, strict=True):
@@ -116,8 +131,10 @@ class ReferenceADMM(Reference):
     def outer(self, task_loss: float) -> None:
         """End an outer iteration."""
         weights = self.weights()
+        self.target, self.multiplier = self.settle(self.target, self.multiplier)
         penalty = self.penalty(self.multiplier, minus(weights, self.target))
-        self.target = self.project(plus(weights, 1 / self.rho, self.multiplier))
+        projected = self.project(plus(weights, 1 / self.rho, self.multiplier))
+        self.target, self.multiplier = self.settle(projected, self.multiplier)
         residual = minus(weights, self.target)
         self.multiplier = plus(self.multiplier, self.rho, residual)
         self.log.append({"penalty": penalty, "residual_norm": norm(residual), "rho": self.rho})
@@ -140,6 +157,7 @@ class ReferenceSLR(Reference):
         """End an outer iteration."""
         self.k += 1
         k, weights = self.k, self.weights()
+        self.target, self.multiplier = self.settle(self.target, self.multiplier)
         alpha = 1 - 1 / (self.M * k ** (1 - 1 / k**self.r))
         residual = minus(weights, self.target)  # R = W^k − Z^{k−1}
         before = task_loss + self.penalty(self.multiplier, residual)
@@ -157,9 +175,11 @@ class ReferenceSLR(Reference):
                 step = min(step, self.max_step * self.rho)
             multiplier = plus(multiplier, step, residual)
 
+        between = self.penalty(multiplier, residual)  # with Λ' before Z moves
         target = self.project(plus(weights, 1 / self.rho, multiplier))
+        target, multiplier = self.settle(target, multiplier)
         after = minus(weights, target)  # R₂ = W^k − Z^k
-        condition_8 = self.penalty(multiplier, after) < self.penalty(multiplier, residual)
+        condition_8 = self.penalty(multiplier, after) < between
         if condition_8:
             step = alpha * step if k == 1 else alpha * step * previous_norm / norm(after)
             step = min(step, self.max_step * self.rho)

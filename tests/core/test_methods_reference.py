@@ -105,9 +105,10 @@ def assert_multipliers(pair: Pair) -> None:
     assert max(float(m.abs().max()) for m in multipliers) > 1e-3, "Λ never moved: nothing is tested"
 
 
+@pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize("scope", ["layer", "global"])
 @pytest.mark.parametrize("growing", [False, True])
-def test_admm(scope: str, growing: bool) -> None:
+def test_admm(scope: str, growing: bool, free: bool) -> None:
     rho = Growth(0.05, 1.3, 0.4) if growing else 0.1
     start = 0.05 if growing else 0.1
 
@@ -117,9 +118,9 @@ def test_admm(scope: str, growing: bool) -> None:
         def grow(rho: float) -> float:
             return min(1.3 * rho, 0.4) if growing else rho
 
-        return ReferenceADMM(model, optimizer, project, rho=start, next_rho=grow)
+        return ReferenceADMM(model, optimizer, project, rho=start, next_rho=grow, free=free)
 
-    pair = Pair(ADMM(rho=rho), reference, scope)
+    pair = Pair(ADMM(rho=rho, free_support=free), reference, scope)
     for _ in range(OUTER):
         pair.outer()
         assert_multipliers(pair)
@@ -127,9 +128,10 @@ def test_admm(scope: str, growing: bool) -> None:
     assert (pair.reference.rho == 0.4) is growing
 
 
+@pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize("scope", ["layer", "global"])
 @pytest.mark.parametrize("growing", [False, True])
-def test_slr(scope: str, growing: bool) -> None:
+def test_slr(scope: str, growing: bool, free: bool) -> None:
     rho = Growth(0.05, 1.1, 0.2) if growing else 0.1
     start = 0.05 if growing else 0.1
 
@@ -140,10 +142,19 @@ def test_slr(scope: str, growing: bool) -> None:
             return min(1.1 * rho, 0.2) if growing else rho
 
         return ReferenceSLR(
-            model, optimizer, project, rho=start, next_rho=grow, step_size=0.05, M=20, r=0.2
+            model,
+            optimizer,
+            project,
+            rho=start,
+            next_rho=grow,
+            free=free,
+            step_size=0.05,
+            M=20,
+            r=0.2,
         )
 
-    pair = Pair(SLR(rho=rho, step_size=0.05, M=20, r=0.2), reference, scope)
+    method = SLR(rho=rho, free_support=free, step_size=0.05, M=20, r=0.2)
+    pair = Pair(method, reference, scope)
     for _ in range(OUTER):
         pair.outer()
         assert_multipliers(pair)
