@@ -25,13 +25,15 @@ HALF = Budget(sparsity=0.5)
 METHOD_EXAMPLES: dict[str, Method] = {
     "admm": ADMM(rho=0.05),
     "slr": SLR(rho=0.05, step_size=0.02),
+    "admm, free": ADMM(rho=0.05, free_support=True),
+    "slr, free": SLR(rho=0.05, step_size=0.02, free_support=True),
     "sas_admm": SASADMM(beta=0.05, nu=20.0, inner_steps=3, k0=2, average_from=2),
     "magnitude": Magnitude(),
     "gradual_magnitude": GradualMagnitude(ramp=0.0, every=2),
     "dpf": DPF(ramp=0.0, every=2),
     "oneshot": OneShot(),
 }
-"""One setting of every registered method; the contract suite checks that none is missing."""
+"""Settings of every registered method; the contract suite checks that none is missing."""
 
 
 def small_net(dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Sequential:

@@ -50,7 +50,7 @@ def saved_and_loaded(state: Any) -> Any:
 
 
 def test_every_registered_method_is_in_the_suite() -> None:
-    assert {name: type(method) for name, method in METHOD_EXAMPLES.items()} == METHODS
+    assert {type(method) for method in METHOD_EXAMPLES.values()} == set(METHODS.values())
 
 
 @every_method
