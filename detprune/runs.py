@@ -134,7 +134,10 @@ class Runs:
                 env=environment,
             )
         if code:
-            LOGGER.error("%s: failed with exit code %d, see %s", plan.folder.name, code, log_file)
+            why = _last_line(log_file)
+            LOGGER.error(
+                "%s: failed with exit code %d: %s; see %s", plan.folder.name, code, why, log_file
+            )
         else:
             LOGGER.info("%s: finished", plan.folder.name)
 
@@ -149,3 +152,8 @@ class Runs:
         else:
             threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
             yield {"OMP_NUM_THREADS": threads, **os.environ}
+
+
+def _last_line(file: Path) -> str:
+    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
