@@ -38,7 +38,8 @@ def write_lineage(
         }
         for network in networks
     ]
-    write_text(folder / "results.json", json.dumps({"metric": metric, "networks": lines}, indent=1))
+    found = {"metric": metric, "networks": lines}
+    write_text(folder / "results.json", json.dumps(found, indent=1) + "\n")
     title = f"{metric} after masked retraining; filled: the best of its rate; thick: its ancestors"
     write_page(
         folder,
@@ -85,7 +86,7 @@ def _table(
     rows += [
         [
             f"{network.rate:g}×",
-            network.parent.label if network.parent else NOTHING,
+            f"{network.parent.rate:g}×" if network.parent and network.parent.parent else "dense",
             number(scale * network.summary["hard_pruned"]),
             number(scale * network.final),
             "yes" if network in best else "no",
