@@ -34,6 +34,10 @@ evaluate_app = typer.Typer(
 app.add_typer(evaluate_app, name="evaluate")
 data_app = typer.Typer(help="Make a data set that the project draws itself.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+Folder = Annotated[
+    Path | None, typer.Option(help="Folder of all runs; runs/<name in the file> by default.")
+]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at a time; one per GPU by default.")]
 _GROUPS = {"evaluate": evaluate_app, "data": data_app}
 
 
@@ -130,12 +134,8 @@ def _run(adapter: Adapter, recipe: Recipe, run_directory: RunDirectory) -> dict[
 def study(
     file: Annotated[Path, typer.Argument(help="A study: a recipe, and what is varied in it.")],
     assignments: Assignments = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of all runs; runs/<name of the study> by default.")
-    ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time; one per GPU by default.")
-    ] = None,
+    out: Folder = None,
+    jobs: Jobs = None,
 ) -> None:
     """Run methods × rates × models × seeds under equal epochs; started again, it goes on."""
     from detprune.study import run_study  # matplotlib only where a report is drawn
@@ -149,12 +149,8 @@ def study(
 def progressive(
     file: Annotated[Path, typer.Argument(help="A recipe, and the rates through which it goes.")],
     assignments: Assignments = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of all runs; runs/<its name> by default.")
-    ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time; one per GPU by default.")
-    ] = None,
+    out: Folder = None,
+    jobs: Jobs = None,
 ) -> None:
     """Prune step by step, always from the best networks so far; started again, it goes on."""
     from detprune.progressive import run_progressive  # matplotlib only where a report is drawn

@@ -1,14 +1,13 @@
 """Progressive pruning: who is pruned from whom, and that nothing is run twice."""
 
 import json
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from command_line import detprune
 
 from detprune import InputError
 from detprune.progressive.spec import read_progressive
@@ -22,16 +21,7 @@ def write(folder: Path, recipe: dict[str, Any], **changes: Any) -> Path:
     return file
 
 
-def progressive(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    process = subprocess.run(
-        [sys.executable, "-m", "detprune", "progressive", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=280,
-    )
-    assert process.returncode == code, process.stdout + process.stderr
-    return process
+progressive = partial(detprune, "progressive")
 
 
 @pytest.fixture

@@ -2,15 +2,14 @@
 
 import copy
 import json
-import os
 import shlex
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from command_line import detprune
 
 from detprune import InputError
 from detprune.recipe import override
@@ -39,16 +38,7 @@ def write(folder: Path, recipe: dict[str, Any], **changes: Any) -> Path:
     return file
 
 
-def study(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    process = subprocess.run(
-        [sys.executable, "-m", "detprune", "study", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=280,
-    )
-    assert process.returncode == code, process.stdout + process.stderr
-    return process
+study = partial(detprune, "study")
 
 
 def test_a_study(tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -89,14 +79,7 @@ def test_a_study(tiny: dict[str, Any], tmp_path: Path) -> None:
 
     words = shlex.split(cells["magnitude", 1]["command"])
     assert words[:2] == ["detprune", "run"]
-    alone = subprocess.run(
-        [sys.executable, "-m", *words, "--out", tmp_path / "alone"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=280,
-    )
-    assert alone.returncode == 0, alone.stderr
+    detprune(*words[1:], "--out", tmp_path / "alone")
     repeated = json.loads((tmp_path / "alone" / "summary.json").read_text())
     assert repeated["final"] == summaries[1]["final"]
 
