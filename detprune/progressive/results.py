@@ -3,20 +3,17 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matplotlib.ticker import NullLocator
 
+from detprune.progressive.lineage import Network
 from detprune.progressive.spec import Progressive
 from detprune.report import style
 from detprune.report.tables import NOTHING, Picture, Table, number, write_page, write_text
 
-if TYPE_CHECKING:
-    from detprune.progressive.runner import Network
-
 
 def write_lineage(
-    spec: Progressive, folder: Path, networks: Sequence["Network"], best: Sequence["Network"]
+    spec: Progressive, folder: Path, networks: Sequence[Network], best: Sequence[Network]
 ) -> None:
     """Write ``table.md``, ``results.json``, ``figures/lineage.png`` and ``report.html``.
 
@@ -56,21 +53,13 @@ def write_lineage(
     )
 
 
-def ancestors(network: "Network") -> list["Network"]:
-    """The network, its parent, and so on to the dense one."""
-    line = [network]
-    while line[-1].parent is not None:
-        line.append(line[-1].parent)
-    return line
-
-
-def _facts(networks: Sequence["Network"], best: Sequence["Network"]) -> str:
+def _facts(networks: Sequence[Network], best: Sequence[Network]) -> str:
     dense = networks[0]
     text = f"{dense.summary['model']} on {dense.summary['data']}. "
     if not best:
         return text + "No run has finished yet."
     each = sum(best[-1].summary["epochs"][stage] for stage in ("constrained", "retrain"))
-    steps = len(ancestors(best[-1])) - 1
+    steps = len(best[-1].line) - 1
     return text + (
         f"Every step is {each} epochs of constrained training and masked retraining together; the best "
         f"network at {best[-1].rate:g}× took {steps} of them, {each * steps} epochs, and all "
@@ -79,9 +68,7 @@ def _facts(networks: Sequence["Network"], best: Sequence["Network"]) -> str:
     )
 
 
-def _table(
-    networks: Sequence["Network"], best: Sequence["Network"], scale: float, label: str
-) -> Table:
+def _table(networks: Sequence[Network], best: Sequence[Network], scale: float, label: str) -> Table:
     rows = [["dense", NOTHING, NOTHING, number(scale * networks[0].final), NOTHING]]
     rows += [
         [
@@ -96,13 +83,11 @@ def _table(
     return Table(label, ["rate", "pruned from", "hard-pruned", "final", "best of its rate"], rows)
 
 
-def _draw(
-    networks: Sequence["Network"], best: Sequence["Network"], metric: str, folder: Path
-) -> Path:
+def _draw(networks: Sequence[Network], best: Sequence[Network], metric: str, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     file = folder / "lineage.png"
     scale = style.metric_scale(metric)
-    chosen = ancestors(best[-1]) if best else []
+    chosen = best[-1].line if best else []
     with style.drawing():
         figure = style.new_figure(3.8)
         axes = figure.subplots()

@@ -10,49 +10,15 @@ the best metric after masked retraining.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from detprune.errors import InputError
+from detprune.progressive.lineage import Network
 from detprune.progressive.results import write_lineage
 from detprune.progressive.spec import Progressive, read_progressive
 from detprune.rundir import LOGGER
 from detprune.runs import DENSE_ONLY, PlannedRun, Runs, dense_part
 from detprune.study.spec import assignments
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network of the lineage.
-
-    Attributes:
-        run: what makes it.
-        rate: its compression rate; 1 for the dense one.
-        parent: what it was pruned from; None for the dense one.
-    """
-
-    run: PlannedRun
-    rate: float
-    parent: "Network | None" = None
-
-    @property
-    def label(self) -> str:
-        """Its rate; of every rate only the best network has children."""
-        return f"{self.rate:g}x" if self.parent else "dense"
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """What its run found; only for a finished one."""
-        summary = self.run.summary
-        if summary is None:
-            raise ValueError(f"{self.run.folder.name} is not finished")
-        return summary
-
-    @property
-    def final(self) -> float:
-        """The metric after masked retraining."""
-        return float(self.summary["final"])
 
 
 def run_progressive(

@@ -1,0 +1,44 @@
+"""Who was pruned from whom."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from detprune.runs import PlannedRun
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of the lineage.
+
+    Attributes:
+        run: what makes it.
+        rate: its compression rate; 1 for the dense one.
+        parent: what it was pruned from; None for the dense one.
+    """
+
+    run: PlannedRun
+    rate: float
+    parent: "Network | None" = None
+
+    @property
+    def label(self) -> str:
+        """Its rate; of every rate only the best network has children."""
+        return f"{self.rate:g}x" if self.parent else "dense"
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What its run found; only for a finished one."""
+        summary = self.run.summary
+        if summary is None:
+            raise ValueError(f"{self.run.folder.name} is not finished")
+        return summary
+
+    @property
+    def final(self) -> float:
+        """The metric after masked retraining."""
+        return float(self.summary["final"])
+
+    @property
+    def line(self) -> list["Network"]:
+        """The network, its parent, and so on to the dense one."""
+        return [self, *(self.parent.line if self.parent else [])]
