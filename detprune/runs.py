@@ -97,7 +97,7 @@ class PlannedRun:
 
 def dense_part(recipe: dict[str, Any]) -> dict[str, Any]:
     """What of a recipe a dense network depends on: all but what is done to it later."""
-    later = ("name", "method", "set", "budget", "batch_norm_images", "stages")
+    later = ("name", "method", "set", "budget", "batch_norm_images", "distillation", "stages")
     kept = {key: value for key, value in recipe.items() if key not in later}
     return {**kept, "dense": recipe["stages"]["dense"]}
 

@@ -57,8 +57,10 @@ class Teacher:
             logits: of the student, (N, classes, …).
             images: what they are logits of.
         """
+        if next(self._network.parameters()).device != images.device:  # before the first step
+            self._network.to(images.device)
         with torch.no_grad():
-            taught = self._network.to(images.device)(images)
+            taught = self._network(images)
         if isinstance(taught, tuple):  # an auxiliary branch teaches nothing
             taught = taught[0]
         weight = self.spec.weight

@@ -13,6 +13,7 @@ from command_line import detprune
 
 from detprune import InputError
 from detprune.recipe import override
+from detprune.runs import dense_part
 from detprune.study.runner import plan_study
 from detprune.study.spec import assignments, read_study
 
@@ -150,6 +151,12 @@ def test_a_study_that_is_wrong(
 ) -> None:
     with pytest.raises(InputError, match=problem):
         read_study(write(tmp_path, tiny, **changes))
+
+
+def test_a_dense_network_does_not_depend_on_what_comes_later(tiny: dict[str, Any]) -> None:
+    later = {"distillation": {"weight": 0.5}, "batch_norm_images": 9, "method": "dpf"}
+    assert dense_part({**tiny, **later}) == dense_part(tiny)
+    assert dense_part({**tiny, "seed": 4}) != dense_part(tiny)
 
 
 def test_settings_survive_the_command_line() -> None:
