@@ -162,6 +162,7 @@ class DetectionTask(Task):
             check_every=spec.check_every,
             stop_at=spec.stop_at,
             prune=spec.prune,
+            batch_norm_images=self.recipe.batch_norm_images,
             annotations=None if data.split == "test" else data.annotations,
         )
         start = self._start("constrained", model, None)

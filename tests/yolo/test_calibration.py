@@ -2,19 +2,22 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
 import torch
 from detection_recipe import TINY
 from torch import nn
-from trainings import images, tiny_model
+from trainings import constrained_settings, images, start_file, tiny_model, trainer_of
 
 from detprune.recipe import validate
 from detprune.rundir import RunDirectory
 from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm, task_loss
 from detprune_yolo.recipe import DetectionRecipe
 from detprune_yolo.task import DetectionTask
+from detprune_yolo.training.trainers import ConstrainedTrainer
+from detprune_yolo.weights.checkpoints import load_model
 
 # isort: split
 from ultralytics.cfg import get_cfg
@@ -58,6 +61,35 @@ def test_the_recipe_says_how_many(tmp_path: Path) -> None:
         "running_var",
         "num_batches_tracked",
     }
+
+
+def test_what_is_checked_and_saved_has_the_statistics_of_the_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[nn.Module] = []
+
+    def check(_: Any, network: nn.Module, __: Any) -> float:
+        checked.append(network)
+        return 0.5
+
+    monkeypatch.setattr("detprune_yolo.training.trainers.hard_pruned_map50", check)
+    settings = constrained_settings(check_every=2, batch_norm_images=10)
+    trainer = trainer_of(ConstrainedTrainer, settings, start_file(tmp_path), tmp_path, epochs=2)
+    trainer.train()
+    (network,) = checked
+    saved = load_model(tmp_path / "constrained" / "weights" / "hard_pruned.pt")
+    chosen = TrainingImages(images(), count=10, imgsz=64, batch=trainer.batch_size)
+    expected = copy.deepcopy(network)
+    with torch.no_grad():
+        for name, buffer in expected.named_buffers():
+            if "running" in name:
+                buffer.fill_(1.0)
+    estimate_batch_norm(expected, chosen, torch.device("cpu"))
+    for name, buffer in expected.named_buffers():
+        assert torch.equal(buffer, network.get_buffer(name)), name
+        torch.testing.assert_close(
+            saved.get_buffer(name).float(), buffer.float(), rtol=2e-3, atol=2e-3
+        )
 
 
 def test_the_loss_is_ultralytics_own_per_image(tmp_path: Path) -> None:

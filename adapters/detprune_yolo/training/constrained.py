@@ -16,6 +16,7 @@ def constrained(
     check_every: int = 0,
     stop_at: float | None = None,
     prune: str = "ema",
+    batch_norm_images: int = 0,
 ) -> type[ConstrainedTrainer]:
     """The trainer for constrained training: ``model.train(trainer=constrained(SLR(), Budget(compression=3.33)), …)``.
 
@@ -28,6 +29,8 @@ def constrained(
         check_every: epochs between measurements of what hard pruning would give; 0 for none.
         stop_at: stop once that mAP@0.5 reaches this.
         prune: hard-prune Ultralytics' moving average (``"ema"``) or the live weights (``"live"``).
+        batch_norm_images: training images from which batch-norm statistics are estimated anew after hard
+            pruning; 0 for none.
     """
     StageSettings(
         stage="constrained",
@@ -38,5 +41,6 @@ def constrained(
         check_every=check_every,
         stop_at=stop_at,
         prune=prune,  # type: ignore[arg-type]
+        batch_norm_images=batch_norm_images,
     ).put()
     return ConstrainedTrainer

@@ -34,6 +34,8 @@ class StageSettings(Section):
         stop_at: stop constrained training once that mAP@0.5 is reached.
         prune: which weights are hard-pruned at the end: Ultralytics' moving average (``ema``), which
             is what it validates and saves, or those that the optimizer moves (``live``).
+        batch_norm_images: training images from which the batch-norm statistics of a hard-pruned network are
+            estimated anew; 0: they stay those of constrained training.
         annotations: COCO annotations of the validation images, for the checks.
         run_dir: where events are logged; nowhere if left out.
         resume: continue from the sidecar if there is one.
@@ -47,6 +49,7 @@ class StageSettings(Section):
     check_every: int = Field(default=0, ge=0)
     stop_at: float | None = Field(default=None, gt=0, le=1)
     prune: Literal["ema", "live"] = "ema"
+    batch_norm_images: int = Field(default=0, ge=0)
     annotations: Path | None = None
     run_dir: Path | None = None
     resume: bool = False

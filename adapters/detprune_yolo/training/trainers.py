@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
@@ -20,6 +21,7 @@ from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.pruner import Pruner
 from detprune.rundir import atomic
 from detprune_yolo.exclusions import detector_budget
+from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm
 from detprune_yolo.measure.hard_pruned import hard_pruned_map50
 from detprune_yolo.training.epochs import plain
 from detprune_yolo.training.resumable import IS_MAIN, ResumableTrainer
@@ -134,6 +136,7 @@ class ConstrainedTrainer(ResumableTrainer):
             unwrap_model(self.model).load_state_dict(self.ema.ema.state_dict())
         pruner.hard_prune()
         model = unwrap_model(self.model)
+        self._estimate_batch_norm(model)
         checkpoint = pruned_checkpoint(model, pruner.masks, train_args=vars(self.args))
         save_checkpoint(self.wdir / "hard_pruned.pt", checkpoint)
         with atomic(self.wdir / "pruner.pt") as temporary:
@@ -159,10 +162,23 @@ class ConstrainedTrainer(ResumableTrainer):
             del held
         else:
             clone = pruner.hard_pruned_copy()
+        if IS_MAIN:
+            self._estimate_batch_norm(clone)
         if self.world_size > 1:  # batch norm's statistics are each rank's own
             for buffer in clone.buffers():
                 dist.broadcast(buffer, src=0)
         return hard_pruned_map50(self, clone, self.settings.annotations)
+
+    def _estimate_batch_norm(self, network: nn.Module) -> None:
+        if not self.settings.batch_norm_images:
+            return
+        images = TrainingImages(
+            Path(str(self.args.data)),
+            count=self.settings.batch_norm_images,
+            imgsz=int(self.args.imgsz),
+            batch=self.batch_size,
+        )
+        estimate_batch_norm(network, images, self.device)
 
 
 class RetrainingTrainer(ResumableTrainer):
