@@ -15,7 +15,7 @@ from detprune.rundir import RunDirectory
 from detprune.study.spec import Baseline, Cell, Published, Study
 
 STAGES = {"hard_pruned": "hard-pruned", "final": "final"}
-COLOURS = (style.BLUE, style.ORANGE, style.GREEN, style.GREY, "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = (style.BLUE, style.ORANGE, style.GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#999933")
 
 
 class Results:
@@ -196,6 +196,6 @@ def _draw(results: Results, model: str, folder: Path) -> Path:
             axes.set_xlabel("compression rate")
             axes.set_title(title if stage == "hard_pruned" else "after masked retraining")
         panels[0].set_ylabel(style.metric_label(results.metric))
-        panels[0].legend()
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         style.save(figure, file)
     return file
