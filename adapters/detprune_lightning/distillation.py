@@ -45,9 +45,13 @@ class Distillation:
 class Teacher:
     """A frozen copy of the dense network; no module, so that it is in no checkpoint of the student."""
 
-    def __init__(self, network: nn.Module, spec: Distillation) -> None:
+    def __init__(
+        self, network: nn.Module, spec: Distillation, *, channels_last: bool = False
+    ) -> None:
         self.spec = spec
         self._network = copy.deepcopy(network).eval().requires_grad_(False)
+        if channels_last:
+            self._network.to(memory_format=torch.channels_last)
 
     def mix(self, loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
         """The loss of the labels, mixed with the divergence from what the teacher says of the images.

@@ -83,8 +83,7 @@ class LightningTask(Task):
     def train_constrained(self, model: nn.Module) -> Pruner:
         """Constrained training, with the hard-pruning check."""
         spec, budget = self.recipe.stages.constrained, self.budget(model)
-        if self.recipe.distillation is not None:
-            self._teacher = Teacher(model, self.recipe.distillation)
+        self._be_taught_by(model)
         if spec.epochs == 0:
             return Pruner(model, None, OneShot(), self.recipe.set, budget)
         training = ConstrainedTraining(
@@ -110,8 +109,14 @@ class LightningTask(Task):
         if self._teacher is None and self.recipe.distillation is not None:  # a run that is resumed
             dense = self.build_model()
             self.load_weights(dense, self.run.checkpoints / "dense.pt")
-            self._teacher = Teacher(dense, self.recipe.distillation)
+            self._be_taught_by(dense)
         self._fit("retrain", self.recipe.stages.retrain, model, [MaskedRetraining(pruner)])
+
+    def _be_taught_by(self, dense: nn.Module) -> None:
+        if self.recipe.distillation is None:
+            return
+        channels_last = self.recipe.trainer.channels_last
+        self._teacher = Teacher(dense, self.recipe.distillation, channels_last=channels_last)
 
     def estimate_batch_norm(self, model: nn.Module) -> None:
         """PyTorch's ``update_bn`` over augmented training images that are spread over the set."""

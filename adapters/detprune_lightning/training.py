@@ -86,8 +86,10 @@ def fit(
         num_sanity_val_steps=0,
         log_every_n_steps=10,
         plugins=[AtomicCheckpoints()],
-        **trainer.model_dump(exclude={"progress_bar"}),
+        **trainer.model_dump(exclude={"progress_bar", "channels_last"}),
     )
+    if trainer.channels_last:
+        module.to(memory_format=torch.channels_last)
     last = folder / "last.ckpt"
     if last.exists():
         LOGGER.info("%s: resuming from %s", stage, last)
@@ -96,6 +98,7 @@ def fit(
             warnings.filterwarnings("ignore", message)
         checkpoint = str(last) if last.exists() else None
         lightning_trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+    module.to(memory_format=torch.contiguous_format)
     return lightning_trainer
 
 
