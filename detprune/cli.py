@@ -80,7 +80,7 @@ def run(
     replaced = RunDirectory.set_aside(directory) if overwrite and is_main_process() else None
     fresh = not directory.exists()
     try:
-        run_directory = RunDirectory.open(directory, dump_yaml(resolved), resume)
+        run_directory = RunDirectory.open(directory, resolved, resume)
         log_to_terminal()
         with run_directory.log_file():
             summary = _logged(adapter, resolved, run_directory)

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from detprune.errors import InputError
+from detprune.recipe import Recipe, dump_yaml, is_same
 
 LOGGER = logging.getLogger("detprune")
 
@@ -45,7 +46,7 @@ class RunDirectory:
         self.path = path
 
     @classmethod
-    def open(cls, path: Path, recipe_yaml: str, resume: bool) -> "RunDirectory":
+    def open(cls, path: Path, recipe: Recipe, resume: bool) -> "RunDirectory":
         """Create a run directory, or continue in one.
 
         Raises:
@@ -63,9 +64,7 @@ class RunDirectory:
                     f"{path} holds a run already; continue it with --resume, replace it with "
                     "--overwrite, or choose another place with --out"
                 )
-            if yaml.safe_load(recipe_file.read_text(encoding="utf-8")) != yaml.safe_load(
-                recipe_yaml
-            ):
+            if not is_same(yaml.safe_load(recipe_file.read_text(encoding="utf-8")), recipe):
                 raise InputError(
                     f"{recipe_file} is not the recipe that is to be resumed; resume a run with the "
                     f"recipe it began with (detprune run {path} --resume), or start a new one with --out"
@@ -77,7 +76,7 @@ class RunDirectory:
         try:
             run.checkpoints.mkdir(parents=True, exist_ok=True)
             with atomic(recipe_file) as temporary:
-                temporary.write_text(recipe_yaml, encoding="utf-8")
+                temporary.write_text(dump_yaml(recipe), encoding="utf-8")
         except OSError as error:
             raise InputError(
                 f"cannot write into the run directory {path}: {error.strerror}; "

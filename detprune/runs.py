@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from detprune.errors import InputError
-from detprune.recipe import Recipe, dump_yaml
+from detprune.recipe import Recipe, dump_yaml, spelled_out
 from detprune.rundir import LOGGER, RunDirectory
 from detprune.task import load_recipe
 
@@ -86,7 +86,7 @@ class PlannedRun:
         file = self.folder / "recipe.yaml"
         if not file.is_file():
             return
-        there = yaml.safe_load(file.read_text(encoding="utf-8"))
+        there = spelled_out(yaml.safe_load(file.read_text(encoding="utf-8")), type(self.recipe))
         planned = yaml.safe_load(dump_yaml(self.recipe))
         if (part(there) != part(planned)) if part else (there != planned):
             raise InputError(

@@ -13,7 +13,7 @@ from detprune.task import Adapter  # noqa: E402
 from detprune_yolo.listing import list_data, list_models  # noqa: E402
 from detprune_yolo.recipe import DetectionRecipe  # noqa: E402
 from detprune_yolo.task import DetectionTask  # noqa: E402
-from detprune_yolo.training.constrained import constrained  # noqa: E402
+from detprune_yolo.training.constrained import constrained, retraining  # noqa: E402
 from detprune_yolo.training.trainers import ConstrainedTrainer, RetrainingTrainer  # noqa: E402
 from detprune_yolo.weights.export import export  # noqa: E402
 
@@ -33,4 +33,5 @@ __all__ = [
     "RetrainingTrainer",
     "adapter",
     "constrained",
+    "retraining",
 ]

@@ -32,7 +32,7 @@ SET_BY_DETPRUNE: Mapping[str, str] = {
     "single_cls": "the labels of the data set",
     "classes": "the labels of the data set",
     "quantize": "nothing: quantization-aware training puts other modules in place of those that are pruned",
-    "distill_model": "nothing: distillation wraps the model",
+    "distill_model": "distillation: of the recipe, by which the dense detector teaches",
 }
 """Ultralytics' options that a recipe may not give, and what stands for them."""
 
@@ -138,14 +138,29 @@ class Stages(Section):
     retrain: StageSpec
 
 
+class DistillationSpec(Section):
+    """The dense detector teaches; ``weight`` is its share in the loss, the labels have the rest."""
+
+    weight: float = Field(default=0.5, gt=0, le=1)
+
+
 class DetectionRecipe(Recipe):
-    """Prune an Ultralytics detector; ``train`` holds Ultralytics' options for all stages."""
+    """Prune an Ultralytics detector.
+
+    Attributes:
+        model: the detector.
+        data: its images.
+        train: Ultralytics' options for all stages.
+        stages: their lengths, and options of their own.
+        distillation: the dense detector teaches constrained training and masked retraining; null: it does not.
+    """
 
     task: Literal["yolo"]
     model: ModelSpec
     data: DataSpec
     train: dict[str, Any] = Field(default_factory=dict)
     stages: Stages
+    distillation: DistillationSpec | None = None
 
     @field_validator("train")
     @classmethod

@@ -1,10 +1,8 @@
 """Detection as a task of the pipeline: Ultralytics trains, pycocotools measures."""
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from subprocess import CalledProcessError
 from typing import Any, ClassVar
 
 import torch
@@ -30,8 +28,9 @@ from detprune_yolo.pictures import detection_pictures
 from detprune_yolo.process_state import quiet
 from detprune_yolo.recipe import DetectionRecipe
 from detprune_yolo.training.resumable import ResumableTrainer
+from detprune_yolo.training.run_stage import run_stage
 from detprune_yolo.training.settings import StageSettings
-from detprune_yolo.training.sidecar import read_sidecar, remove_sidecar
+from detprune_yolo.training.sidecar import remove_sidecar
 from detprune_yolo.training.trainers import ConstrainedTrainer, RetrainingTrainer
 from detprune_yolo.weights.checkpoints import load_model, pruned_checkpoint, save_checkpoint
 from detprune_yolo.weights.filenames import check_output_name
@@ -96,18 +95,24 @@ class DetectionTask(Task):
 
     @property
     def notes(self) -> Sequence[str]:
-        """On which images mAP is measured, if not on those of validation."""
+        """Who taught, and on which images mAP is measured, if not on those of validation."""
+        notes = []
+        if self.recipe.distillation is not None:
+            notes.append(
+                f"Constrained training and masked retraining learn from the dense detector too: "
+                f"{self.recipe.distillation!r}."
+            )
         split = self.recipe.data.split
         if split == "train":
-            return (
-                "mAP is measured on the training images: it says how well they are remembered.",
+            notes.append(
+                "mAP is measured on the training images: it says how well they are remembered."
             )
         if split == "test":
-            return (
+            notes.append(
                 "mAP is measured on the test images, of which training saw nothing; Ultralytics picked its "
-                "best epochs on the validation images.",
+                "best epochs on the validation images."
             )
-        return ()
+        return notes
 
     def build_model(self) -> Any:
         """The detector on the CPU, with the checkpoint's weights or initial ones."""
@@ -164,6 +169,7 @@ class DetectionTask(Task):
             prune=spec.prune,
             batch_norm_images=self.recipe.batch_norm_images,
             annotations=None if data.split == "test" else data.annotations,
+            **self._teacher(),
         )
         start = self._start("constrained", model, None)
         weights = self._train(ConstrainedTrainer, settings, start)
@@ -176,7 +182,8 @@ class DetectionTask(Task):
         """Masked retraining; ends with Ultralytics' best epoch."""
         masks = pruner.masks or {}
         start = self._start("retrain", model, masks)
-        weights = self._train(RetrainingTrainer, StageSettings(stage="retrain"), start)
+        settings = StageSettings(stage="retrain", **self._teacher())
+        weights = self._train(RetrainingTrainer, settings, start)
         self.load_weights(model, weights / "best.pt")
         trained = dict(model.named_parameters())
         for name, mask in masks.items():
@@ -198,41 +205,27 @@ class DetectionTask(Task):
         return folder / name
 
     def _train(self, kind: type[ResumableTrainer], settings: StageSettings, start: Path) -> Path:
-        """Run Ultralytics' trainer, or what is left of it after an interruption; returns its weights."""
-        stage, folder = settings.stage, self.run.checkpoints / settings.stage
-        weights = folder / "weights"
-        state = read_sidecar(weights)
-        if state is not None and state["done"]:
-            _check_readable(weights / "best.pt", folder)
-            return weights
-        settings = settings.model_copy(update={"run_dir": self.run.path.absolute(), "resume": True})
-        overrides = {
-            **self.recipe.options(stage),
-            "model": str(start.absolute() if start.exists() else start),
+        """Train a stage; returns the folder of its weights."""
+        options = {
+            **self.recipe.options(settings.stage),
             "data": str(self._yaml),
             "split": self.recipe.data.training_split,
-            "epochs": self.epochs[stage],
+            "epochs": self.epochs[settings.stage],
             "seed": self.recipe.seed,
-            "project": str(self.run.checkpoints.absolute()),
-            "name": stage,
-            "exist_ok": True,
         }
-        resumed = state is not None
-        if state is not None:
-            overrides["batch"] = state["batch"]  # memory may have run out at the recipe's own
-        del state
-        with settings.active():
-            trainer = kind(overrides=overrides)
-            trainer.resume = resumed  # else several GPUs begin with an empty folder
-            try:
-                trainer.train()
-            except CalledProcessError as error:
-                raise DetpruneError(
-                    f"{stage} training failed in one of several processes; what happened stands above"
-                ) from error
-        del trainer
-        gc.collect()
-        return weights
+        return run_stage(kind, settings, start, self.run, options)
+
+    def _teacher(self) -> dict[str, Any]:
+        """The settings of a stage that say who teaches; empty if nobody does."""
+        spec = self.recipe.distillation
+        if spec is None:
+            return {}
+        path = self._start_file("teacher.pt")
+        if not path.exists():
+            dense = self.build_model()
+            self.load_weights(dense, self.run.checkpoints / "dense.pt")
+            save_checkpoint(path, pruned_checkpoint(dense, None))
+        return {"teacher": path.absolute(), "teacher_weight": spec.weight}
 
     # ---------------------------------------------------------------- measuring
 
@@ -327,13 +320,3 @@ def _first_device(device: Any) -> str:
     if first in ("", "None", "-1"):
         return "cuda:0" if torch.cuda.is_available() else "cpu"
     return f"cuda:{first}" if first.isdigit() else first
-
-
-def _check_readable(path: Path, folder: Path) -> None:
-    """A kill may have come while Ultralytics rewrote its file, after the last epoch."""
-    try:
-        load_model(path)
-    except InputError as error:
-        raise InputError(
-            f"{error}; delete {folder} and resume, to train this stage again"
-        ) from error

@@ -1,6 +1,15 @@
 """Typed recipes."""
 
-from detprune.recipe.base import Recipe, Section, dump_yaml, override, read_yaml, validate
+from detprune.recipe.base import (
+    Recipe,
+    Section,
+    dump_yaml,
+    is_same,
+    override,
+    read_yaml,
+    spelled_out,
+    validate,
+)
 from detprune.recipe.components import BudgetField, MethodField, SetField
 
 __all__ = [
@@ -10,7 +19,9 @@ __all__ = [
     "Section",
     "SetField",
     "dump_yaml",
+    "is_same",
     "override",
     "read_yaml",
+    "spelled_out",
     "validate",
 ]

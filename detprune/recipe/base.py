@@ -145,6 +145,22 @@ def dump_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def is_same(stored: Any, recipe: Recipe) -> bool:
+    """Whether a stored recipe, as read from YAML, is this one.
+
+    Keys that it lacks have their defaults: an earlier version of detprune did not know them.
+    """
+    return bool(spelled_out(stored, type(recipe)) == yaml.safe_load(dump_yaml(recipe)))
+
+
+def spelled_out(stored: Any, kind: type[Recipe]) -> Any:
+    """A stored recipe with the defaults of keys that it lacks; as it is where it is no recipe of that kind."""
+    try:
+        return yaml.safe_load(dump_yaml(validate(kind, stored)))
+    except InputError:
+        return stored
+
+
 def _describe(recipe_type: type[BaseModel], problem: dict[str, Any]) -> str:
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):

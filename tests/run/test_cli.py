@@ -291,7 +291,7 @@ def test_saved_file_that_does_not_prove_is_an_error(tiny: dict[str, Any], tmp_pa
 
     tiny["stages"] = {stage: {"epochs": 0} for stage in ("dense", "constrained", "retrain")}
     recipe = validate(ClassificationRecipe, tiny)
-    run = RunDirectory.open(tmp_path / "run", "", resume=False)
+    run = RunDirectory.open(tmp_path / "run", recipe, resume=False)
     task = ClassificationTask(recipe, run)
     values = iter([0.5, 0.4, 0.4, 0.3])
     task.evaluate = lambda model: {"accuracy": next(values)}  # type: ignore[method-assign]

@@ -9,6 +9,8 @@ import yaml
 import detprune as dp
 from detprune.progressive.spec import read_progressive
 from detprune.recipe import dump_yaml, override, read_yaml, validate
+from detprune.rundir import RunDirectory
+from detprune.runs import PlannedRun, dense_part
 from detprune.study.runner import plan_study
 from detprune.study.spec import assignments, read_study
 from detprune.task import load_adapter, load_recipe
@@ -151,3 +153,25 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
     bad.write_text("a: !!python/object/apply:os.system [echo owned]", encoding="utf-8")
     with pytest.raises(dp.InputError, match="not valid YAML"):
         read_yaml(bad)
+
+
+def test_a_run_of_an_earlier_version_is_resumed(tiny: dict[str, Any], tmp_path: Path) -> None:
+    recipe = validate(ClassificationRecipe, tiny)
+    run = RunDirectory.open(tmp_path / "run", recipe, resume=False)
+    file = run.path / "recipe.yaml"
+    spelled = yaml.safe_load(file.read_text())
+    earlier = {**spelled, "trainer": {**spelled["trainer"]}}
+    del earlier["distillation"], earlier["trainer"]["channels_last"]  # as if it had not known them
+    file.write_text(yaml.safe_dump(earlier))
+    planned = PlannedRun(run.path, file, [], recipe)
+    planned.check_same()
+    planned.check_same(dense_part)
+    RunDirectory.open(run.path, recipe, resume=True)
+    assert yaml.safe_load(file.read_text()) == spelled
+
+    for stored in ({**earlier, "distillation": {"weight": 0.5}}, {**earlier, "gone": 1}, [1]):
+        file.write_text(yaml.safe_dump(stored))
+        with pytest.raises(dp.InputError, match="is not the recipe that is to be resumed"):
+            RunDirectory.open(run.path, recipe, resume=True)
+        with pytest.raises(dp.InputError, match="a run of another recipe"):
+            planned.check_same()

@@ -46,8 +46,9 @@ def test_the_fresh_folder_of_several_processes_does_not_hold_what_they_start_fro
     from detprune.rundir import RunDirectory
     from detprune_yolo import DetectionRecipe, DetectionTask
 
-    run = RunDirectory.open(tmp_path / "run", "task: yolo", resume=False)
-    task = DetectionTask(validate(DetectionRecipe, tiny_detector), run)
+    recipe = validate(DetectionRecipe, tiny_detector)
+    run = RunDirectory.open(tmp_path / "run", recipe, resume=False)
+    task = DetectionTask(recipe, run)
     start = task._start("constrained", task.build_model(), None)
     assert start.is_file()
     assert (run.checkpoints / "constrained") not in start.parents

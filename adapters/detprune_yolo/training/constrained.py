@@ -1,10 +1,12 @@
 """For somebody who already calls ``YOLO(...).train(...)``: the trainers, told what to prune."""
 
+from pathlib import Path
+
 from detprune.budgets import Budget
 from detprune.methods import Method
 from detprune.sets import SparsitySet, Unstructured
 from detprune_yolo.training.settings import StageSettings
-from detprune_yolo.training.trainers import ConstrainedTrainer
+from detprune_yolo.training.trainers import ConstrainedTrainer, RetrainingTrainer
 
 
 def constrained(
@@ -17,6 +19,8 @@ def constrained(
     stop_at: float | None = None,
     prune: str = "ema",
     batch_norm_images: int = 0,
+    teacher: str | Path | None = None,
+    teacher_weight: float = 0.5,
 ) -> type[ConstrainedTrainer]:
     """The trainer for constrained training: ``model.train(trainer=constrained(SLR(), Budget(compression=3.33)), …)``.
 
@@ -31,6 +35,8 @@ def constrained(
         prune: hard-prune Ultralytics' moving average (``"ema"``) or the live weights (``"live"``).
         batch_norm_images: training images from which batch-norm statistics are estimated anew after hard
             pruning; 0 for none.
+        teacher: checkpoint of a detector that teaches, such as the one from which training starts.
+        teacher_weight: its share in the loss; the labels have the rest.
     """
     StageSettings(
         stage="constrained",
@@ -42,5 +48,20 @@ def constrained(
         stop_at=stop_at,
         prune=prune,  # type: ignore[arg-type]
         batch_norm_images=batch_norm_images,
+        teacher=None if teacher is None else Path(teacher).absolute(),
+        teacher_weight=teacher_weight,
     ).put()
     return ConstrainedTrainer
+
+
+def retraining(teacher: str | Path, teacher_weight: float = 0.5) -> type[RetrainingTrainer]:
+    """The trainer for masked retraining with a teacher; without one it is ``RetrainingTrainer`` as it is.
+
+    Args:
+        teacher: checkpoint of the dense detector.
+        teacher_weight: its share in the loss; the labels have the rest.
+    """
+    StageSettings(
+        stage="retrain", teacher=Path(teacher).absolute(), teacher_weight=teacher_weight
+    ).put()
+    return RetrainingTrainer

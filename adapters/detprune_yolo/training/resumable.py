@@ -20,6 +20,7 @@ from detprune.pruner import Pruner
 from detprune.rundir import RunDirectory
 from detprune.seeds import derive_seed
 from detprune_yolo.process_state import no_downloads
+from detprune_yolo.training.distillation import teach
 from detprune_yolo.training.epochs import fill_mosaic_buffer, mosaic_buffer, plain, seed_epoch
 from detprune_yolo.training.settings import Stage, StageSettings
 from detprune_yolo.training.sidecar import read_sidecar, remove_sidecar, write_sidecar
@@ -167,6 +168,10 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
 
     def start(self) -> None:
         """Training begins, or goes on; the optimizer and the moving average exist."""
+        settings = self.settings
+        if settings.teacher is not None and settings.stage == self.stage:
+            model = unwrap_model(self.model)
+            teach(model, settings.teacher, settings.teacher_weight, self.device)
         if self.settings.run_dir is not None:
             RunDirectory(self.settings.run_dir).rewind(self.stage, self.start_epoch)
 

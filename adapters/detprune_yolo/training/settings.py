@@ -36,6 +36,8 @@ class StageSettings(Section):
             is what it validates and saves, or those that the optimizer moves (``live``).
         batch_norm_images: training images from which the batch-norm statistics of a hard-pruned network are
             estimated anew; 0: they stay those of constrained training.
+        teacher: checkpoint of the dense detector that teaches the stage; nobody does if left out.
+        teacher_weight: share of the teacher in the loss.
         annotations: COCO annotations of the validation images, for the checks.
         run_dir: where events are logged; nowhere if left out.
         resume: continue from the sidecar if there is one.
@@ -50,6 +52,8 @@ class StageSettings(Section):
     stop_at: float | None = Field(default=None, gt=0, le=1)
     prune: Literal["ema", "live"] = "ema"
     batch_norm_images: int = Field(default=0, ge=0)
+    teacher: Path | None = None
+    teacher_weight: float = Field(default=0.5, gt=0, le=1)
     annotations: Path | None = None
     run_dir: Path | None = None
     resume: bool = False

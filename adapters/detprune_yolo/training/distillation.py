@@ -1,0 +1,140 @@
+"""A dense detector that teaches the one that is pruned.
+
+The wrapped criterion keeps Ultralytics' three losses. Beside each stands the same quantity with what the
+teacher says in place of the labels: class scores by binary cross-entropy (Yang et al. 2023, "Bridging
+cross-task protocol inconsistency for distillation in dense object detection"), the distribution of box
+edges by the KL divergence (Zheng et al. 2022, "Localization distillation for dense object detection"), and
+boxes by CIoU. All anchors count, the ones of boxes by the teacher's confidence.
+
+Ultralytics' own ``distill_model`` compares features instead, through projections that are trained along, and
+puts a model of its own around both networks.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
+from ultralytics.utils.metrics import bbox_iou
+from ultralytics.utils.tal import make_anchors
+
+from detprune.errors import InputError
+from detprune_yolo.weights.checkpoints import load_model
+
+Predictions = dict[str, Any]
+
+
+class TaughtCriterion:
+    """Ultralytics' criterion, mixed with the divergence from a teacher: (1 − weight) of it, weight of the latter.
+
+    No module, so that the teacher is in no checkpoint, and copied or pickled as None, in whose place
+    Ultralytics makes a criterion of its own.
+
+    Args:
+        network: is trained; its criterion is wrapped.
+        teacher: a detector of the same classes and levels; it is frozen.
+        weight: share of the teacher, 0 < weight ≤ 1.
+
+    Raises:
+        InputError: a teacher of other classes or levels, or a network whose criterion is not that of a
+            detector.
+    """
+
+    def __init__(self, network: nn.Module, teacher: nn.Module, weight: float) -> None:
+        self.criterion = getattr(network, "criterion", None) or network.init_criterion()  # type: ignore[operator]
+        if type(self.criterion) not in (v8DetectionLoss, E2ELoss):
+            raise InputError(
+                f"distillation: the criterion is a {type(self.criterion).__name__}; only detectors with a "
+                "Detect head of Ultralytics can be taught"
+            )
+        ours, theirs = (_head_form(model) for model in (network, teacher))
+        if ours != theirs:
+            raise InputError(
+                f"distillation: the teacher's head has {theirs}, that of the network {ours}; teach with the "
+                "dense network from which the pruned one comes"
+            )
+        self._teacher = teacher.eval().requires_grad_(False)
+        self.weight = weight
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()
+
+    def __call__(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss (box, cls, dfl) times the batch size, and the same detached, per image."""
+        loss, items = self.criterion(preds, batch)
+        images = batch["img"]
+        with torch.no_grad():
+            _, taught = self._teacher(images)
+        ours = preds[1] if isinstance(preds, tuple) else preds
+        if isinstance(self.criterion, E2ELoss):
+            many = divergence(self.criterion.one2many, ours["one2many"], taught["one2many"])
+            one = divergence(self.criterion.one2one, ours["one2one"], taught["one2one"])
+            whole, shown = many * self.criterion.o2m + one * self.criterion.o2o, one
+        else:
+            whole = shown = divergence(self.criterion, ours, taught)
+        mixed = (1 - self.weight) * loss + self.weight * whole * len(images)
+        return mixed, {
+            name: (1 - self.weight) * value + self.weight * own
+            for (name, value), own in zip(items.items(), shown.detach(), strict=True)
+        }
+
+    def update(self) -> None:
+        """Called by Ultralytics after an epoch, for end-to-end heads."""
+        if isinstance(self.criterion, E2ELoss):
+            self.criterion.update()
+
+
+def divergence(criterion: v8DetectionLoss, ours: Predictions, taught: Predictions) -> Tensor:
+    """How far predictions are from the teacher's, per image: (box, cls, dfl), each with its gain.
+
+    Args:
+        criterion: of Ultralytics, for the head's strides, decoding and gains.
+        ours, taught: raw predictions: ``boxes``, (N, 4 · bins, anchors), ``scores``, (N, classes, anchors),
+            and ``feats``.
+    """
+    edges, taught_edges = (p["boxes"].permute(0, 2, 1).float() for p in (ours, taught))
+    scores, taught_scores = (p["scores"].permute(0, 2, 1).float() for p in (ours, taught))
+    confidence = taught_scores.sigmoid()
+    weights = confidence.amax(2)
+    total = weights.sum().clamp(min=1)
+
+    entropies = functional.binary_cross_entropy_with_logits(
+        torch.stack((scores, taught_scores)), confidence.expand(2, -1, -1, -1), reduction="none"
+    )
+    classes = entropies[0] - entropies[1]  # zero where both agree
+    if criterion.class_weights is not None:
+        classes = classes * criterion.class_weights
+
+    anchors, _ = make_anchors(ours["feats"], criterion.stride, 0.5)
+    boxes, taught_boxes = (criterion.bbox_decode(anchors, e) for e in (edges, taught_edges))
+    apart = 1 - bbox_iou(boxes, taught_boxes, xywh=False, CIoU=True).squeeze(2)
+
+    bins = torch.zeros_like(weights)
+    if criterion.use_dfl:
+        own, their = (
+            e.unflatten(2, (4, criterion.reg_max)).log_softmax(3) for e in (edges, taught_edges)
+        )
+        bins = functional.kl_div(own, their, reduction="none", log_target=True).sum(3).mean(2)
+
+    gains = criterion.hyp
+    return torch.stack(
+        (
+            gains.box * (apart * weights).sum(),
+            gains.cls * classes.sum(),
+            gains.dfl * (bins * weights).sum(),
+        )
+    ).div(total)
+
+
+def teach(network: nn.Module, teacher: Path, weight: float, device: torch.device) -> None:
+    """Give a network the criterion of ``TaughtCriterion``; the teacher is read from a checkpoint."""
+    criterion = TaughtCriterion(network, load_model(teacher).to(device), weight)
+    network.criterion = criterion  # type: ignore[assignment]
+
+
+def _head_form(model: nn.Module) -> str:
+    head: Any = model.get_submodule("model")[-1]  # type: ignore[index]
+    kind = "one-to-one and one-to-many" if getattr(head, "one2one_cv2", None) is not None else "one"
+    return f"{head.nc} classes, {head.nl} levels, {head.reg_max} bins an edge, {kind} head"

@@ -1,0 +1,75 @@
+"""One stage of a run as one ``train()`` of Ultralytics."""
+
+import gc
+from collections.abc import Mapping
+from pathlib import Path
+from subprocess import CalledProcessError
+from typing import Any
+
+from detprune.errors import DetpruneError, InputError
+from detprune.rundir import RunDirectory
+from detprune_yolo.training.resumable import ResumableTrainer
+from detprune_yolo.training.settings import StageSettings
+from detprune_yolo.training.sidecar import read_sidecar
+from detprune_yolo.weights.checkpoints import load_model
+
+
+def run_stage(
+    kind: type[ResumableTrainer],
+    settings: StageSettings,
+    start: Path,
+    run: RunDirectory,
+    options: Mapping[str, Any],
+) -> Path:
+    """Run Ultralytics' trainer, or what is left of it after an interruption.
+
+    Args:
+        kind: the trainer of the stage.
+        settings: what it is to do; where it logs and that it resumes is added.
+        start: the file with which the stage begins.
+        run: has the stage's folder, ``checkpoints/<stage>``.
+        options: of Ultralytics' ``train()``.
+
+    Returns:
+        The folder of the weights that it leaves.
+    """
+    stage, folder = settings.stage, run.checkpoints / settings.stage
+    weights = folder / "weights"
+    state = read_sidecar(weights)
+    if state is not None and state["done"]:
+        _check_readable(weights / "best.pt", folder)
+        return weights
+    settings = settings.model_copy(update={"run_dir": run.path.absolute(), "resume": True})
+    overrides = {
+        **options,
+        "model": str(start.absolute() if start.exists() else start),
+        "project": str(run.checkpoints.absolute()),
+        "name": stage,
+        "exist_ok": True,
+    }
+    resumed = state is not None
+    if state is not None:
+        overrides["batch"] = state["batch"]  # memory may have run out at the recipe's own
+    del state
+    with settings.active():
+        trainer = kind(overrides=overrides)
+        trainer.resume = resumed  # else several GPUs begin with an empty folder
+        try:
+            trainer.train()
+        except CalledProcessError as error:
+            raise DetpruneError(
+                f"{stage} training failed in one of several processes; what happened stands above"
+            ) from error
+    del trainer
+    gc.collect()
+    return weights
+
+
+def _check_readable(path: Path, folder: Path) -> None:
+    """A kill may have come while Ultralytics rewrote its file, after the last epoch."""
+    try:
+        load_model(path)
+    except InputError as error:
+        raise InputError(
+            f"{error}; delete {folder} and resume, to train this stage again"
+        ) from error
