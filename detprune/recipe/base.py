@@ -169,6 +169,10 @@ def _describe(recipe_type: type[BaseModel], problem: dict[str, Any]) -> str:
         return f"unknown key {path}{nearest(key, known)}; known here: {', '.join(known)}"
     if problem["type"] == "missing":
         return f"{path} is missing"
+    if problem["type"] in ("model_type", "dataclass_type", "dict_type") and (
+        known := _keys_at(recipe_type, problem["loc"])
+    ):
+        return f"{path} is {problem['input']!r}, but holds keys: {', '.join(known)}"
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
         return (

@@ -116,6 +116,9 @@ def test_yaml_equals_python(tiny: dict[str, Any]) -> None:
         ("stages.dense=null", r"no dense baseline: give stages.dense .* or model.weights"),
         ("stages.constrained.optimizer.name=adam", r"rho is chosen by pull.*'adam'; use sgd"),
         ("name=../up", r"name: "),
+        ("distillation=0.5", r"distillation is 0.5, but holds keys: weight, temperature"),
+        ("stages.retrain=5", r"stages.retrain is 5, but holds keys: epochs, optimizer"),
+        ("trainer=[1]", r"trainer is \[1\], but holds keys: accelerator"),
     ],
 )
 def test_mistakes_are_named(tiny: dict[str, Any], assignment: str, text: str) -> None:
