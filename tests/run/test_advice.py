@@ -1,0 +1,38 @@
+"""What a run says about its budget before it trains."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detprune.pipeline import run_stages
+from detprune.recipe import validate
+from detprune.rundir import RunDirectory
+from detprune_classification import ClassificationRecipe, ClassificationTask
+
+
+@pytest.mark.parametrize(
+    ("changes", "advised"),
+    [
+        ({"budget": {"compression": 8}}, True),
+        ({"budget": {"sparsity": 0.95}}, True),
+        ({"budget": {"compression": 7.9}}, False),
+        ({"budget": {"compression": 10, "allocation": "erk"}}, False),
+        ({"budget": {"compression": 10, "scope": "global"}}, False),
+        ({"budget": {"compression": 10}, "set": "filter"}, False),
+    ],
+)
+def test_even_sparsities_at_a_high_rate(
+    tiny: dict[str, Any],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    changes: dict[str, Any],
+    advised: bool,
+) -> None:
+    tiny["stages"] = {stage: {"epochs": 0} for stage in ("dense", "constrained", "retrain")}
+    recipe = validate(ClassificationRecipe, {**tiny, **changes})
+    run = RunDirectory.open(tmp_path / "run", recipe, resume=False)
+    with caplog.at_level(logging.INFO, "detprune"):
+        run_stages(ClassificationTask(recipe, run), recipe, run, "test")
+    assert ("budget.allocation: erk" in caplog.text) == advised
