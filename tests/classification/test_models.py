@@ -3,7 +3,7 @@
 import copy
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.error import URLError
 
 import pytest
@@ -128,6 +128,18 @@ def test_the_first_block_of_mobilenet_v3_small_got_its_residual() -> None:
     x = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(block(x), block.block(x) + x)
+
+
+@pytest.mark.parametrize("name", ["cifar_mobilenet_v3_small", "cifar_mobilenet_v3_large"])
+def test_statistics_of_mobilenet_v3_follow_within_an_epoch_of_a_small_set(name: str) -> None:
+    model, images = build_model(name, 10), torch.randn(16, 3, 32, 32)
+    conv, norm, _ = cast("Any", model.get_submodule("features.0"))
+    with torch.no_grad():
+        for _ in range(40):
+            model(images)
+        variance = conv(images).var((0, 2, 3))
+    torch.testing.assert_close(norm.running_var, variance, rtol=0, atol=0.05)
+    assert {m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}
 
 
 @pytest.mark.parametrize("name", ["cifar_resnet20", "cifar_vgg16", "cifar_mobilenet_v2"])
