@@ -193,7 +193,7 @@ class DetectionTask(Task):
     def _start(
         self, stage: str, model: nn.Module, masks: Mapping[str, torch.Tensor] | None
     ) -> Path:
-        """Write the file that a stage begins with."""
+        """Write a file that a stage begins with."""
         start = self._start_file(f"{stage}.pt")
         save_checkpoint(start, pruned_checkpoint(model, masks))
         return start
@@ -220,11 +220,9 @@ class DetectionTask(Task):
         spec = self.recipe.distillation
         if spec is None:
             return {}
-        path = self._start_file("teacher.pt")
-        if not path.exists():
-            dense = self.build_model()
-            self.load_weights(dense, self.run.checkpoints / "dense.pt")
-            save_checkpoint(path, pruned_checkpoint(dense, None))
+        dense = self.build_model()
+        self.load_weights(dense, self.run.checkpoints / "dense.pt")
+        path = self._start("teacher", dense, None)
         return {"teacher": path.absolute(), "teacher_weight": spec.weight}
 
     # ---------------------------------------------------------------- measuring

@@ -214,7 +214,6 @@ def test_a_recipe_with_distillation_and_a_run_that_is_resumed_in_retraining(
     run(DetectionTask, "whole", **taught)
     with pytest.raises(KeyboardInterrupt):
         run(Killed, "cut", **taught)
-    (tmp_path / "cut" / "checkpoints" / "start" / "teacher.pt").unlink()  # made anew
     run(DetectionTask, "cut", **taught)
 
     weights = {n: load_model(tmp_path / n / "pruned.pt").state_dict() for n in ("whole", "cut")}
