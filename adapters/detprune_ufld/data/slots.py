@@ -70,4 +70,5 @@ def _angle(x: NDArray[np.float64], rows: NDArray[np.float64]) -> float:
     dx, dy = (points - centre).T
     if not dx.any():
         return math.copysign(math.pi / 2, centre[0] - (FRAME_WIDTH - 1) / 2)
-    return math.atan(dx @ dy / (dx @ dx))
+    # no dot products: some processors fuse multiplication and addition in them, and a slope of 0 is none then
+    return math.atan((dx * dy).sum() / (dx * dx).sum())
