@@ -136,12 +136,18 @@ def study(
     assignments: Assignments = None,
     out: Folder = None,
     jobs: Jobs = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only runs of these names, wildcards allowed: 'slr_10x_*'; may be repeated."
+        ),
+    ] = None,
 ) -> None:
     """Run methods × rates × models × seeds under equal epochs; started again, it goes on."""
     from detprune.study import run_study  # matplotlib only where a report is drawn
 
     log_to_terminal()
-    directory, complete = run_study(file, out, assignments or [], jobs)
+    directory, complete = run_study(file, out, assignments or [], jobs, only)
     print_results(directory, complete)
 
 

@@ -16,7 +16,7 @@ from detprune.errors import InputError, NonFiniteError
 from detprune.layers import select_layers, unwrap
 from detprune.methods import METHODS, Method, OneShot, OuterIteration, Pace, Problem, State
 from detprune.projections import zero_outside
-from detprune.seam import Lookahead, OptimizerSeam
+from detprune.seam import Lookahead, OptimizerSeam, start_momentum
 from detprune.sets import SparsitySet, Unstructured
 from detprune.summary import Summary, summarize
 
@@ -265,6 +265,8 @@ class Pruner:
             for weight, point in zip(self._problem.weights, points, strict=True):
                 weight.copy_(point)
         self._place_masks(masks)
+        if self.method.replaces_optimizer and self._optimizer is not None:
+            start_momentum(self._optimizer, self._problem.weights)
         self._state = State(k=self._state.k)
 
     def hard_pruned_copy(self) -> nn.Module:

@@ -106,12 +106,12 @@ class Runs:
     """Several runs at a time, each on a GPU of its own where there are GPUs."""
 
     def __init__(self, jobs: int | None) -> None:
-        gpus = torch.cuda.device_count()
-        self.jobs = jobs or max(1, gpus)
-        self._gpus: SimpleQueue[int] = SimpleQueue()
+        gpus = _visible_gpus()
+        self.jobs = jobs or max(1, len(gpus))
+        self._gpus: SimpleQueue[str] = SimpleQueue()
         for job in range(self.jobs if gpus else 0):
-            self._gpus.put(job % gpus)
-        self._has_gpus = gpus > 0
+            self._gpus.put(gpus[job % len(gpus)])
+        self._has_gpus = bool(gpus)
 
     def all(self, plans: Iterable[PlannedRun]) -> None:
         """Run those that are not finished."""
@@ -143,15 +143,23 @@ class Runs:
 
     @contextmanager
     def _environment(self) -> Iterator[dict[str, str]]:
+        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        environment = {"OMP_NUM_THREADS": threads, **os.environ}
         if self._has_gpus:
             gpu = self._gpus.get()
             try:
-                yield {**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu)}
+                yield {**environment, "CUDA_VISIBLE_DEVICES": gpu}
             finally:
                 self._gpus.put(gpu)
         else:
-            threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
-            yield {"OMP_NUM_THREADS": threads, **os.environ}
+            yield environment
+
+
+def _visible_gpus() -> list[str]:
+    """What ``CUDA_VISIBLE_DEVICES`` is set to for each GPU of this process, which may see only some."""
+    count = torch.cuda.device_count()
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return names.split(",")[:count] if names else [str(i) for i in range(count)]
 
 
 def _last_line(file: Path) -> str:

@@ -88,6 +88,22 @@ def _unscale(optimizer: Optimizer) -> None:
     optimizer.grad_scale = None  # type: ignore[attr-defined]
 
 
+def start_momentum(optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
+    """Let fused SGD take in parameters that had no gradient so far: it fails where only some have a buffer.
+
+    A buffer of zeros becomes the first gradient, as it does without one.
+    """
+    for group in optimizer.param_groups:
+        if not (isinstance(optimizer, torch.optim.SGD) and group["fused"] and group["momentum"]):
+            continue
+        if group["dampening"]:
+            continue
+        held = {id(parameter) for parameter in group["params"]}
+        for parameter in parameters:
+            if id(parameter) in held and optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
 class Lookahead:
     """Shows Ŵ to training forwards and backwards, and W to everything else.
 

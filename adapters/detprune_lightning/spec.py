@@ -94,6 +94,8 @@ class TrainerSpec(Section):
     """What is handed to Lightning's Trainer as it is, and ``channels_last``.
 
     Attributes:
+        deterministic: on a GPU, train with the algorithms alone that always add up in the same order, so that
+            the same seed, and a run that is resumed, give the same bits; on a CPU they do in any case.
         channels_last: train with the weights of convolutions in that memory format, which is faster on most
             GPUs with mixed precision and on CPUs; the files that a run leaves are the same in form.
     """
@@ -104,5 +106,6 @@ class TrainerSpec(Section):
     precision: str = "32-true"
     accumulate_grad_batches: int = Field(default=1, ge=1)
     gradient_clip_val: float | None = Field(default=None, gt=0)
+    deterministic: bool = False
     progress_bar: bool = True
     channels_last: bool = False

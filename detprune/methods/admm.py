@@ -7,7 +7,8 @@ U = Λ/ρ; Λ is used here, so that nothing has to be rescaled when ρ changes.
 
 from dataclasses import dataclass
 
-from detprune.methods.base import OuterIteration, Pace, Problem, State, norm, root_sum_square
+from detprune.methods.base import OuterIteration, Pace, Problem, State
+from detprune.methods.scalars import as_floats, norm, root_sum_square
 from detprune.methods.splitting import (
     Splitting,
     SplittingState,
@@ -53,7 +54,7 @@ class ADMM(Splitting):
             residual_norms.append(norm(weight.detach() - target))
             anchor.sub_(target).mul_(-state.rho / next_rho).add_(target)
         state.k += 1
-        entry = record(state, task_loss, before, root_sum_square(residual_norms))
+        entry = record(state, task_loss, before, root_sum_square(as_floats(residual_norms)))
         entry.target_change = change
         state.rho = next_rho
         return entry

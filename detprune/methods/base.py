@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from detprune.errors import InputError, NonFiniteError
+from detprune.methods.scalars import as_floats, norm
 from detprune.sets import SparsitySet
 
 
@@ -42,7 +43,7 @@ class Problem:
 
     def check_weights(self) -> None:
         """Raise an error that names the weights that are not finite."""
-        norms = [norm(weight.detach()) for weight in self.weights]
+        norms = as_floats([norm(weight.detach()) for weight in self.weights])
         self.raise_if_not_finite(norms, "the norm of the weight")
 
     def raise_if_not_finite(self, norms: Sequence[float], what: str) -> None:
@@ -180,43 +181,6 @@ class Method(ABC):
     def lookahead(self, state: State, index: int, weight: Tensor) -> Tensor:
         """The point at which tensor ``index`` takes its gradient."""
         return weight
-
-
-def norm(value: Tensor) -> float:
-    """l2 norm, added up in float64."""
-    if _adds_in_chunks(value):
-        squared = inner(value, value)
-        if _TINY < squared < math.inf:  # else squares in float32 may have lost the value
-            return math.sqrt(squared)
-    return float(torch.linalg.vector_norm(value, dtype=torch.float64))
-
-
-def inner(a: Tensor, b: Tensor) -> float:
-    """⟨a, b⟩, added up in float64."""
-    if _adds_in_chunks(a) and _adds_in_chunks(b):
-        chunks = zip(a.view(-1).split(_DOT_CHUNK), b.view(-1).split(_DOT_CHUNK), strict=True)
-        return math.fsum([float(torch.dot(x, y)) for x, y in chunks])
-    return float((a * b).sum(dtype=torch.float64))
-
-
-# BLAS adds up a chunk in float32, in many partial sums; converting all to float64 takes four times as long.
-_DOT_CHUNK = 1 << 16
-_TINY = 1e-20
-
-
-def _adds_in_chunks(value: Tensor) -> bool:
-    on_cpu = value.device.type == "cpu" and value.dtype == torch.float32
-    return on_cpu and value.is_contiguous() and not value.requires_grad
-
-
-def root_sum_square(norms: Sequence[float]) -> float:
-    """Norm over several tensors from their own norms."""
-    return math.sqrt(sum(value * value for value in norms))
-
-
-def relative(part: float, whole: float) -> float | None:
-    """part / whole, None where the whole is zero."""
-    return part / whole if whole else None
 
 
 def working_dtype(weight: Tensor) -> torch.dtype:

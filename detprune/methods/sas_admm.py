@@ -27,12 +27,9 @@ from detprune.methods.base import (
     Pace,
     Problem,
     State,
-    inner,
     like_weight,
-    norm,
-    relative,
-    root_sum_square,
 )
+from detprune.methods.scalars import as_floats, inner, norm, relative, root_sum_square
 from detprune.projections import keep
 
 
@@ -139,12 +136,25 @@ class SASADMM(Method):
         state = self._of(state)
         t = state.t + 1
         beta_t, gamma_t = 2 / (t + 1), 2 / (t * self.eta(state.k + 1))
-        for weight, pull, momentum_point in zip(
-            problem.weights, state.tensors["pull"], state.tensors["momentum_point"], strict=True
-        ):
-            if weight.grad is None:
-                continue
-            momentum_point.mul_(gamma_t).add_(pull).sub_(weight.grad)
+        active = [
+            (weight, weight.grad, pull, momentum_point)
+            for weight, pull, momentum_point in zip(
+                problem.weights, state.tensors["pull"], state.tensors["momentum_point"], strict=True
+            )
+            if weight.grad is not None
+        ]
+        same_dtype = all(weight.dtype == point.dtype for weight, _, _, point in active)
+        if active and same_dtype and problem.device.type != "cpu":
+            # one launch for all tensors
+            weights, grads, pulls, points = (list(tensors) for tensors in zip(*active, strict=True))
+            torch._foreach_mul_(points, gamma_t)
+            torch._foreach_add_(points, pulls)
+            torch._foreach_sub_(points, grads)
+            torch._foreach_div_(points, gamma_t + self.beta)
+            torch._foreach_lerp_(weights, points, beta_t)
+            active = []
+        for weight, grad, pull, momentum_point in active:
+            momentum_point.mul_(gamma_t).add_(pull).sub_(grad)
             momentum_point.div_(gamma_t + self.beta)
             if weight.dtype == momentum_point.dtype:
                 weight.lerp_(momentum_point, beta_t)
@@ -164,14 +174,15 @@ class SASADMM(Method):
         """Both dual steps around the Z-step."""
         state = self._of(state)
         beta, k = self.beta, state.k + 1
-        inners, norms, weight_norms = [], [], []
+        scalars = []
         for weight, target, pull in zip(
             problem.weights, self._targets(state), state.tensors["pull"], strict=True
         ):
             residual = weight.detach() - target
-            inners.append(inner(torch.sub(pull, target, alpha=beta), residual))
-            norms.append(norm(residual))
-            weight_norms.append(norm(weight.detach()))
+            multiplier = torch.sub(pull, target, alpha=beta)
+            scalars += [inner(multiplier, residual), norm(residual), norm(weight.detach())]
+        values = as_floats(scalars)
+        inners, norms, weight_norms = values[::3], values[1::3], values[2::3]
         problem.raise_if_not_finite(weight_norms, "the norm of the weight")
         problem.raise_if_not_finite(norms, "the norm of W − Z")
         problem.raise_if_not_finite(inners, "the inner product of Λ and W − Z")
@@ -198,14 +209,14 @@ class SASADMM(Method):
             pull.sub_(residual, alpha=self.sigma * beta).add_(target, alpha=beta)
         state.k, state.t = k, 0
         self._average(problem, state)
-        residual_norm = root_sum_square(residual_norms)
+        residual_norm = root_sum_square(as_floats(residual_norms))
         return OuterIteration(
             k=k,
             task_loss=task_loss,
             penalty=-sum(inners) + beta / 2 * root_sum_square(norms) ** 2,
             residual_norm=residual_norm,
             relative_residual=relative(residual_norm, root_sum_square(weight_norms)),
-            target_change=root_sum_square(changes),
+            target_change=root_sum_square(as_floats(changes)),
             rho=beta,
         )
 

@@ -21,16 +21,9 @@ from typing import ClassVar
 
 from detprune.distributed import from_rank_zero
 from detprune.errors import InputError, NonFiniteError
-from detprune.methods.base import (
-    OuterIteration,
-    Pace,
-    Problem,
-    State,
-    inner,
-    norm,
-    root_sum_square,
-)
+from detprune.methods.base import OuterIteration, Pace, Problem, State
 from detprune.methods.rho import Pull
+from detprune.methods.scalars import as_floats, inner, norm, root_sum_square
 from detprune.methods.splitting import (
     Residuals,
     Splitting,
@@ -188,9 +181,9 @@ def _scaled(step: float, alpha: float, previous_norm: float, present_norm: float
 
 def _after_projection(problem: Problem, state: SLRState) -> Residuals:
     """Scalars of R₂ = W − Zᵏ against Λ' = ρ(V − W), with V in the anchors."""
-    inners, norms = [], []
+    scalars = []
     for weight, target, shifted in zip(problem.weights, state.targets, state.anchors, strict=True):
         residual = weight.detach() - target
-        inners.append(inner((shifted - weight.detach()).mul_(state.rho), residual))
-        norms.append(norm(residual))
-    return Residuals(sum(inners), root_sum_square(norms), 0.0)
+        scalars += [inner((shifted - weight.detach()).mul_(state.rho), residual), norm(residual)]
+    values = as_floats(scalars)
+    return Residuals(sum(values[::2]), root_sum_square(values[1::2]), 0.0)

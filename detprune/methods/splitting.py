@@ -29,15 +29,12 @@ from detprune.methods.base import (
     Pace,
     Problem,
     State,
-    inner,
     like_weight,
-    norm,
-    relative,
-    root_sum_square,
 )
 from detprune.methods.penalty import add_pull
 from detprune.methods.ramp import check_ramp, refuse_fixed_sparsity, share_of_sparsity
 from detprune.methods.rho import Rho, parse_rho, rho_at
+from detprune.methods.scalars import as_floats, inner, norm, relative, root_sum_square
 from detprune.projections import keep
 
 
@@ -171,14 +168,14 @@ def measure(problem: Problem, state: SplittingState) -> Residuals:
     if state.supports:
         problem.check_weights()
         follow(problem, state.supports, state.targets)
-    inners, norms, weight_norms = [], [], []
+    scalars = []
     for weight, target, multiplier in zip(
         problem.weights, state.targets, state.multipliers(), strict=True
     ):
         residual = weight.detach() - target
-        inners.append(inner(multiplier, residual))
-        norms.append(norm(residual))
-        weight_norms.append(norm(weight.detach()))
+        scalars += [inner(multiplier, residual), norm(residual), norm(weight.detach())]
+    values = as_floats(scalars)
+    inners, norms, weight_norms = values[::3], values[1::3], values[2::3]
     problem.raise_if_not_finite(weight_norms, "the norm of the weight")
     problem.raise_if_not_finite(norms, "the norm of W − Z")
     problem.raise_if_not_finite(inners, "the inner product of Λ and W − Z")
@@ -200,7 +197,7 @@ def project_shifted(problem: Problem, state: SplittingState, share: float) -> fl
         projected = keep(shifted, mask)
         changes.append(norm(projected - target))
         target.copy_(projected)
-    return root_sum_square(changes)
+    return root_sum_square(as_floats(changes))
 
 
 def shift(weight: Tensor, target: Tensor, anchor: Tensor, step: float, rho: float) -> None:

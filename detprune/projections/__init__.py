@@ -8,6 +8,7 @@ from detprune.projections.groups import (
     slice_norms,
 )
 from detprune.projections.selection import empty, keep, largest, tree_sum, zero_outside
+from detprune.projections.together import largest_of_each
 
 __all__ = [
     "best_patterns",
@@ -16,6 +17,7 @@ __all__ = [
     "expand_blocks",
     "keep",
     "largest",
+    "largest_of_each",
     "n_of_m_mask",
     "slice_norms",
     "tree_sum",

@@ -85,6 +85,11 @@ def _bits(magnitude: Tensor) -> Tensor:
     return magnitude.view(_integer_dtype(magnitude))
 
 
+def magnitude_bits(value: Tensor) -> Tensor:
+    """Bit patterns of |value|, row-major: non-negative integers in the order of the magnitudes."""
+    return _bits(value.detach().reshape(-1).abs())
+
+
 def _chunk_size(value: Tensor) -> int:
     return _CPU_CHUNK if value.device.type == "cpu" else _ACCELERATOR_CHUNK
 

@@ -11,7 +11,7 @@ import torch
 from torch import Size, Tensor
 
 from detprune.errors import InputError
-from detprune.projections import keep, largest
+from detprune.projections import keep, largest, largest_of_each
 
 
 class SparsitySet(ABC):
@@ -69,6 +69,12 @@ class SparsitySet(ABC):
                 raise InputError(f"{self!r}: a weight of shape {tuple(weight.shape)} {problem}")
         if jointly:
             return self.supports(weights, sparsities)
+        return self.separate_supports(weights, sparsities)
+
+    def separate_supports(
+        self, weights: Sequence[Tensor], sparsities: Sequence[float]
+    ) -> list[Tensor]:
+        """Boolean supports of tensors that are ranked each by itself."""
         return [
             self.supports([weight], [sparsity])[0]
             for weight, sparsity in zip(weights, sparsities, strict=True)
@@ -101,11 +107,26 @@ class GroupSet(SparsitySet):
     def supports(self, weights: Sequence[Tensor], sparsities: Sequence[float]) -> list[Tensor]:
         """Keep l = round((1 − sparsity)·groups) ≥ 1 per tensor, added up over the tensors."""
         scores = [self.scores(weight) for weight in weights]
-        count = sum(
-            max(1, round((1 - sparsity) * score.numel()))
-            for score, sparsity in zip(scores, sparsities, strict=True)
-        )
+        count = sum(_counts(scores, sparsities))
         # models of mixed precision, ranked together: widening is exact
         dtype = reduce(torch.promote_types, (score.dtype for score in scores))
         chosen = largest([score.to(dtype) for score in scores], count)
         return [self.spread(c, weight) for c, weight in zip(chosen, weights, strict=True)]
+
+    def separate_supports(
+        self, weights: Sequence[Tensor], sparsities: Sequence[float]
+    ) -> list[Tensor]:
+        """Keep l per tensor; on an accelerator all tensors are ranked in one go."""
+        if not weights or weights[0].device.type == "cpu":
+            return super().separate_supports(weights, sparsities)
+        scores = [self.scores(weight) for weight in weights]
+        chosen = largest_of_each(scores, _counts(scores, sparsities))
+        return [self.spread(c, weight) for c, weight in zip(chosen, weights, strict=True)]
+
+
+def _counts(scores: Sequence[Tensor], sparsities: Sequence[float]) -> list[int]:
+    """How many groups of each tensor are kept."""
+    return [
+        max(1, round((1 - sparsity) * score.numel()))
+        for score, sparsity in zip(scores, sparsities, strict=True)
+    ]

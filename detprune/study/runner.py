@@ -1,5 +1,7 @@
 """Runs a study, then writes what was found."""
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from detprune.errors import InputError
@@ -10,7 +12,11 @@ from detprune.study.spec import Baseline, Cell, Study, assignments, read_study
 
 
 def run_study(
-    file: Path, out: Path | None, changes: list[str], jobs: int | None
+    file: Path,
+    out: Path | None,
+    changes: list[str],
+    jobs: int | None,
+    only: Sequence[str] | None = None,
 ) -> tuple[Path, bool]:
     """Run what is not finished, then write table, figure and report into the folder.
 
@@ -19,17 +25,22 @@ def run_study(
         out: folder of all runs; ``runs/<name of the study>`` by default.
         changes: ``key=value`` for every run, on top of the study's own settings.
         jobs: runs at a time; by default one per GPU, and one without a GPU.
+        only: patterns of names; pruned runs whose name matches none are left out this time.
 
     Returns:
-        The folder, and whether all runs succeeded.
+        The folder, and whether all runs that were asked for succeeded.
 
     Raises:
         InputError: anything wrong with study or recipes, before the first run; budgets of epochs that
-            differ; a folder that holds another study's runs.
+            differ; a folder that holds another study's runs; a pattern that matches no run.
     """
     study = read_study(file)
     folder = (out or Path("runs") / study.name).absolute()
     dense, cells = plan_study(study, folder, changes)
+    commands = {cell: plan.command for cell, plan in cells.items()}
+    if only:
+        cells = _matching(cells, only)
+        dense = {cell.baseline: dense[cell.baseline] for cell in cells}
     for baseline in dense.values():
         baseline.check_same(dense_part)
     for planned in cells.values():
@@ -39,7 +50,6 @@ def run_study(
     runs = Runs(jobs)
     runs.all(dense.values())
     runs.all(plan for cell, plan in cells.items() if dense[cell.baseline].finished)
-    commands = {cell: plan.command for cell, plan in cells.items()}
     write_results(study, folder, commands)
     return folder, all(plan.finished for plan in (*dense.values(), *cells.values()))
 
@@ -52,6 +62,20 @@ def plan_study(
     cells = {c: _plan_cell(study, c, folder, changes, dense[c.baseline]) for c in study.cells}
     _check_epochs(cells)
     return dense, cells
+
+
+def _matching(cells: dict[Cell, PlannedRun], only: Sequence[str]) -> dict[Cell, PlannedRun]:
+    names = [cell.folder for cell in cells]
+    for pattern in only:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InputError(
+                f"only is {pattern!r}, which no run matches; the runs are: {listed(names)}"
+            )
+    return {
+        cell: plan
+        for cell, plan in cells.items()
+        if any(fnmatchcase(cell.folder, pattern) for pattern in only)
+    }
 
 
 def _plan_baseline(

@@ -111,3 +111,18 @@ def test_a_step_with_infinite_gradients_changes_nothing(
     assert pruned_weights(model).keys() == {"0.weight", "4.weight", "6.weight"}
     train(model, optimizer, DATA[4:5])
     assert not torch.equal(model[4].weight, after["4.weight"]), "training goes on"
+
+
+def test_a_fused_optimizer_goes_on_after_hard_pruning() -> None:
+    """It has seen no gradient of the pruned weights as long as SAS-ADMM moved them."""
+    models = []
+    for fused in (False, True):
+        model = small_net()
+        optimizer = OPTIMIZERS["SGD"](model, fused)
+        pruner = Pruner(model, optimizer, METHOD_EXAMPLES["sas_admm"], budget=HALF)
+        train(model, optimizer, DATA, pruner, update_every=4)
+        pruner.hard_prune()
+        train(model, optimizer, DATA)
+        models.append(snapshot(model))
+    for key, value in models[0].items():
+        torch.testing.assert_close(models[1][key], value, msg=key)

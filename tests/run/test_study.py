@@ -91,6 +91,15 @@ def test_a_study(tiny: dict[str, Any], tmp_path: Path) -> None:
     )
 
 
+def test_only_some_of_its_runs(tiny: dict[str, Any], tmp_path: Path) -> None:
+    file, out = write(tmp_path, tiny), tmp_path / "out"
+    done = study(file, "--out", out, "--only", "magnitude_*_1")
+    assert done.stdout.count(": runs, see") == 2  # the dense network of seed 1, and the cell
+    assert "1 of 4 runs finished" in (out / "table.md").read_text()
+    refused = study(file, "--out", out, "--only", "magnitud_4x_1", code=2)
+    assert "which no run matches; the runs are: magnitude_4x_0, " in refused.stderr
+
+
 def test_budgets_of_epochs_that_differ_are_refused(tiny: dict[str, Any], tmp_path: Path) -> None:
     methods = {
         "long": {"method": "magnitude", "stages.constrained.epochs": 9},

@@ -1,0 +1,66 @@
+"""Norms and inner products of the pruned tensors, added up in float64.
+
+On an accelerator they stay there until `as_floats` fetches many at once: to wait for the device once per
+tensor costs more than all that an outer iteration computes.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Scalar = float | Tensor
+"""A number, or a tensor without dimensions that lies on an accelerator."""
+
+
+def norm(value: Tensor) -> Scalar:
+    """l2 norm, added up in float64."""
+    if _adds_in_chunks(value):
+        squared = _chunked_dot(value, value)
+        if _TINY < squared < math.inf:  # else squares in float32 may have lost the value
+            return math.sqrt(squared)
+    return _scalar(torch.linalg.vector_norm(value, dtype=torch.float64))
+
+
+def inner(a: Tensor, b: Tensor) -> Scalar:
+    """⟨a, b⟩, added up in float64."""
+    if _adds_in_chunks(a) and _adds_in_chunks(b):
+        return _chunked_dot(a, b)
+    return _scalar((a * b).sum(dtype=torch.float64))
+
+
+def as_floats(scalars: Sequence[Scalar]) -> list[float]:
+    """All as numbers, with one wait for the device they lie on."""
+    tensors = [scalar for scalar in scalars if isinstance(scalar, Tensor)]
+    fetched = iter(torch.stack(tensors).tolist() if tensors else ())
+    return [next(fetched) if isinstance(scalar, Tensor) else scalar for scalar in scalars]
+
+
+def root_sum_square(norms: Sequence[float]) -> float:
+    """Norm over several tensors from their own norms."""
+    return math.sqrt(sum(value * value for value in norms))
+
+
+def relative(part: float, whole: float) -> float | None:
+    """part / whole, None where the whole is zero."""
+    return part / whole if whole else None
+
+
+# BLAS adds up a chunk in float32, in many partial sums; converting all to float64 takes four times as long.
+_DOT_CHUNK = 1 << 16
+_TINY = 1e-20
+
+
+def _chunked_dot(a: Tensor, b: Tensor) -> float:
+    chunks = zip(a.view(-1).split(_DOT_CHUNK), b.view(-1).split(_DOT_CHUNK), strict=True)
+    return math.fsum([float(torch.dot(x, y)) for x, y in chunks])
+
+
+def _adds_in_chunks(value: Tensor) -> bool:
+    on_cpu = value.device.type == "cpu" and value.dtype == torch.float32
+    return on_cpu and value.is_contiguous() and not value.requires_grad
+
+
+def _scalar(value: Tensor) -> Scalar:
+    return float(value) if value.device.type == "cpu" else value

@@ -1,0 +1,39 @@
+"""A whole lane run on a GPU."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lane_recipe import TINY
+
+from detprune_ufld.network.checkpoints import read_checkpoint
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_a_run(tmp_path: Path, precision: str) -> None:
+    trainer = {"precision": precision, "progress_bar": False}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        yaml.safe_dump({**copy.deepcopy(TINY), "trainer": trainer, "batch_norm_images": 8})
+    )
+    process = subprocess.run(
+        [sys.executable, "-m", "detprune", "run", str(recipe), "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path)},
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["compression"] == pytest.approx(10, rel=1e-3)
+    state = read_checkpoint(tmp_path / "run" / "pruned.pt")
+    for layer in summary["layers"]:
+        assert int(torch.count_nonzero(state[layer["name"]])) == layer["nonzero"]
+    assert (tmp_path / "run" / "pictures" / "lanes.jpg").stat().st_size > 10_000
