@@ -29,6 +29,7 @@ from detprune.methods.base import (
     State,
     like_weight,
 )
+from detprune.methods.ramp import check_ramp, refuse_fixed_sparsity, share_of_sparsity
 from detprune.methods.scalars import as_floats, inner, norm, relative, root_sum_square
 from detprune.projections import keep
 
@@ -55,6 +56,8 @@ class SASADMM(Method):
             ⌈M (k/k0)^q⌉.
         nu: ν; 1/ν is the step size η of the first outer iterations.
         l1: λ₁ of the ℓ1 form, whose Z-step is soft thresholding by λ₁/β instead of Π_S.
+        ramp: share of the run over which the sparsity of Z grows to the budget's, as a cubic; 0, as in the
+            paper: it has it from the start.
         average_from: outer iteration from which W is averaged (ergodic mean); hard pruning then
             projects the mean. None keeps the last W.
     """
@@ -68,6 +71,7 @@ class SASADMM(Method):
     nu: float = 25.0
     l1: float | None = None
     average_from: int | None = None
+    ramp: float = 0.0
 
     looks_ahead: ClassVar[bool] = True
     replaces_optimizer: ClassVar[bool] = True
@@ -91,6 +95,13 @@ class SASADMM(Method):
         if self.average_from is not None and self.average_from < 1:
             raise InputError(f"SAS-ADMM: average_from is {self.average_from}, the first is 1")
 
+        check_ramp(self.ramp, "SAS-ADMM")
+        if self.ramp and self.l1 is not None:
+            raise InputError(
+                f"SAS-ADMM: ramp is {self.ramp} and l1 is {self.l1}; soft thresholding has no sparsity "
+                "that could grow, so leave one of them out"
+            )
+
     def planned_steps(self, k: int) -> int:
         """mₖ, for k from 1."""
         if k < self.k0:
@@ -111,11 +122,14 @@ class SASADMM(Method):
         if self.average_from is not None:
             kinds.append("mean")
         state.tensors = {kind: [like_weight(w) for w in problem.weights] for kind in kinds}
+        if self.ramp:
+            refuse_fixed_sparsity(problem, "SAS-ADMM's ramp")
         values = [
             w.detach().to(z.dtype)
             for w, z in zip(problem.weights, self._targets(state), strict=True)
         ]
-        for index, (value, mask) in enumerate(zip(values, problem.masks(values), strict=True)):
+        masks = problem.masks(values, self.share_of_sparsity(0, pace))
+        for index, (value, mask) in enumerate(zip(values, masks, strict=True)):
             target = keep(value, mask)
             state.tensors["target"][index].copy_(target)
             state.tensors["pull"][index].copy_(target).mul_(self.beta)
@@ -199,7 +213,7 @@ class SASADMM(Method):
             problem.weights,
             self._targets(state),
             state.tensors["pull"],
-            self._proximal(problem, shifted),
+            self._proximal(problem, shifted, self.share_of_sparsity(k, pace)),
             strict=True,
         ):
             changes.append(norm(projected - target))
@@ -224,10 +238,26 @@ class SASADMM(Method):
         """The ergodic mean once it has begun, W otherwise."""
         return state.tensors["mean"] if self._of(state).averaged else problem.weights
 
-    def _proximal(self, problem: Problem, shifted: list[Tensor]) -> list[Tensor]:
+    def share_of_sparsity(self, k: int, pace: Pace) -> float:
+        """Share of the sparsity that Z has after outer iteration ``k``: that of the end of the next one.
+
+        Raises:
+            InputError: a ramp in a run of unknown length.
+        """
+        if not self.ramp:
+            return 1.0
+        if pace.updates is None or pace.steps_per_update is None:
+            raise InputError(
+                "SAS-ADMM: ramp is a share of the run, whose length is not known; pass steps_per_update= "
+                "and updates= (their product is the number of steps) to Pruner, or ramp=0"
+            )
+        steps = sum(self.planned_steps(i) for i in range(1, k + 2))
+        return share_of_sparsity(self.ramp, steps / (pace.steps_per_update * pace.updates))
+
+    def _proximal(self, problem: Problem, shifted: list[Tensor], share: float) -> list[Tensor]:
         if self.l1 is not None:
             return [torch.nn.functional.softshrink(v, self.l1 / self.beta) for v in shifted]
-        masks = problem.masks(shifted)
+        masks = problem.masks(shifted, share)
         return [keep(value, mask) for value, mask in zip(shifted, masks, strict=True)]
 
     def _average(self, problem: Problem, state: SASADMMState) -> None:

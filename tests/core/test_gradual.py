@@ -22,6 +22,7 @@ from detprune import (
     ADMM,
     DPF,
     NM,
+    SASADMM,
     SLR,
     Budget,
     GradualMagnitude,
@@ -30,7 +31,7 @@ from detprune import (
     Method,
     Pruner,
 )
-from detprune.methods.base import Problem
+from detprune.methods.base import Pace, Problem
 from detprune.methods.ramp import share_of_sparsity
 
 STEPS, UPDATES, RAMP, EVERY, SPARSITY = 6, 5, 0.8, 4, 0.7
@@ -130,7 +131,11 @@ def test_dpf_takes_gradients_at_the_pruned_weights_and_moves_the_dense_ones() ->
     assert all((w != 0).all() for w in pruned_weights(model).values())
 
 
-@pytest.mark.parametrize("method", [ADMM(ramp=0.6), SLR(ramp=0.6)], ids=["admm", "slr"])
+@pytest.mark.parametrize(
+    "method",
+    [ADMM(ramp=0.6), SLR(ramp=0.6), SASADMM(ramp=0.6, inner_steps=STEPS)],
+    ids=["admm", "slr", "sas_admm"],
+)
 def test_the_target_of_a_ramp_grows_to_the_whole_sparsity(method: Method) -> None:
     _, _, pruner = make(method)
     numels = [w.numel() for w in pruned_weights(pruner.model).values()]
@@ -143,6 +148,16 @@ def test_the_target_of_a_ramp_grows_to_the_whole_sparsity(method: Method) -> Non
         pruner.update(task_loss=1.0)
     pruner.hard_prune()
     assert pruner.summary().sparsity == pytest.approx(SPARSITY, abs=0.01)
+
+
+def test_the_ramp_of_sas_admm_counts_the_steps_of_inner_loops_that_grow() -> None:
+    method = SASADMM(ramp=0.5, inner_steps=4, k0=2)
+    pace = Pace(learning_rate=0.1, momentum=0.9, steps_per_update=STEPS, updates=20)
+    lengths = [method.planned_steps(k) for k in range(1, 8)]
+    assert lengths[-1] > 3 * lengths[0]
+    shares = [method.share_of_sparsity(k, pace) for k in range(6)]
+    done = [sum(lengths[: k + 1]) / (20 * STEPS) for k in range(6)]
+    assert shares == [share_of_sparsity(0.5, progress) for progress in done]
 
 
 def test_without_a_ramp_the_share_is_one_from_the_start() -> None:
@@ -174,14 +189,16 @@ def test_gradual_magnitude_without_a_ramp_never_lets_a_weight_return() -> None:
     assert scalars_of(pruner)["t"] == 20
 
 
-@pytest.mark.parametrize("method", [GradualMagnitude(), DPF(), ADMM(ramp=0.5), SLR(ramp=0.5)])
+@pytest.mark.parametrize(
+    "method", [GradualMagnitude(), DPF(), ADMM(ramp=0.5), SLR(ramp=0.5), SASADMM(ramp=0.5)]
+)
 def test_a_ramp_needs_the_length_of_the_run(method: Method) -> None:
     model = small_net()
     with pytest.raises(InputError, match=r"ramp is a share of the run.*updates=.*ramp=0"):
         Pruner(model, sgd(model), method, budget=HALF)
 
 
-@pytest.mark.parametrize("method", [GradualMagnitude(), DPF(), ADMM(ramp=0.5)])
+@pytest.mark.parametrize("method", [GradualMagnitude(), DPF(), ADMM(ramp=0.5), SASADMM(ramp=0.5)])
 def test_a_ramp_is_refused_where_the_structure_fixes_the_sparsity(method: Method) -> None:
     model = nn.Sequential(nn.Linear(8, 4))
     with pytest.raises(InputError, match=r"NM\(n=2, m=4\) always has 0.5; leave the ramp out"):
@@ -193,6 +210,7 @@ def test_a_ramp_is_refused_where_the_structure_fixes_the_sparsity(method: Method
     [
         (lambda: ADMM(ramp=1.5), r"ADMM: ramp is 1.5; allowed is a share of the run from 0"),
         (lambda: DPF(ramp=-0.1), r"DPF: ramp is -0.1; allowed"),
+        (lambda: SASADMM(ramp=0.5, l1=0.1), r"ramp is 0.5 and l1 is 0.1; .* leave one of them out"),
         (lambda: GradualMagnitude(every=0), r"GradualMagnitude: every is 0, the least is 1 step"),
     ],
 )
