@@ -146,7 +146,8 @@ class TestLimits:
 
 class TestAugmentation:
     @pytest.mark.parametrize("flip", [False, True])
-    def test_exactly_the_shifts_and_mirrors_occur(self, flip: bool) -> None:
+    @pytest.mark.parametrize("batch", [1, 1000])
+    def test_exactly_the_shifts_and_mirrors_occur(self, flip: bool, batch: int) -> None:
         image = torch.arange(1, 3 * 16 + 1, dtype=torch.uint8).view(1, 3, 4, 4)
         padded = functional.pad(image[0], (1, 1, 1, 1))
         shifts = [padded[:, y : y + 4, x : x + 4] for y in range(3) for x in range(3)]
@@ -154,11 +155,19 @@ class TestAugmentation:
         identity = Normalisation((0.0,) * 3, (1.0,) * 3, full_scale=1.0)
         dataset = TensorImages(image, [0], identity, Augmentation(1, flip))
         torch.manual_seed(0)
-        seen = Counter(tuple(dataset[0][0].flatten().tolist()) for _ in range(1000))
+        samples = [s for _ in range(1000 // batch) for s in dataset.__getitems__([0] * batch)]
+        seen = Counter(tuple(sample.flatten().tolist()) for sample, _ in samples)
         assert set(seen) == {tuple(x.flatten().float().tolist()) for x in expected}
         # Uniform: each of the 9 or 18 outcomes within 5 standard deviations of its expectation.
         p = 1 / len(expected)
         assert all(abs(n - 1000 * p) < 5 * (1000 * p * (1 - p)) ** 0.5 for n in seen.values())
+
+    def test_samples_asked_for_together_are_those_asked_for_alone(self) -> None:
+        images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+        dataset = TensorImages(images, [5, 6, 7, 8], IMAGENET)
+        for index, (image, label) in zip((3, 0, 0), dataset.__getitems__([3, 0, 0]), strict=True):
+            assert torch.equal(image, dataset[index][0])
+            assert label == dataset[index][1] == 5 + index
 
     def test_the_stored_images_stay_as_they_are(self) -> None:
         images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
