@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from detprune.budgets import Budget
-from detprune.distributed import mean_over_ranks
 from detprune.errors import InputError, NonFiniteError
 from detprune.layers import select_layers, unwrap
+from detprune.losses import MeanLoss
 from detprune.methods import METHODS, Method, OneShot, OuterIteration, Pace, Problem, State
 from detprune.projections import zero_outside
 from detprune.seam import Lookahead, OptimizerSeam, start_momentum
@@ -68,8 +68,7 @@ class Pruner:
             jointly=self.budget.scope == "global",
         )
         self._outside: list[Tensor] | None = None
-        self._loss_sum: Tensor | float = 0.0
-        self._loss_count = 0
+        self._losses = MeanLoss()
         self._withheld: list[Tensor | None] = []
         self._optimizer = optimizer
         self._seam: OptimizerSeam | None = None
@@ -177,15 +176,12 @@ class Pruner:
 
     def observe(self, loss: Tensor | float) -> None:
         """Note the task loss of a batch (without the penalty); no synchronisation with the device."""
-        if self._outside is not None:
-            return
-        value = loss.detach().double() if isinstance(loss, Tensor) else float(loss)
-        self._loss_sum = self._loss_sum + value
-        self._loss_count += 1
+        if self._outside is None:
+            self._losses.add(loss)
 
     def discard_losses(self) -> None:
         """Forget the losses seen since the last ``update``, for a pass that is run again."""
-        self._loss_sum, self._loss_count = 0.0, 0
+        self._losses.reset()
 
     @property
     def due(self) -> bool:
@@ -209,7 +205,7 @@ class Pruner:
             raise InputError("update() was called after hard_prune(); there is nothing to update")
         if self._lookahead is not None:
             self._lookahead.restore_all()
-        loss = task_loss if task_loss is not None else self._mean_loss()
+        loss = task_loss if task_loss is not None else self._losses.over_ranks(self._problem.device)
         if loss is None and self.method.needs_loss:
             raise InputError(
                 f"{type(self.method).__name__} compares the task loss of outer iterations, and none "
@@ -225,24 +221,9 @@ class Pruner:
         self.history.append(entry)
         return entry
 
-    def _mean_loss(self) -> float | None:
-        if self._loss_count == 0:
-            return None
-        return mean_over_ranks(float(self._loss_sum), self._loss_count, self._problem.device)
-
     def _pace(self) -> Pace:
-        groups = self._optimizer.param_groups if self._optimizer is not None else [{}]
         first = self._problem.weights[0]
-        # trainers give biases and norms groups, and learning rates, of their own
-        own = (g for g in groups if any(held is first for held in g.get("params", ())))
-        group = next(own, groups[0])
-        is_sgd = isinstance(self._optimizer, torch.optim.SGD)
-        return Pace(
-            learning_rate=float(group.get("lr", 0.0)),
-            momentum=float(group["momentum"]) if is_sgd else None,
-            steps_per_update=self.steps_per_update,
-            updates=self.updates,
-        )
+        return Pace.of(self._optimizer, first, self.steps_per_update, self.updates)
 
     # ---------------------------------------------------------------- pruning
 
@@ -303,8 +284,8 @@ class Pruner:
             "layers": list(names),
             "masks": self.masks,
             "state": self._state.state_dict(names),
-            "loss_sum": float(self._loss_sum),
-            "loss_count": self._loss_count,
+            "loss_sum": float(self._losses.total),
+            "loss_count": self._losses.count,
             "history": [asdict(entry) for entry in self.history],
         }
 
@@ -343,7 +324,7 @@ class Pruner:
                 self._lookahead = None
         else:
             self._state.load_state_dict(state["state"], names)
-        self._loss_sum, self._loss_count = state["loss_sum"], state["loss_count"]
+        self._losses.total, self._losses.count = state["loss_sum"], state["loss_count"]
         self.history = [OuterIteration(**entry) for entry in state["history"]]
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from detprune.errors import InputError, NonFiniteError
 from detprune.methods.scalars import as_floats, norm
@@ -72,6 +73,26 @@ class Pace:
     momentum: float | None
     steps_per_update: int | None
     updates: int | None
+
+    @classmethod
+    def of(
+        cls,
+        optimizer: Optimizer | None,
+        weight: Tensor,
+        steps_per_update: int | None,
+        updates: int | None,
+    ) -> "Pace":
+        """As an optimizer treats a weight: trainers give biases and norms groups, and rates, of their own."""
+        groups = optimizer.param_groups if optimizer is not None else [{}]
+        own = (g for g in groups if any(held is weight for held in g.get("params", ())))
+        group = next(own, groups[0])
+        is_sgd = isinstance(optimizer, torch.optim.SGD)
+        return cls(
+            learning_rate=float(group.get("lr", 0.0)),
+            momentum=float(group["momentum"]) if is_sgd else None,
+            steps_per_update=steps_per_update,
+            updates=updates,
+        )
 
 
 @dataclass
