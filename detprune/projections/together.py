@@ -11,9 +11,9 @@ from torch import Tensor
 
 from detprune.projections.selection import largest, magnitude_bits
 
-_SMALL = 1 << 21
-_TOGETHER = 1 << 22
-"""Entries that are sorted at once; a key and an index of each take 16 bytes, several times over."""
+_SMALL = 1 << 20
+_TOGETHER = 1 << 21
+"""Entries that are sorted at once: keys, owners and indices take some 70 bytes each, 140 MiB for these."""
 
 
 def largest_of_each(values: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
