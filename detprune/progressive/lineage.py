@@ -35,8 +35,17 @@ class Network:
 
     @property
     def final(self) -> float:
-        """The metric after masked retraining."""
-        return float(self.summary["final"])
+        """The metric after masked retraining; of the dense one, before anything was pruned."""
+        return float(self.summary["final" if self.parent else "dense"])
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """Its metrics, rate and epochs; the dense network's own run ends in a one-shot pruning of no interest."""
+        keys = ("hard_pruned", "final", "compression", "epochs")
+        of_dense = (
+            {} if self.parent else {"hard_pruned": None, "final": self.final, "compression": 1.0}
+        )
+        return {**{key: self.summary[key] for key in keys}, **of_dense}
 
     @property
     def line(self) -> list["Network"]:

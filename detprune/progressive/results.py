@@ -30,7 +30,7 @@ def write_lineage(
             "rate": network.rate,
             "parent": network.parent and network.parent.run.folder.name,
             "best": network in best,
-            **{k: network.summary[k] for k in ("hard_pruned", "final", "compression", "epochs")},
+            **network.numbers,
             "command": network.run.command,
         }
         for network in networks

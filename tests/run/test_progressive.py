@@ -1,6 +1,7 @@
 """Progressive pruning: who is pruned from whom, and that nothing is run twice."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def test_steps(short: dict[str, Any], tmp_path: Path) -> None:
     recipe = yaml.safe_load((out / "8x_from_4x" / "recipe.yaml").read_text())
     assert recipe["model"]["weights"] == str(out / "4x_from_dense" / "checkpoints" / "final.pt")
     assert recipe["stages"]["dense"] is None
-    for name in ("dense", "2x_from_dense", "8x_from_4x"):
+    for name in ("2x_from_dense", "8x_from_4x"):
         summary = json.loads((out / name / "summary.json").read_text())
         entry = next(n for n in found if n["folder"] == name)
         assert (entry["final"], entry["compression"]) == (summary["final"], summary["compression"])
@@ -63,9 +64,26 @@ def test_steps(short: dict[str, Any], tmp_path: Path) -> None:
     assert "data:image/png;base64," in (out / "report.html").read_text()
 
     (out / "4x_from_2x" / "in_the_way").unlink()
+    for later in out.glob("8x_from_*x"):  # the best at 4x, from which they came, may be another now
+        shutil.rmtree(later)
     again = progressive(file, "--out", out)
     assert "4x_from_2x: finished" in again.stdout
     assert "2x_from_dense: runs" not in again.stdout
+
+
+def test_the_dense_network_is_measured_before_anything_is_pruned(
+    short: dict[str, Any], tmp_path: Path
+) -> None:
+    short["stages"]["dense"]["epochs"] = 10  # better than chance
+    out = tmp_path / "out"
+    progressive(write(tmp_path, short, rates=[4]), "--out", out)
+    summary = json.loads((out / "dense" / "summary.json").read_text())
+    assert summary["dense"] > summary["final"]  # its own run goes on to prune it in one shot
+    dense = json.loads((out / "results.json").read_text())["networks"][0]
+    expected = {"final": summary["dense"], "hard_pruned": None, "compression": 1.0}
+    assert {key: dense[key] for key in expected} == expected
+    row = f"| dense | – | – | {100 * summary['dense']:.2f} | – |"
+    assert row in (out / "table.md").read_text()
 
 
 def test_a_first_step_that_diverges_ends_it(short: dict[str, Any], tmp_path: Path) -> None:
