@@ -104,6 +104,15 @@ class Task(ABC):
         return ()
 
 
+def check_teacher(file: Path | None) -> None:
+    """Refuse a checkpoint of a teacher that is not there, before anything is trained."""
+    if file is not None and not file.expanduser().is_file():
+        raise InputError(
+            f"distillation.teacher is {file}, but there is no such file; give a checkpoint, or leave it "
+            "out, so that the dense network teaches"
+        )
+
+
 def plain_state_dict(model: nn.Module) -> dict[str, Any]:
     """The weights on the CPU, in a plain dictionary that loads without detprune."""
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}

@@ -3,6 +3,7 @@ knowledge in a neural network", section 2)."""
 
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,12 @@ class Distillation:
     Attributes:
         weight: share of the teacher in the loss; the labels have the rest.
         temperature: T; above 1 the teacher's smaller probabilities count for more.
+        teacher: checkpoint of the same network, which teaches; by default the dense network that is pruned.
     """
 
     weight: float = 0.5
     temperature: float = 4.0
+    teacher: Path | None = None
 
     def __post_init__(self) -> None:
         if not (0 < self.weight <= 1 and self.temperature > 0):

@@ -1,5 +1,6 @@
 """What recipes have in common whose stages Lightning trains."""
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import model_validator
@@ -36,6 +37,12 @@ class LightningRecipe(Recipe):
     def pruning_epochs(self) -> int:
         """Epochs of constrained training and masked retraining together."""
         return self.stages.constrained.epochs + self.stages.retrain.epochs
+
+    def taught_by_dense(self, run: Path) -> list[str]:
+        """The weights that the run's dense stage left."""
+        if self.distillation is None:
+            return []
+        return [f"distillation.teacher={run / 'checkpoints' / 'dense.pt'}"]
 
     @model_validator(mode="after")
     def _baseline_and_rho(self) -> Self:

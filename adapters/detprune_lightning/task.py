@@ -16,7 +16,7 @@ from detprune.methods import OneShot, OuterIteration
 from detprune.pruner import Pruner
 from detprune.rundir import RunDirectory
 from detprune.seeds import derive_seed
-from detprune.task import Task
+from detprune.task import Task, check_teacher
 from detprune_lightning.callbacks import ConstrainedTraining, HardPruningCheck, MaskedRetraining
 from detprune_lightning.distillation import Teacher
 from detprune_lightning.recipe import LightningRecipe
@@ -32,6 +32,8 @@ class LightningTask(Task):
     def __init__(self, recipe: LightningRecipe, run: RunDirectory) -> None:
         super().__init__(recipe, run)
         self.recipe: LightningRecipe = recipe
+        if recipe.distillation is not None:
+            check_teacher(recipe.distillation.teacher)
         self._teacher: Teacher | None = None
 
     @abstractmethod
@@ -67,12 +69,13 @@ class LightningTask(Task):
 
     @property
     def notes(self) -> Sequence[str]:
-        """Whether the dense network taught."""
-        if self.recipe.distillation is None:
+        """Who taught, if anybody did."""
+        spec = self.recipe.distillation
+        if spec is None:
             return ()
         return (
-            f"Constrained training and masked retraining learn from the dense network too: "
-            f"{self.recipe.distillation!r}.",
+            f"Constrained training and masked retraining learn from {spec.teacher or 'the dense network'} too: "
+            f"weight {spec.weight:g}, temperature {spec.temperature:g}.",
         )
 
     def train_dense(self, model: nn.Module) -> None:
@@ -113,10 +116,14 @@ class LightningTask(Task):
         self._fit("retrain", self.recipe.stages.retrain, model, [MaskedRetraining(pruner)])
 
     def _be_taught_by(self, dense: nn.Module) -> None:
-        if self.recipe.distillation is None:
+        spec = self.recipe.distillation
+        if spec is None:
             return
+        if spec.teacher is not None:
+            dense = self.build_model()
+            self.load_weights(dense, spec.teacher.expanduser())
         channels_last = self.recipe.trainer.channels_last
-        self._teacher = Teacher(dense, self.recipe.distillation, channels_last=channels_last)
+        self._teacher = Teacher(dense, spec, channels_last=channels_last)
 
     def estimate_batch_norm(self, model: nn.Module) -> None:
         """PyTorch's ``update_bn`` over augmented training images that are spread over the set."""

@@ -139,9 +139,16 @@ class Stages(Section):
 
 
 class DistillationSpec(Section):
-    """The dense detector teaches; ``weight`` is its share in the loss, the labels have the rest."""
+    """A dense detector teaches.
+
+    Attributes:
+        weight: its share in the loss; the labels have the rest.
+        teacher: its checkpoint: of the same classes, levels and kind of head, but any size; by default the
+            dense detector that is pruned.
+    """
 
     weight: float = Field(default=0.5, gt=0, le=1)
+    teacher: Path | None = None
 
 
 class DetectionRecipe(Recipe):
@@ -198,13 +205,19 @@ class DetectionRecipe(Recipe):
 
     def from_dense(self, run: Path) -> list[str]:
         """The best epoch of the dense stage as Ultralytics wrote it, or the checkpoint that was not trained."""
-        best = run / "checkpoints" / "dense" / "weights" / "best.pt"
-        start = best if self.stages.dense is not None else self.model.weights
-        return [f"model={{weights: {start}}}", "stages.dense=null"]
+        return [f"model={{weights: {self._dense_file(run)}}}", "stages.dense=null"]
 
     def from_pruned(self, run: Path) -> list[str]:
         """The checkpoint that the run left, which names its own network."""
         return [f"model={{weights: {run / 'pruned.pt'}}}", "stages.dense=null"]
+
+    def taught_by_dense(self, run: Path) -> list[str]:
+        """The same file as ``from_dense``."""
+        return [f"distillation.teacher={self._dense_file(run)}"] if self.distillation else []
+
+    def _dense_file(self, run: Path) -> Path | None:
+        best = run / "checkpoints" / "dense" / "weights" / "best.pt"
+        return best if self.stages.dense is not None else self.model.weights
 
     def options(self, stage: str) -> dict[str, Any]:
         """Ultralytics' options of a stage, with what constrained training fixes."""

@@ -17,7 +17,7 @@ from detprune.recipe import Recipe
 from detprune.report.pictures import write_pictures
 from detprune.rundir import LOGGER, RunDirectory, atomic
 from detprune.seeds import seed_all
-from detprune.task import Task
+from detprune.task import Task, check_teacher
 from detprune_yolo.data.check import DetectionData, check_data
 from detprune_yolo.data.drawing import cached
 from detprune_yolo.exclusions import detector_budget
@@ -51,6 +51,8 @@ class DetectionTask(Task):
             raise InputError(f"the recipe is a {type(recipe).__name__}, not a DetectionRecipe")
         super().__init__(recipe, run)
         self.recipe: DetectionRecipe = recipe
+        if recipe.distillation is not None:
+            check_teacher(recipe.distillation.teacher)
         check_output_name(run.checkpoints.absolute() / "dense" / "weights" / "best.pt")
 
     # ---------------------------------------------------------------- model and data
@@ -98,9 +100,10 @@ class DetectionTask(Task):
         """Who taught, and on which images mAP is measured, if not on those of validation."""
         notes = []
         if self.recipe.distillation is not None:
+            taught = self.recipe.distillation
             notes.append(
-                f"Constrained training and masked retraining learn from the dense detector too: "
-                f"{self.recipe.distillation!r}."
+                f"Constrained training and masked retraining learn from {taught.teacher or 'the dense detector'} "
+                f"too: weight {taught.weight:g}."
             )
         split = self.recipe.data.split
         if split == "train":
@@ -220,8 +223,11 @@ class DetectionTask(Task):
         spec = self.recipe.distillation
         if spec is None:
             return {}
-        dense = self.build_model()
-        self.load_weights(dense, self.run.checkpoints / "dense.pt")
+        if spec.teacher is not None:
+            dense: Any = load_model(spec.teacher.expanduser())
+        else:
+            dense = self.build_model()
+            self.load_weights(dense, self.run.checkpoints / "dense.pt")
         path = self._start("teacher", dense, None)
         return {"teacher": path.absolute(), "teacher_weight": spec.weight}
 

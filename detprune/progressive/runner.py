@@ -64,7 +64,7 @@ def _prune(
     folder = dense.run.folder.parent
     networks, pool, best = [dense], [dense], []
     for rate in spec.rates:
-        children = [_child(p, rate, [*settings, *_start(p)], folder) for p in pool]
+        children = [_child(p, rate, [*settings, *_start(p, dense)], folder) for p in pool]
         for child in children:
             child.run.check_same()
         runs.all(child.run for child in children)
@@ -83,10 +83,12 @@ def _prune(
     return networks, best
 
 
-def _start(parent: Network) -> list[str]:
-    recipe = parent.run.recipe
-    begin = recipe.from_pruned if parent.parent else recipe.from_dense
-    return begin(parent.run.folder)
+def _start(parent: Network, dense: Network) -> list[str]:
+    """With whose weights a child begins; the dense network teaches it, not a parent that was pruned."""
+    recipe, folder = parent.run.recipe, parent.run.folder
+    if not parent.parent:
+        return recipe.from_dense(folder)
+    return [*recipe.from_pruned(folder), *dense.run.recipe.taught_by_dense(dense.run.folder)]
 
 
 def _child(parent: Network, rate: float, settings: Sequence[str], folder: Path) -> Network:

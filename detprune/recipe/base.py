@@ -71,6 +71,14 @@ class Recipe(Section):
         """
         return [f"model.weights={run / 'checkpoints' / 'final.pt'}", "stages.dense=null"]
 
+    def taught_by_dense(self, run: Path) -> list[str]:
+        """The assignments by which the dense network of another run teaches; none where nobody does.
+
+        Args:
+            run: directory of that run.
+        """
+        return []
+
 
 S = TypeVar("S", bound=Section)
 

@@ -94,6 +94,33 @@ def test_a_run_that_is_resumed_in_retraining_has_the_same_teacher(
     assert all(torch.equal(saved[0][key], saved[1][key]) for key in saved[0])
 
 
+def test_another_checkpoint_teaches(tiny: dict[str, Any], tmp_path: Path) -> None:
+    tiny["stages"]["dense"]["epochs"] = 1
+    first = task_of(tiny, tmp_path / "first")
+    run_stages(first, first.recipe, RunDirectory(tmp_path / "first"), "test")
+    outcomes = []
+    for name in (None, "dense", "final"):
+        file = None if name is None else tmp_path / "first" / "checkpoints" / f"{name}.pt"
+        folder = tmp_path / f"taught_by_{name}"
+        task = task_of(tiny, folder, distillation={"weight": 0.9, "teacher": file})
+        summary = run_stages(task, task.recipe, RunDirectory(folder), "test")
+        assert summary["notes"][0].startswith(
+            f"Constrained training and masked retraining learn from {file or 'the dense network'} too"
+        )
+        outcomes.append(torch.load(folder / "pruned.pt", weights_only=True)["linear.weight"])
+    assert torch.equal(outcomes[0], outcomes[1])  # the dense network's own weights, from a file
+    assert not torch.equal(outcomes[0], outcomes[2])
+
+
+def test_a_teacher_that_is_not_there_shows_before_training(
+    tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        InputError, match=r"distillation\.teacher is .*no\.pt, but there is no such"
+    ):
+        task_of(tiny, tmp_path, distillation={"teacher": tmp_path / "no.pt"})
+
+
 @pytest.mark.parametrize("wrong", [{"weight": 0}, {"weight": 1.5}, {"temperature": 0}])
 def test_what_is_allowed(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match="weight ≤ 1 and temperature > 0"):

@@ -86,6 +86,18 @@ def test_the_dense_network_is_measured_before_anything_is_pruned(
     assert row in (out / "table.md").read_text()
 
 
+def test_the_dense_network_teaches_children_of_pruned_ones(
+    short: dict[str, Any], tmp_path: Path
+) -> None:
+    short["distillation"] = {"weight": 0.5}
+    out = tmp_path / "out"
+    progressive(write(tmp_path, short, rates=[2, 4]), "--out", out)
+    taught = yaml.safe_load((out / "4x_from_2x" / "recipe.yaml").read_text())["distillation"]
+    assert taught["teacher"] == str(out / "dense" / "checkpoints" / "dense.pt")
+    first = yaml.safe_load((out / "2x_from_dense" / "recipe.yaml").read_text())["distillation"]
+    assert first["teacher"] is None  # it is what the run begins with
+
+
 def test_a_first_step_that_diverges_ends_it(short: dict[str, Any], tmp_path: Path) -> None:
     file = write(tmp_path, short, settings={"method": {"name": "admm", "rho": 1e30}})
     process = progressive(file, "--out", tmp_path / "out", code=1)

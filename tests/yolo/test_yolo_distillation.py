@@ -215,9 +215,20 @@ def test_a_recipe_with_distillation_and_a_run_that_is_resumed_in_retraining(
     with pytest.raises(KeyboardInterrupt):
         run(Killed, "cut", **taught)
     run(DetectionTask, "cut", **taught)
+    wider = start_file(tmp_path / "wider", model=tiny_model(width=0.125))
+    run(DetectionTask, "wider", distillation={"weight": 0.75, "teacher": str(wider)})
 
     weights = {n: load_model(tmp_path / n / "pruned.pt").state_dict() for n in ("whole", "cut")}
     assert same(dict(weights["whole"]), dict(weights["cut"]))
+    other = load_model(tmp_path / "wider" / "pruned.pt").state_dict()
+    assert other.keys() == weights["whole"].keys()
+    assert not same(dict(other), dict(weights["whole"]))
+    start = tmp_path / "wider" / "checkpoints" / "start" / "teacher.pt"
+    assert same(dict(load_model(start).state_dict()), dict(load_model(wider).state_dict()))
+    missing = {"distillation": {"teacher": str(tmp_path / "no.pt")}}
+    with pytest.raises(dp.InputError, match=r"no\.pt, but there is no such file"):
+        run(DetectionTask, "missing", **missing)
+
     summaries = {n: RunDirectory(tmp_path / n).summary() for n in ("alone", "whole")}
     assert "dense detector" in summaries["whole"]["notes"][0]  # type: ignore[index]
     assert not any("dense detector" in note for note in summaries["alone"]["notes"])  # type: ignore[index]
