@@ -39,8 +39,8 @@ class LightningRecipe(Recipe):
         return self.stages.constrained.epochs + self.stages.retrain.epochs
 
     def taught_by_dense(self, run: Path) -> list[str]:
-        """The weights that the run's dense stage left."""
-        if self.distillation is None:
+        """The weights that the run's dense stage left, unless the recipe names a teacher."""
+        if self.distillation is None or self.distillation.teacher is not None:
             return []
         return [f"distillation.teacher={run / 'checkpoints' / 'dense.pt'}"]
 

@@ -212,8 +212,10 @@ class DetectionRecipe(Recipe):
         return [f"model={{weights: {run / 'pruned.pt'}}}", "stages.dense=null"]
 
     def taught_by_dense(self, run: Path) -> list[str]:
-        """The same file as ``from_dense``."""
-        return [f"distillation.teacher={self._dense_file(run)}"] if self.distillation else []
+        """The same file as ``from_dense``, unless the recipe names a teacher."""
+        if self.distillation is None or self.distillation.teacher is not None:
+            return []
+        return [f"distillation.teacher={self._dense_file(run)}"]
 
     def _dense_file(self, run: Path) -> Path | None:
         best = run / "checkpoints" / "dense" / "weights" / "best.pt"

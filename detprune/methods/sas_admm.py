@@ -94,7 +94,6 @@ class SASADMM(Method):
             raise InputError(f"SAS-ADMM: l1 is {self.l1}, allowed is a number > 0, or none")
         if self.average_from is not None and self.average_from < 1:
             raise InputError(f"SAS-ADMM: average_from is {self.average_from}, the first is 1")
-
         check_ramp(self.ramp, "SAS-ADMM")
         if self.ramp and self.l1 is not None:
             raise InputError(

@@ -33,7 +33,8 @@ def inner(a: Tensor, b: Tensor) -> Scalar:
 def as_floats(scalars: Sequence[Scalar]) -> list[float]:
     """All as numbers, with one wait for the device they lie on."""
     tensors = [scalar for scalar in scalars if isinstance(scalar, Tensor)]
-    fetched = iter(torch.stack(tensors).tolist() if tensors else ())
+    gathered = [tensor.to(tensors[0].device) for tensor in tensors]  # a model may lie on several
+    fetched = iter(torch.stack(gathered).tolist() if gathered else ())
     return [next(fetched) if isinstance(scalar, Tensor) else scalar for scalar in scalars]
 
 

@@ -20,7 +20,7 @@ def largest_of_each(values: Sequence[Tensor], counts: Sequence[int]) -> list[Ten
     """Return the boolean supports of the ``counts[i]`` largest magnitudes of every ``values[i]``.
 
     Args:
-        values: tensors of any shapes and floating dtypes on one device.
+        values: tensors of any shapes and floating dtypes.
         counts: how many entries of each to keep.
 
     Returns:
@@ -39,7 +39,8 @@ def largest_of_each(values: Sequence[Tensor], counts: Sequence[int]) -> list[Ten
         if value.numel() > _SMALL or value.element_size() > 4 or not 0 < count < value.numel():
             masks[index] = largest([value], count)[0]
             continue
-        if batch and sum(values[i].numel() for i in batch) + value.numel() > _TOGETHER:
+        full = sum(values[i].numel() for i in batch) + value.numel() > _TOGETHER
+        if batch and (full or values[batch[0]].device != value.device):
             finish()
         batch.append(index)
     if batch:

@@ -72,7 +72,7 @@ class Recipe(Section):
         return [f"model.weights={run / 'checkpoints' / 'final.pt'}", "stages.dense=null"]
 
     def taught_by_dense(self, run: Path) -> list[str]:
-        """The assignments by which the dense network of another run teaches; none where nobody does.
+        """The assignments by which the dense network of another run teaches; none where nobody, or another, does.
 
         Args:
             run: directory of that run.

@@ -12,6 +12,8 @@ from command_line import detprune
 
 from detprune import InputError
 from detprune.progressive.spec import read_progressive
+from detprune.recipe import validate
+from detprune_classification.recipe import ClassificationRecipe
 
 
 def write(folder: Path, recipe: dict[str, Any], **changes: Any) -> Path:
@@ -96,6 +98,9 @@ def test_the_dense_network_teaches_children_of_pruned_ones(
     assert taught["teacher"] == str(out / "dense" / "checkpoints" / "dense.pt")
     first = yaml.safe_load((out / "2x_from_dense" / "recipe.yaml").read_text())["distillation"]
     assert first["teacher"] is None  # it is what the run begins with
+    short["distillation"]["teacher"] = "theirs.pt"  # the recipe's own stays
+    own = validate(ClassificationRecipe, short)
+    assert own.taught_by_dense(out / "dense") == []
 
 
 def test_a_first_step_that_diverges_ends_it(short: dict[str, Any], tmp_path: Path) -> None:
