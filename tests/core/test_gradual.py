@@ -1,5 +1,5 @@
 """Growing sparsity: gradual magnitude and dynamic pruning with feedback beside obvious references,
-and the ramp of ADMM and SLR."""
+and the ramp of ADMM, SLR and SAS-ADMM."""
 
 import copy
 
