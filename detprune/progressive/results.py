@@ -9,7 +9,15 @@ from matplotlib.ticker import NullLocator
 from detprune.progressive.lineage import Network
 from detprune.progressive.spec import Progressive
 from detprune.report import style
-from detprune.report.tables import NOTHING, Picture, Table, number, write_page, write_text
+from detprune.report.tables import (
+    NOTHING,
+    Picture,
+    Table,
+    number,
+    report_link,
+    write_page,
+    write_text,
+)
 
 
 def write_lineage(
@@ -49,6 +57,7 @@ def write_lineage(
             "Runs",
             ["network", "command"],
             [[n.run.folder.name, f"`{n.run.command}`"] for n in networks],
+            [report_link(folder, n.run.folder.name) for n in networks],
         ),
     )
 

@@ -4,6 +4,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from detprune.report.template import render
 from detprune.rundir import atomic
@@ -13,16 +14,24 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Table:
-    """A table as text, ready to be shown."""
+    """A table as text, ready to be shown; `links` has what the first cell of each row leads to, if anything."""
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    links: Sequence[str] = ()
+
+    def link(self, row: int) -> str:
+        """What a row leads to; empty if nothing."""
+        return self.links[row] if self.links else ""
 
     def markdown(self) -> str:
         """The table in Markdown, under its title."""
         head = f"| {' | '.join(self.header)} |\n| {' | '.join('---' for _ in self.header)} |\n"
-        rows = "".join(f"| {' | '.join(row)} |\n" for row in self.rows)
+        rows = ""
+        for index, (first, *rest) in enumerate(self.rows):
+            link = self.link(index)
+            rows += f"| {' | '.join([f'[{first}]({link})' if link else first, *rest])} |\n"
         return f"{self.title}\n\n{head}{rows}"
 
 
@@ -37,6 +46,11 @@ class Picture:
 def number(value: float | None) -> str:
     """A number with two decimals."""
     return NOTHING if value is None else f"{value:.2f}"
+
+
+def report_link(folder: Path, run: str) -> str:
+    """The address of a run's report in a page of its folder; empty if there is none."""
+    return f"{quote(run)}/report.html" if (folder / run / "report.html").is_file() else ""
 
 
 def write_page(

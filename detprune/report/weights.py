@@ -80,7 +80,7 @@ def histograms(before: dict[str, Array], after: dict[str, Array]) -> Figure:
     kept = final[final != 0]
     # A handful of outliers must not squeeze the rest into a few bins; how many are beyond the
     # axis is said in the legend.
-    limit = max(_reach(dense), _reach(kept)) or 1.0
+    limit = max(reach(dense), reach(kept)) or 1.0
     bins = np.linspace(-limit, limit, 122)
     figure = new_figure(4.8)
     upper, lower = figure.subplots(2, sharex=True)
@@ -96,9 +96,10 @@ def histograms(before: dict[str, Array], after: dict[str, Array]) -> Figure:
     return figure
 
 
-def _reach(values: Array) -> float:
+def reach(values: Array, share: float = 0.9995) -> float:
+    """Return the magnitude that no more than `1 - share` of the finite values exceed."""
     finite = np.abs(values[np.isfinite(values)])
-    return float(np.quantile(finite, 0.9995)) if finite.size else 0.0
+    return float(np.quantile(finite, share)) if finite.size else 0.0
 
 
 def _histogram(

@@ -1,28 +1,23 @@
-"""What a study found, as a table, a figure and a page."""
+"""What a study found, as numbers and tables."""
 
-import json
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.ticker import NullLocator
-
 from detprune.report import style
-from detprune.report.tables import NOTHING, Picture, Table, number, write_page, write_text
+from detprune.report.tables import NOTHING, Table, number, report_link
 from detprune.rundir import RunDirectory
 from detprune.study.spec import Baseline, Cell, Published, Study
 
 STAGES = {"hard_pruned": "hard-pruned", "final": "final"}
-COLOURS = (style.BLUE, style.ORANGE, style.GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#999933")
 
 
 class Results:
     """The summaries of a study's finished runs."""
 
     def __init__(self, study: Study, folder: Path, commands: Mapping[Cell, str]) -> None:
-        self.study, self.commands = study, commands
+        self.study, self.folder, self.commands = study, folder, commands
         self.dense = {b: RunDirectory(folder / b.folder).summary() for b in study.baselines}
         self.cells = {cell: RunDirectory(folder / cell.folder).summary() for cell in study.cells}
         done = [s for s in (*self.cells.values(), *self.dense.values()) if s is not None]
@@ -66,8 +61,8 @@ class Results:
         return tables
 
     def runs(self) -> Table:
-        """Every run with the command that reproduces it."""
-        rows = []
+        """Every run with the command that reproduces it, and a link to its report."""
+        rows, links = [], []
         for cell, summary in self.cells.items():
             cells = [cell.baseline.model] if self.study.models else []
             cells += [cell.method, f"{cell.rate:g}×", str(cell.baseline.seed)]
@@ -77,9 +72,10 @@ class Results:
                 cells += [number(self.scale * summary[s]) for s in ("dense", *STAGES)]
                 cells.append(f"{summary['seconds']['total'] / 60:.1f}")
             rows.append([*cells, f"`{self.commands[cell]}`"])
+            links.append(report_link(self.folder, cell.folder))
         model = ["model"] if self.study.models else []
         header = [*model, "method", "rate", "seed", "dense", *STAGES.values(), "minutes", "command"]
-        return Table("Runs", header, rows)
+        return Table("Runs", header, rows, links)
 
     def facts(self) -> str:
         """What was trained, for how long and with what."""
@@ -95,27 +91,6 @@ class Results:
             f"torch {done[0]['versions']['torch']}. Mean ± standard deviation over the seeds; rates are "
             "over the pruned tensors."
         )
-
-
-def write_results(study: Study, folder: Path, commands: Mapping[Cell, str]) -> None:
-    """Write ``table.md``, ``results.json``, ``figures/*.png`` and ``report.html`` into a study's folder."""
-    results = Results(study, folder, commands)
-    write_text(folder / "results.json", json.dumps(_plain(results), indent=1) + "\n")
-    pictures = []
-    for model in study.labels:
-        name = model or str(results.example.get("model", study.name))
-        several = "; bars are one standard deviation over the seeds" if len(study.seeds) > 1 else ""
-        file = _draw(results, model, folder / "figures")
-        pictures.append(Picture(f"{name}: {results.metric}{several}", file))
-    write_page(
-        folder,
-        title=study.name,
-        facts=results.facts(),
-        tables=results.tables(),
-        heading="Against the compression rate",
-        pictures=pictures,
-        runs=results.runs(),
-    )
 
 
 def mean(values: Sequence[float]) -> str:
@@ -144,7 +119,9 @@ def _published_table(published: Published) -> Table:
     return Table(f"Published: {published.source}", header, rows)
 
 
-def _plain(results: Results) -> dict[str, Any]:
+def plain_results(results: Results) -> dict[str, Any]:
+    """What ``results.json`` holds."""
+
     def entry(baseline: Baseline, summary: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
         keys = ("dense", "hard_pruned", "final", "compression", "epochs", "seconds")
         found = {key: None if summary is None else summary[key] for key in keys}
@@ -164,38 +141,3 @@ def _plain(results: Results) -> dict[str, Any]:
             for cell, summary in results.cells.items()
         ],
     }
-
-
-def _draw(results: Results, model: str, folder: Path) -> Path:
-    """The metric against the compression rate, before and after masked retraining."""
-    folder.mkdir(exist_ok=True)
-    file = folder / f"{model or 'rates'}.png"
-    dense, rates = results.baseline(model), sorted(results.study.rates_of(model))
-    with style.drawing():
-        figure = style.new_figure(3.6)
-        panels = figure.subplots(1, 2, sharey=True)
-        for axes, (stage, title) in zip(panels, STAGES.items(), strict=True):
-            if dense:
-                axes.axhline(statistics.mean(dense), color=style.GREY, linestyle=":", label="dense")
-            for index, method in enumerate(results.study.methods):
-                found = [(r, results.values(model, method, r, stage)) for r in rates]
-                shown = [(r, values) for r, values in found if values]
-                axes.errorbar(
-                    [r for r, _ in shown],
-                    [statistics.mean(values) for _, values in shown],
-                    yerr=[statistics.stdev(v) if len(v) > 1 else math.nan for _, v in shown],
-                    marker="o",
-                    capsize=2,
-                    color=COLOURS[index % len(COLOURS)],
-                    label=method,
-                )
-            axes.set_xscale("log")
-            axes.set_xticks(rates, [f"{r:g}" for r in rates])
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.tick_params("x", labelrotation=45 if len(rates) > 5 else 0)
-            axes.set_xlabel("compression rate")
-            axes.set_title(title if stage == "hard_pruned" else "after masked retraining")
-        panels[0].set_ylabel(style.metric_label(results.metric))
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-        style.save(figure, file)
-    return file

@@ -7,7 +7,7 @@ from pathlib import Path
 from detprune.errors import InputError
 from detprune.problems import listed
 from detprune.runs import DENSE_ONLY, PlannedRun, Runs, dense_part
-from detprune.study.results import write_results
+from detprune.study.page import write_results
 from detprune.study.spec import Baseline, Cell, Study, assignments, read_study
 
 

@@ -13,7 +13,9 @@ from command_line import detprune
 
 from detprune import InputError
 from detprune.recipe import override
+from detprune.report.rundir import read_run
 from detprune.runs import dense_part
+from detprune.study.figures import metric_track
 from detprune.study.runner import plan_study
 from detprune.study.spec import assignments, read_study
 
@@ -70,8 +72,20 @@ def test_a_study(tiny: dict[str, Any], tmp_path: Path) -> None:
     assert "Published: a paper" in table
     assert "| 4× | 91.50 | – |" in table
     assert "2 of 4 runs finished" in table
-    assert (out / "figures" / "rates.png").stat().st_size > 5_000
+    assert "| [magnitude](magnitude_4x_1/report.html) | 4× | 1 |" in table
+    assert "| runaway | 4× | 1 |" in table  # it has no report
     page = (out / "report.html").read_text()
+    assert '<td><a href="magnitude_4x_1/report.html">magnitude</a></td>' in page
+    assert page.count("<img ") == 3
+    for figure in ("rates", "convergence", "weights"):
+        assert (out / "figures" / f"{figure}.png").stat().st_size > 5_000
+    run = read_run(out / "magnitude_4x_0")
+    assert metric_track(run) == [
+        *((check.epoch, check.metric) for check in run.checks if check.epoch < 3),
+        (3, summaries[0]["hard_pruned"]),
+        (4, summaries[0]["final"]),
+    ]
+    assert [epoch for epoch, _ in metric_track(run)] == [2, 3, 4]
     assert f"{mean:.2f} ± {deviation:.2f}" in page
     assert "data:image/png;base64," in page
 
@@ -96,6 +110,7 @@ def test_only_some_of_its_runs(tiny: dict[str, Any], tmp_path: Path) -> None:
     done = study(file, "--out", out, "--only", "magnitude_*_1")
     assert done.stdout.count(": runs, see") == 2  # the dense network of seed 1, and the cell
     assert "1 of 4 runs finished" in (out / "table.md").read_text()
+    assert "cifar_resnet20 at 4×, seed 1: weights of" in (out / "report.html").read_text()
     refused = study(file, "--out", out, "--only", "magnitud_4x_1", code=2)
     assert "which no run matches; the runs are: magnitude_4x_0, " in refused.stderr
 
