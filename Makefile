@@ -27,7 +27,7 @@ demo-classification: $(READY)
 	$(BIN)/detprune run configs/classification/digits_resnet20.yaml --overwrite
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
