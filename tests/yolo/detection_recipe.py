@@ -26,7 +26,7 @@ TINY: dict[str, Any] = {
     },
     "stages": {
         "dense": {"epochs": 3, "train": {"lr0": 0.02}},
-        "constrained": {"epochs": 3, "check_every": 1, "train": {"lr0": 0.01}},
+        "constrained": {"epochs": 3, "every": 0.75, "check_every": 1, "train": {"lr0": 0.01}},
         "retrain": {"epochs": 3, "train": {"lr0": 0.01}},
     },
 }

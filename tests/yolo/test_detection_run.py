@@ -93,7 +93,7 @@ def test_a_run_leaves_everything_behind(finished: Path) -> None:
         finished.rglob("last.detprune.pt")
     )  # five times the network, and of no more use
     events = RunDirectory(finished).events()
-    for kind, count in (("epoch", 9), ("outer", 3), ("hard_prune_check", 3), ("stage", 3)):
+    for kind, count in (("epoch", 9), ("outer", 4), ("hard_prune_check", 3), ("stage", 3)):
         assert sum(e["event"] == kind for e in events) == count
 
 

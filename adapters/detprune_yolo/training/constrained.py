@@ -14,7 +14,7 @@ def constrained(
     budget: Budget,
     sparsity_set: SparsitySet | None = None,
     *,
-    every: int = 1,
+    every: float = 1,
     check_every: int = 0,
     stop_at: float | None = None,
     prune: str = "ema",
@@ -29,7 +29,7 @@ def constrained(
 
     Args:
         method, budget, sparsity_set: as for ``detprune.Pruner``.
-        every: epochs per outer iteration.
+        every: epochs per outer iteration; 0.5 updates Z and the multipliers twice an epoch.
         check_every: epochs between measurements of what hard pruning would give; 0 for none.
         stop_at: stop once that mAP@0.5 reaches this.
         prune: hard-prune Ultralytics' moving average (``"ema"``) or the live weights (``"live"``).

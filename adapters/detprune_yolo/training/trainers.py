@@ -1,10 +1,11 @@
 """Ultralytics' trainer with a pruner bound to its optimizer: constrained training, masked retraining.
 
 The penalty is added in the optimizer's pre-step hook, after gradients were clipped, where ρ does not
-depend on batch size, accumulation or loss scale. Z and the multipliers are updated once for every
-whole epoch, so that a pass that is run again changes nothing.
+depend on batch size, accumulation or loss scale. Z and the multipliers are updated at fixed places of the
+training, each of which is passed once: an epoch that is broken off and run again updates nothing twice.
 """
 
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -73,13 +74,31 @@ class ConstrainedTrainer(ResumableTrainer):
             settings.set,
             budget,
             steps_per_update=self._steps_per_update(),
-            updates=-(-self.epochs // settings.every),
+            updates=self._updates,
         )
         if self._resumed is not None:
             self.pruner.load_state_dict(self._resumed["pruner"])
 
+    @property
+    def _updates(self) -> int:
+        """Outer iterations, which the training is divided into evenly."""
+        epochs: int = self.epochs
+        return max(1, round(epochs / self.settings.every))
+
     def _steps_per_update(self) -> int:
-        return max(1, round(len(self.train_loader) * self.settings.every / self._accumulate))
+        steps = len(self.train_loader) * self.epochs / self._updates / self._accumulate
+        if steps < 1 and not self.settings.method.has_inner_loop:
+            raise InputError(
+                f"every is {self.settings.every:g} epochs, in which there is no optimizer step; an epoch has "
+                f"{len(self.train_loader)} batches and a step every {self._accumulate}: give a larger every, "
+                "or a smaller nbs"
+            )
+        return max(1, round(steps))
+
+    def _due_after(self, epochs: float) -> bool:
+        """Whether an outer iteration ends after so many epochs, and was not ended by a broken pass."""
+        done = len(self._bound().history)
+        return bool(done < math.floor(epochs * self._updates / self.epochs + 1e-9))
 
     def repeat_epoch(self) -> None:
         """Forget what the broken pass left; after a NaN the pruner's state is that of the last whole epoch."""
@@ -101,12 +120,12 @@ class ConstrainedTrainer(ResumableTrainer):
         pruner.attach(self.optimizer)
 
     def end_batch(self) -> None:
-        """Note the task loss per image; SAS-ADMM ends its outer iterations by itself."""
+        """Note the task loss per image, and end an outer iteration; SAS-ADMM says itself when."""
         pruner = self._bound()
         loss = torch.stack([value.detach() for value in self.loss_items.values()]).sum()
         if torch.isfinite(loss):  # else a GradScaler skips the step, or Ultralytics recovers
             pruner.observe(loss)
-        if pruner.due and self._failure is None:
+        if self._ends_outer_iteration() and self._failure is None:
             try:
                 self._update()
             except NonFiniteError as error:
@@ -114,12 +133,19 @@ class ConstrainedTrainer(ResumableTrainer):
                 self._failure = error
                 self.loss = torch.full_like(loss, float("nan"))
 
+    def _ends_outer_iteration(self) -> bool:
+        if self.settings.method.has_inner_loop:
+            return self._bound().due
+        # what ends with the epoch waits until the epoch is whole
+        share = (self._batch + 1) / len(self.train_loader)
+        return share < 1 and self._due_after(self.epoch + share)
+
     def end_epoch(self) -> None:
         settings, epoch = self.settings, self.epoch + 1
         if self._failure is not None:  # in the first epoch, from which Ultralytics cannot go back
             raise self._failure
         last = epoch >= self.epochs  # the same on every rank
-        if not settings.method.has_inner_loop and (last or epoch % settings.every == 0):
+        if not settings.method.has_inner_loop and self._due_after(epoch):
             self._update()
         if settings.check_every and (last or epoch % settings.check_every == 0):
             value = self._check()
