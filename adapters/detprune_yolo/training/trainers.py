@@ -82,8 +82,8 @@ class ConstrainedTrainer(ResumableTrainer):
     @property
     def _updates(self) -> int:
         """Outer iterations, which the training is divided into evenly."""
-        epochs: int = self.epochs
-        return max(1, round(epochs / self.settings.every))
+        updates: int = round(self.epochs / self.settings.every)
+        return max(1, updates)
 
     def _steps_per_update(self) -> int:
         steps = len(self.train_loader) * self.epochs / self._updates / self._accumulate
