@@ -82,15 +82,15 @@ class ConstrainedTrainer(ResumableTrainer):
     @property
     def _updates(self) -> int:
         """Outer iterations, which the training is divided into evenly."""
-        updates: int = round(self.epochs / self.settings.every)
-        return max(1, updates)
+        return max(1, round(self.epochs / self.settings.every))
 
     def _steps_per_update(self) -> int:
-        steps = len(self.train_loader) * self.epochs / self._updates / self._accumulate
+        batches: int = len(self.train_loader)
+        steps = float(batches * self.epochs / self._updates / self._accumulate)
         if steps < 1 and not self.settings.method.has_inner_loop:
             raise InputError(
                 f"every is {self.settings.every:g} epochs, in which there is no optimizer step; an epoch has "
-                f"{len(self.train_loader)} batches and a step every {self._accumulate}: give a larger every, "
+                f"{batches} batches and a step every {self._accumulate}: give a larger every, "
                 "or a smaller nbs"
             )
         return max(1, round(steps))
