@@ -82,7 +82,8 @@ class ConstrainedTrainer(ResumableTrainer):
     @property
     def _updates(self) -> int:
         """Outer iterations, which the training is divided into evenly."""
-        return max(1, round(self.epochs / self.settings.every))
+        epochs: int = self.epochs
+        return max(1, round(epochs / self.settings.every))
 
     def _steps_per_update(self) -> int:
         batches: int = len(self.train_loader)
