@@ -28,6 +28,9 @@ class ADMM(Splitting):
         ramp: share of the run over which the sparsity of Z grows to the budget's, as a cubic; 0: it has
             it from the start.
         free_support: Z follows W on its support, so that the penalty acts on what is to go alone.
+        penalty: ``"gradient"``: ρ(W − A) joins the gradient, as in the paper; ``"proximal"``: after each step
+            on the task's gradient alone W ← A + (W − A)·exp(−lr·ρ), which no momentum delays. Left out it is
+            proximal where ρ is chosen by pull.
     """
 
     def make_state(self) -> SplittingState:
@@ -56,5 +59,5 @@ class ADMM(Splitting):
         state.k += 1
         entry = record(state, task_loss, before, root_sum_square(as_floats(residual_norms)))
         entry.target_change = change
-        state.rho = next_rho
+        self.begin_outer_iteration(state, next_rho, pace)
         return entry

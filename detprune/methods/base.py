@@ -156,6 +156,11 @@ class State:
                         f"the weight has {tuple(value.shape)}; is this another model?"
                     )
                 value.copy_(saved[kind][name])
+        if lacking := [name for name in self.SCALARS if name not in state["scalars"]]:
+            raise InputError(
+                f"the saved pruner state lacks {', '.join(lacking)}: another version of detprune saved it; go "
+                "on with that version, or begin constrained training again"
+            )
         for name in self.SCALARS:
             setattr(self, name, state["scalars"][name])
 

@@ -1,4 +1,4 @@
-"""The per-step penalty: one pass over gradient, weight and anchor, without temporaries."""
+"""The per-step penalty: one pass over what it reads and writes, without temporaries of weight size."""
 
 from collections.abc import Sequence
 
@@ -38,6 +38,28 @@ def add_pull(weights: Sequence[Tensor], anchors: Sequence[Tensor], rho: float) -
         chunks = (flat.split(_CHUNK) for flat in _flat_views(grad, weight, anchor))
         for g, w, a in zip(*chunks, strict=True):
             g.add_(w, alpha=rho).sub_(a, alpha=rho)
+
+
+@torch.no_grad()
+def pull_towards(weights: Sequence[Tensor], anchors: Sequence[Tensor], share: float) -> None:
+    """weight ← weight + share·(anchor − weight), in place, for tensors that are trained.
+
+    Args:
+        weights: the parameters.
+        anchors: A = Z − Λ/ρ, one of each parameter's shape, in float32 or wider.
+        share: from 0 to 1.
+    """
+    active = [(w, a) for w, a in zip(weights, anchors, strict=True) if w.requires_grad]
+    same = [(w, a) for w, a in active if w.dtype == a.dtype]
+    if same and same[0][0].device.type != "cpu":
+        values, pulls = (list(tensors) for tensors in zip(*same, strict=True))
+        torch._foreach_lerp_(values, pulls, share)
+    else:
+        for weight, anchor in same:
+            weight.lerp_(anchor, share)
+    for weight, anchor in active:
+        if weight.dtype != anchor.dtype:  # half precision: rounded once
+            weight.copy_(torch.lerp(weight.to(anchor.dtype), anchor, share))
 
 
 def _flat_views(*tensors: Tensor) -> list[Tensor]:

@@ -1,12 +1,14 @@
 """Choosing the penalty coefficient ρ, by hand or by the pull that is wanted.
 
-What a value of ρ does depends on the learning rate, the momentum and the number of steps between
-two updates of Z: under SGD the penalty alone shrinks W − A over one outer iteration by about
+What a value of ρ does depends on the learning rate and the number of steps between two updates of Z: the
+penalty alone shrinks W − A over one outer iteration by
 
-    exp(−pull),   pull = lr · ρ · steps / (1 − momentum),
+    exp(−pull),   pull = lr · ρ · steps,
 
-because momentum multiplies the effective step by 1 / (1 − momentum). ``Pull`` asks for that pull
-and works ρ out, so that a recipe survives another batch size, learning rate or data set.
+exactly where it is proximal, and where it goes through the gradient only with plain SGD. There momentum
+multiplies the effective step, so that pull = lr · ρ · steps / (1 − momentum), as long as many steps lie
+between two updates. ``Pull`` asks for that pull and works ρ out, so that a recipe survives another batch
+size, learning rate or data set.
 """
 
 import math
@@ -36,12 +38,13 @@ class Pull:
         """ρ for outer iteration ``k`` (from 1).
 
         Raises:
-            InputError: an optimizer without SGD's momentum, or an unknown length of the run.
+            InputError: a penalty through the gradient of an optimizer without SGD's momentum, or an unknown
+                length of the run.
         """
         if pace.momentum is None:
             raise InputError(
-                "rho by pull is worked out for SGD (lr, momentum), and this optimizer is another; "
-                "use torch.optim.SGD, or give rho as a number, for example rho=0.1"
+                "rho by pull is worked out for SGD (lr, momentum) where the penalty goes through the gradient, "
+                "and this optimizer is another; leave out penalty, or give rho as a number, for example rho=0.1"
             )
         if pace.steps_per_update is None or pace.updates is None:
             raise InputError(

@@ -62,6 +62,9 @@ class SLR(Splitting):
         ramp: share of the run over which the sparsity of Z grows to the budget's, as a cubic; 0: it has
             it from the start.
         free_support: Z follows W on its support, so that the penalty acts on what is to go alone.
+        penalty: ``"gradient"``: ρ(W − A) joins the gradient, as in the paper; ``"proximal"``: after each step
+            on the task's gradient alone W ← A + (W − A)·exp(−lr·ρ), which no momentum delays. Left out it is
+            proximal where ρ is chosen by pull.
         step_size: s₀, the first step of the multipliers; left out, it is the paper's 0.01, and 0.03·ρ
             of the first outer iteration where ρ is chosen by pull.
         M, r: shape of the step-size rule αₖ; M > 1 and 0 < r < 1.
@@ -161,7 +164,7 @@ class SLR(Splitting):
         entry = record(state, task_loss, before, after.norm)
         entry.target_change, entry.step_size = change, step
         entry.condition_3, entry.condition_8 = condition_3, condition_8
-        state.rho = next_rho
+        self.begin_outer_iteration(state, next_rho, pace)
         return entry
 
     def _bounded(self, step: float, rho: float) -> float:

@@ -12,12 +12,19 @@ is the minimum of L over the values of Z (variable projection, Golub & Pereyra 1
 and what remains of the penalty, ⟨Λ, W⟩ + ρ/2 ‖W‖² outside T, pulls out what is to go and lets the rest
 train. Without it ρ/2 ‖W − Z‖² also holds every weight that stays near where it was at the last update, as
 if its learning rate were divided by the pull.
+
+The penalty acts through the gradient, as in the sources, or as its proximal map after a step on f alone,
+W ← A + (W − A)·exp(−lr·ρ), which is forward-backward splitting (Parikh & Boyd 2014, "Proximal algorithms",
+section 4.2) with the flow of the quadratic in place of its implicit step, and what AdamW does with weight
+decay. Through a momentum of m the gradient of the penalty cannot shrink W − A faster than by √m a step, and
+from lr·ρ > (1 − √m)² on W swings past A; the proximal map does neither, and with any optimizer.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -31,20 +38,24 @@ from detprune.methods.base import (
     State,
     like_weight,
 )
-from detprune.methods.penalty import add_pull
+from detprune.methods.penalty import add_pull, pull_towards
 from detprune.methods.ramp import check_ramp, refuse_fixed_sparsity, share_of_sparsity
-from detprune.methods.rho import Rho, parse_rho, rho_at
+from detprune.methods.rho import Pull, Rho, parse_rho, rho_at
 from detprune.methods.scalars import as_floats, inner, norm, relative, root_sum_square
 from detprune.projections import keep
 
 
 @dataclass
 class SplittingState(State):
-    """k, ρ, and Z (``target``) and A (``anchor``) per tensor; with a free support also T (``kept``)."""
+    """k, ρ, and Z (``target``) and A (``anchor``) per tensor; with a free support also T (``kept``).
+
+    ``pull`` is 1 − exp(−lr·ρ), the share of W − A that the proximal map takes away per step.
+    """
 
     rho: float = 0.0
+    pull: float = 0.0
 
-    SCALARS: ClassVar[tuple[str, ...]] = ("k", "rho")
+    SCALARS: ClassVar[tuple[str, ...]] = ("k", "rho", "pull")
 
     @property
     def targets(self) -> list[Tensor]:
@@ -87,10 +98,19 @@ class Splitting(Method):
     rho: Rho | str = field(default=0.1, kw_only=True)
     ramp: float = field(default=0.0, kw_only=True)
     free_support: bool = field(default=False, kw_only=True)
+    penalty: Literal["gradient", "proximal"] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rho", parse_rho(self.rho))
         check_ramp(self.ramp, type(self).__name__)
+        if self.penalty is None:
+            penalty = "proximal" if isinstance(self.rho, Pull) else "gradient"
+            object.__setattr__(self, "penalty", penalty)
+        if self.penalty not in ("gradient", "proximal"):
+            raise InputError(
+                f"{type(self).__name__}: penalty is {self.penalty!r}; allowed are 'gradient', 'proximal', or "
+                "none, which is 'proximal' where rho is chosen by pull"
+            )
 
     def start(self, problem: Problem, pace: Pace) -> SplittingState:
         """Z = Π_S(W), Λ = 0."""
@@ -110,26 +130,35 @@ class Splitting(Method):
         ):
             keep(anchor.copy_(weight), mask, out=target)
             anchor.copy_(target)
-        state.rho = self.rho_at(1, pace)
+        self.begin_outer_iteration(state, self.rho_at(1, pace), pace)
         return state
 
     def before_step(self, problem: Problem, state: State) -> None:
-        """grad ← grad + ρ(W − A), in place."""
-        if not isinstance(state, SplittingState):
-            raise TypeError(f"expected a SplittingState, got {type(state).__name__}")
-        add_pull(problem.weights, state.anchors, state.rho)
+        """grad ← grad + ρ(W − A), in place, unless the penalty is proximal."""
+        if self.penalty == "gradient":
+            state = _of(state)
+            add_pull(problem.weights, state.anchors, state.rho)
 
     @torch.no_grad()
     def after_step(self, problem: Problem, state: State) -> None:
-        """A ← W on a free support, so that nothing pulls there."""
-        if self.free_support and isinstance(state, SplittingState):
+        """A ← W on a free support, so that nothing pulls there; W ← A + (W − A)·exp(−lr·ρ) where proximal."""
+        state = _of(state)
+        if self.free_support:
             follow(problem, state.supports, state.anchors)
+        if self.penalty == "proximal":
+            pull_towards(problem.weights, state.anchors, state.pull)
 
     def rho_at(self, k: int, pace: Pace) -> float:
         """ρ for outer iteration ``k``."""
         if isinstance(self.rho, str):
             raise TypeError("rho was parsed in __post_init__")
+        if self.penalty == "proximal":  # past the optimizer, and its momentum
+            pace = replace(pace, momentum=0.0)
         return rho_at(self.rho, k, pace)
+
+    def begin_outer_iteration(self, state: SplittingState, rho: float, pace: Pace) -> None:
+        """Take ρ for the steps to come."""
+        state.rho, state.pull = rho, -math.expm1(-pace.learning_rate * rho)
 
     def share_of_sparsity(self, k: int, pace: Pace) -> float:
         """Share of the sparsity that Z has after outer iteration ``k``.
@@ -155,6 +184,12 @@ class Splitting(Method):
     @abstractmethod
     def make_state(self) -> SplittingState:
         """The method's own empty state."""
+
+
+def _of(state: State) -> SplittingState:
+    if not isinstance(state, SplittingState):
+        raise TypeError(f"expected a SplittingState, got {type(state).__name__}")
+    return state
 
 
 def follow(problem: Problem, supports: Sequence[Tensor], values: Sequence[Tensor]) -> None:

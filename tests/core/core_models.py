@@ -27,6 +27,8 @@ METHOD_EXAMPLES: dict[str, Method] = {
     "slr": SLR(rho=0.05, step_size=0.02),
     "admm, free": ADMM(rho=0.05, free_support=True),
     "slr, free": SLR(rho=0.05, step_size=0.02, free_support=True),
+    "admm, proximal": ADMM(rho=0.05, penalty="proximal"),
+    "slr, proximal": SLR(rho=0.05, step_size=0.02, free_support=True, penalty="proximal"),
     "sas_admm": SASADMM(beta=0.05, nu=20.0, inner_steps=3, k0=2, average_from=2),
     "magnitude": Magnitude(),
     "gradual_magnitude": GradualMagnitude(ramp=0.0, every=2),

@@ -70,6 +70,7 @@ class Reference:
     rho: float = 0.1
     next_rho: Callable[[float], float] = lambda rho: rho
     free: bool = False  # Z follows W on its support, where Λ is 0
+    proximal: bool = False  # the penalty does not go through the optimizer
     k: int = 0
     target: list[Tensor] = field(default_factory=list)  # Z
     multiplier: list[Tensor] = field(default_factory=list)  # Λ
@@ -109,16 +110,26 @@ class Reference:
         )
 
     def step(self, batch: Batch) -> float:
-        """One optimizer step on the Lagrangian, differentiated as a whole."""
+        """One optimizer step on the Lagrangian, differentiated as a whole, or on f and then along the penalty."""
         self.target, self.multiplier = self.settle(self.target, self.multiplier)
         loss = self.task_loss(batch)
         lagrangian = loss
         for w, z, m in zip(self.parameters(), self.target, self.multiplier, strict=True):
-            lagrangian = lagrangian + (m * (w - z)).sum() + self.rho / 2 * ((w - z) ** 2).sum()
+            if not self.proximal:
+                lagrangian = lagrangian + (m * (w - z)).sum() + self.rho / 2 * ((w - z) ** 2).sum()
         self.optimizer.zero_grad()
         lagrangian.backward()
         self.optimizer.step()
+        if self.proximal:
+            self.flow(self.optimizer.param_groups[0]["lr"])
         return float(loss.detach())
+
+    def flow(self, time: float) -> None:
+        """W moves for a time along dW/dt = −(Λ + ρ(W − Z)), whose rest point is Z − Λ/ρ."""
+        self.target, self.multiplier = self.settle(self.target, self.multiplier)
+        for w, z, m in zip(self.parameters(), self.target, self.multiplier, strict=True):
+            rest = z - m / self.rho
+            w.data = rest + (w.data - rest) * math.exp(-time * self.rho)
 
     def outer(self, task_loss: float) -> None:
         """End an outer iteration."""

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from detprune import ADMM, SASADMM, SLR, Budget, Growth, Magnitude, Method, OneS
 
 OUTER, STEPS, SPARSITY, TOLERANCE = 14, 4, 0.7, 1e-9
 LR = 0.1
+Penalty: TypeAlias = Literal["gradient", "proximal"]
 
 
 def net() -> nn.Sequential:
@@ -105,10 +107,11 @@ def assert_multipliers(pair: Pair) -> None:
     assert max(float(m.abs().max()) for m in multipliers) > 1e-3, "Λ never moved: nothing is tested"
 
 
+@pytest.mark.parametrize("penalty", ["gradient", "proximal"])
 @pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize("scope", ["layer", "global"])
 @pytest.mark.parametrize("growing", [False, True])
-def test_admm(scope: str, growing: bool, free: bool) -> None:
+def test_admm(scope: str, growing: bool, free: bool, penalty: Penalty) -> None:
     rho = Growth(0.05, 1.3, 0.4) if growing else 0.1
     start = 0.05 if growing else 0.1
 
@@ -118,9 +121,17 @@ def test_admm(scope: str, growing: bool, free: bool) -> None:
         def grow(rho: float) -> float:
             return min(1.3 * rho, 0.4) if growing else rho
 
-        return ReferenceADMM(model, optimizer, project, rho=start, next_rho=grow, free=free)
+        return ReferenceADMM(
+            model,
+            optimizer,
+            project,
+            rho=start,
+            next_rho=grow,
+            free=free,
+            proximal=penalty == "proximal",
+        )
 
-    pair = Pair(ADMM(rho=rho, free_support=free), reference, scope)
+    pair = Pair(ADMM(rho=rho, free_support=free, penalty=penalty), reference, scope)
     for _ in range(OUTER):
         pair.outer()
         assert_multipliers(pair)
@@ -128,10 +139,11 @@ def test_admm(scope: str, growing: bool, free: bool) -> None:
     assert (pair.reference.rho == 0.4) is growing
 
 
+@pytest.mark.parametrize("penalty", ["gradient", "proximal"])
 @pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize("scope", ["layer", "global"])
 @pytest.mark.parametrize("growing", [False, True])
-def test_slr(scope: str, growing: bool, free: bool) -> None:
+def test_slr(scope: str, growing: bool, free: bool, penalty: Penalty) -> None:
     rho = Growth(0.05, 1.1, 0.2) if growing else 0.1
     start = 0.05 if growing else 0.1
 
@@ -148,12 +160,13 @@ def test_slr(scope: str, growing: bool, free: bool) -> None:
             rho=start,
             next_rho=grow,
             free=free,
+            proximal=penalty == "proximal",
             step_size=0.05,
             M=20,
             r=0.2,
         )
 
-    method = SLR(rho=rho, free_support=free, step_size=0.05, M=20, r=0.2)
+    method = SLR(rho=rho, free_support=free, penalty=penalty, step_size=0.05, M=20, r=0.2)
     pair = Pair(method, reference, scope)
     for _ in range(OUTER):
         pair.outer()

@@ -11,10 +11,24 @@ from torch import nn
 
 from detprune import ADMM, SASADMM, SLR, Growth, InputError, Method, Pruner, Pull
 
+THROUGH_THE_GRADIENT = ADMM(rho="auto", penalty="gradient")
 
-def by_pull(optimizer: torch.optim.Optimizer, model: nn.Module, **lengths: Any) -> Pruner:
+
+def by_pull(
+    optimizer: torch.optim.Optimizer,
+    model: nn.Module,
+    method: Method = THROUGH_THE_GRADIENT,
+    **lengths: Any,
+) -> Pruner:
     """An ADMM pruner whose ρ is worked out."""
-    return Pruner(model, optimizer, ADMM(rho="auto"), budget=HALF, **lengths)
+    return Pruner(model, optimizer, method, budget=HALF, **lengths)
+
+
+def test_the_penalty_is_proximal_where_rho_is_chosen_by_pull() -> None:
+    assert ADMM(rho="auto") == ADMM(rho=Pull(0.3, 3.0), penalty="proximal")
+    assert SLR(rho=0.1).penalty == ADMM(rho=Growth()).penalty == "gradient"
+    with pytest.raises(InputError, match="penalty is 'prox'; allowed are 'gradient', 'proximal'"):
+        SLR(penalty="prox")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -22,7 +36,6 @@ def test_rho_by_pull_follows_the_formula_and_grows(momentum: float) -> None:
     model = small_net()
     optimizer = sgd(model, lr=0.02, momentum=momentum)
     pruner = by_pull(optimizer, model, steps_per_update=40, updates=5)
-    assert pruner.method == ADMM(rho=Pull(0.3, 3.0))
     pulls = []
     for _ in range(5):
         pulls.append(0.02 * scalars_of(pruner)["rho"] * 40 / (1 - momentum))
@@ -61,7 +74,9 @@ def test_the_last_update_needs_no_further_rho() -> None:
 def test_rho_by_pull_says_what_it_needs() -> None:
     model = small_net()
     adam = torch.optim.Adam(model.parameters())
-    with pytest.raises(InputError, match=r"worked out for SGD .* or give rho as a number, for ex"):
+    with pytest.raises(
+        InputError, match=r"worked out for SGD .* leave out penalty, or give rho as"
+    ):
         by_pull(adam, model, steps_per_update=10, updates=2)
     for lengths in ({}, {"steps_per_update": 10}, {"updates": 2}):
         with pytest.raises(
@@ -79,22 +94,49 @@ def test_rho_by_pull_says_what_it_needs() -> None:
         Pull(3, 0.3)
 
 
+def gap_left(method: Method, optimizer: torch.optim.Optimizer, model: nn.Module, n: int) -> float:
+    """‖W − A‖ after ``n`` steps without a task, as a share of what it was."""
+    pruner = by_pull(optimizer, model, method, steps_per_update=n, updates=1)
+    anchors = {name: anchor.clone() for name, anchor in tensors_of(pruner, "anchor").items()}
+    before = {name: weight - anchors[name] for name, weight in pruned_weights(model).items()}
+    for _ in range(n):
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+    shares = [
+        float((weight - anchors[name]).norm() / before[name].norm())
+        for name, weight in pruned_weights(model).items()
+    ]
+    assert max(shares) - min(shares) < 1e-6
+    return shares[0]
+
+
 @pytest.mark.parametrize("pull", [0.3, 1.0, 3.0])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_without_a_task_the_gap_shrinks_by_the_pull(pull: float, momentum: float) -> None:
     model = small_net(torch.float64)
-    optimizer = sgd(model, lr=0.01, momentum=momentum)
+    method = ADMM(rho=Pull(pull, pull), penalty="gradient")
+    shrunk = gap_left(method, sgd(model, lr=0.01, momentum=momentum), model, 500)
+    assert -math.log(shrunk) == pytest.approx(pull, rel=0.05)
+
+
+@pytest.mark.parametrize("pull", [0.3, 1.0, 5.0])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, nesterov=True),
+        lambda p: torch.optim.Adam(p, lr=0.002),
+        lambda p: torch.optim.AdamW(p, lr=0.002, weight_decay=0.0),
+    ],
+    ids=["sgd", "adam", "adamw"],
+)
+def test_the_proximal_penalty_pulls_as_it_says_with_any_optimizer(
+    pull: float, optimizer: Callable[..., torch.optim.Optimizer]
+) -> None:
+    model = small_net(torch.float64)
     method = ADMM(rho=Pull(pull, pull))
-    pruner = Pruner(model, optimizer, method, budget=HALF, steps_per_update=500, updates=1)
-    anchors = {name: anchor.clone() for name, anchor in tensors_of(pruner, "anchor").items()}
-    before = {name: weight - anchors[name] for name, weight in pruned_weights(model).items()}
-    for _ in range(500):
-        for parameter in model.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        optimizer.step()
-    for name, weight in pruned_weights(model).items():
-        shrunk = float((weight - anchors[name]).norm() / before[name].norm())
-        assert -math.log(shrunk) == pytest.approx(pull, rel=0.05)
+    shrunk = gap_left(method, optimizer(model.parameters()), model, 6)
+    assert -math.log(shrunk) == pytest.approx(pull, rel=1e-6)
 
 
 def test_growth_is_capped_and_checked() -> None:

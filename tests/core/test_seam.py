@@ -222,5 +222,5 @@ def test_a_pruner_that_cannot_be_made_leaves_no_hooks() -> None:
     model = small_net()
     optimizer = torch.optim.Adam(model.parameters())
     with pytest.raises(InputError, match="rho by pull is worked out for SGD"):
-        Pruner(model, optimizer, ADMM(rho="auto"), budget=HALF)
+        Pruner(model, optimizer, ADMM(rho="auto", penalty="gradient"), budget=HALF)
     assert hooks_of(model, optimizer)["step"] == 0
