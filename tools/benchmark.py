@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 import detprune as dp
-from detprune.methods.penalty import add_pull
+from detprune.methods.penalty import add_pull, pull_towards
 
 EVICTING_BYTES = 1 << 29
 """More than any cache holds."""
@@ -70,6 +70,9 @@ def penalty(
     def ours() -> None:
         add_pull(weights, anchors, 1e-6)
 
+    def proximal() -> None:
+        pull_towards(weights, anchors, 1e-6)
+
     @torch.no_grad()
     def floor() -> None:
         for weight, anchor, out in zip(weights, anchors, written, strict=True):
@@ -83,6 +86,11 @@ def penalty(
 
     return [
         ("penalty per step", "read two, write one", paired(ours, floor, repeats, device)),
+        (
+            "proximal penalty per step",
+            "read two, write one",
+            paired(proximal, floor, repeats, device),
+        ),
         ("usual autograd penalty", "read two, write one", paired(autograd, floor, 5, device)),
     ]
 
