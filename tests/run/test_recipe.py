@@ -82,6 +82,21 @@ def test_yaml_equals_python(tiny: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "method"),
+    [
+        ("slr", dp.SLR(rho="auto")),
+        ({"name": "admm", "ramp": 0.5}, dp.ADMM(rho="auto", ramp=0.5)),
+        ({"name": "admm", "rho": 0.1}, dp.ADMM(rho=0.1)),
+        ("magnitude", dp.Magnitude()),
+    ],
+)
+def test_rho_is_chosen_by_pull_unless_a_recipe_says_otherwise(
+    tiny: dict[str, Any], written: object, method: dp.Method
+) -> None:
+    assert validate(ClassificationRecipe, {**tiny, "method": written}).method == method
+
+
+@pytest.mark.parametrize(
     ("assignment", "text"),
     [
         ("sed=1", r"unknown key sed \(did you mean 'seed'\?\)"),
