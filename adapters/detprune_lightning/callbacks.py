@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 import lightning as L
 from detprune import Budget, InputError, Method, OuterIteration, Pruner, SparsitySet
+from detprune.schedule import outer_iterations
 
 
 class ConstrainedTraining(L.Callback):
@@ -19,7 +20,8 @@ class ConstrainedTraining(L.Callback):
 
     Args:
         method, sparsity_set, budget: as for ``detprune.Pruner``.
-        every: epochs per outer iteration; 0.5 updates twice an epoch. Methods with an inner loop of
+        every: epochs per outer iteration; 0.5 updates twice an epoch. Left out: one per epoch, and in runs
+            of fewer than 20 epochs 20 (``detprune.schedule``). Methods with an inner loop of
             their own (SAS-ADMM) update at its end instead.
         network: the module to prune; the whole LightningModule if left out.
         on_update: called with every outer iteration's log entry and the epoch (from 1).
@@ -33,12 +35,12 @@ class ConstrainedTraining(L.Callback):
         sparsity_set: SparsitySet | None = None,
         budget: Budget | None = None,
         *,
-        every: float = 1.0,
+        every: float | None = None,
         network: nn.Module | None = None,
         on_update: Callable[[OuterIteration, int], None] | None = None,
     ) -> None:
-        if not every > 0:
-            raise InputError(f"every is {every}, allowed is a number of epochs > 0")
+        if every is not None and not every > 0:
+            raise InputError(f"every is {every}, allowed is a number of epochs > 0, or none")
         self._method, self._sparsity_set, self._budget = method, sparsity_set, budget
         self._every, self._network, self._on_update = every, network, on_update
         self._pruner: Pruner | None = None
@@ -62,7 +64,7 @@ class ConstrainedTraining(L.Callback):
                 "whose length is known"
             )
         self._total_steps = int(total)
-        self._updates = max(1, min(self._total_steps, round(epochs / self._every)))
+        self._updates = outer_iterations(epochs, self._total_steps, self._every)
         self._pruner = Pruner(
             self._network if self._network is not None else pl_module,
             only_optimizer(trainer),

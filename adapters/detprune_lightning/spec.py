@@ -79,13 +79,14 @@ class ConstrainedSpec(StageSpec):
     """Constrained training.
 
     Attributes:
-        every: epochs per outer iteration; 0.5 updates Z and the multipliers twice an epoch.
+        every: epochs per outer iteration; 0.5 updates Z and the multipliers twice an epoch. Left out: one per
+            epoch, and in runs of fewer than 20 epochs 20.
         check_every: epochs between measurements of what hard pruning would give.
         stop_at: stop once that reaches this.
     """
 
     schedule: Literal["constant", "cosine", "step"] = "constant"
-    every: float = Field(default=1.0, gt=0)
+    every: float | None = Field(default=None, gt=0)
     check_every: int = Field(default=1, ge=1)
     stop_at: float | None = Field(default=None, gt=0, le=1)
 

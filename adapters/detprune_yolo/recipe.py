@@ -112,13 +112,14 @@ class ConstrainedSpec(StageSpec):
     """Constrained training.
 
     Attributes:
-        every: epochs per outer iteration; 0.5 updates Z and the multipliers twice an epoch.
+        every: epochs per outer iteration; 0.5 updates Z and the multipliers twice an epoch. Left out: one per
+            epoch, and in runs of fewer than 20 epochs 20.
         check_every: epochs between measurements of what hard pruning would give; 0 for none.
         stop_at: stop once that mAP@0.5 reaches this.
         prune: hard-prune Ultralytics' moving average (``ema``) or the live weights (``live``).
     """
 
-    every: float = Field(default=1, gt=0)
+    every: float | None = Field(default=None, gt=0)
     check_every: int = Field(default=0, ge=0)
     stop_at: float | None = Field(default=None, gt=0, le=1)
     prune: Literal["ema", "live"] = "ema"

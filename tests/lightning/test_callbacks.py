@@ -62,7 +62,9 @@ def test_training_under_lightning_equals_a_plain_loop(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:
     module = Net()
-    training = ConstrainedTraining(dp.SLR(rho="auto"), budget=BUDGET, network=module.network)
+    training = ConstrainedTraining(
+        dp.SLR(rho="auto"), budget=BUDGET, every=1, network=module.network
+    )
     trainer(tmp_path, [training], **options).fit(module, loader())
 
     plain = Net().network
@@ -120,7 +122,7 @@ def test_sas_admm_keeps_its_own_pace(tmp_path: Path) -> None:
 
 def test_check_stops_training_and_a_resumed_run_stays_stopped(tmp_path: Path) -> None:
     module, values = Net(), iter([0.1, 0.6, 0.9])
-    training = ConstrainedTraining(dp.ADMM(), budget=BUDGET, network=module.network)
+    training = ConstrainedTraining(dp.ADMM(), budget=BUDGET, every=1, network=module.network)
     seen: list[tuple[float, int]] = []
     checks: Any = {"stop_at": 0.5, "on_check": lambda value, epoch: seen.append((value, epoch))}
     check = HardPruningCheck(training, lambda network: next(values), **checks)
@@ -131,7 +133,7 @@ def test_check_stops_training_and_a_resumed_run_stays_stopped(tmp_path: Path) ->
     fitted.save_checkpoint(tmp_path / "stopped.ckpt")
 
     module = Net()
-    training = ConstrainedTraining(dp.ADMM(), budget=BUDGET, network=module.network)
+    training = ConstrainedTraining(dp.ADMM(), budget=BUDGET, every=1, network=module.network)
     check = HardPruningCheck(training, lambda network: next(values), **checks)
     resumed = trainer(tmp_path, [training, check], max_epochs=5)
     resumed.fit(module, loader(), ckpt_path=str(tmp_path / "stopped.ckpt"), weights_only=True)

@@ -14,7 +14,7 @@ def constrained(
     budget: Budget,
     sparsity_set: SparsitySet | None = None,
     *,
-    every: float = 1,
+    every: float | None = None,
     check_every: int = 0,
     stop_at: float | None = None,
     prune: str = "ema",
@@ -29,7 +29,8 @@ def constrained(
 
     Args:
         method, budget, sparsity_set: as for ``detprune.Pruner``.
-        every: epochs per outer iteration; 0.5 updates Z and the multipliers twice an epoch.
+        every: epochs per outer iteration; 0.5 updates Z and the multipliers twice an epoch. Left out: one per
+            epoch, and in runs of fewer than 20 epochs 20.
         check_every: epochs between measurements of what hard pruning would give; 0 for none.
         stop_at: stop once that mAP@0.5 reaches this.
         prune: hard-prune Ultralytics' moving average (``"ema"``) or the live weights (``"live"``).

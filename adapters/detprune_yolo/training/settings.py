@@ -29,7 +29,8 @@ class StageSettings(Section):
     Attributes:
         stage: names events and seeds.
         method, set, budget: of constrained training, as for ``detprune.Pruner``.
-        every: epochs per outer iteration, 0.5 for two an epoch; SAS-ADMM has an inner loop of its own instead.
+        every: epochs per outer iteration, 0.5 for two an epoch; left out, one per epoch, and in runs of fewer
+            than 20 epochs 20. SAS-ADMM has an inner loop of its own instead.
         check_every: epochs between measurements of what hard pruning would give; 0 for none.
         stop_at: stop constrained training once that mAP@0.5 is reached.
         prune: which weights are hard-pruned at the end: Ultralytics' moving average (``ema``), which
@@ -47,7 +48,7 @@ class StageSettings(Section):
     method: MethodField = SLR()
     set: SetField = Unstructured()
     budget: BudgetField | None = None
-    every: float = Field(default=1, gt=0)
+    every: float | None = Field(default=None, gt=0)
     check_every: int = Field(default=0, ge=0)
     stop_at: float | None = Field(default=None, gt=0, le=1)
     prune: Literal["ema", "live"] = "ema"

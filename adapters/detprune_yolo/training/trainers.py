@@ -21,6 +21,7 @@ from detprune.budgets import Budget
 from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.pruner import Pruner
 from detprune.rundir import atomic
+from detprune.schedule import outer_iterations
 from detprune_yolo.exclusions import detector_budget
 from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm
 from detprune_yolo.measure.hard_pruned import hard_pruned_map50
@@ -36,6 +37,7 @@ class ConstrainedTrainer(ResumableTrainer):
 
     stage: ClassVar[Stage] = "constrained"
     _failure: NonFiniteError | None = None
+    _updates: int
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -67,6 +69,7 @@ class ConstrainedTrainer(ResumableTrainer):
         super().start()
         settings, model = self.settings, unwrap_model(self.model)
         budget = detector_budget(settings.budget or Budget(), model, self.args.freeze)
+        self._updates = outer_iterations(self.epochs, self._steps(), settings.every)
         self.pruner = Pruner(
             model,
             self.optimizer,
@@ -79,22 +82,20 @@ class ConstrainedTrainer(ResumableTrainer):
         if self._resumed is not None:
             self.pruner.load_state_dict(self._resumed["pruner"])
 
-    @property
-    def _updates(self) -> int:
-        """Outer iterations, which the training is divided into evenly."""
-        epochs: int = self.epochs
-        return max(1, round(epochs / self.settings.every))
+    def _steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return max(1, len(self.train_loader) * int(self.epochs) // int(self._accumulate))
 
     def _steps_per_update(self) -> int:
-        batches: int = len(self.train_loader)
-        steps = float(batches * self.epochs / self._updates / self._accumulate)
-        if steps < 1 and not self.settings.method.has_inner_loop:
+        every, steps = self.settings.every, self._steps()
+        inner = self.settings.method.has_inner_loop
+        if every is not None and every * steps < self.epochs and not inner:
             raise InputError(
-                f"every is {self.settings.every:g} epochs, in which there is no optimizer step; an epoch has "
-                f"{batches} batches and a step every {self._accumulate}: give a larger every, "
+                f"every is {every:g} epochs, in which there is no optimizer step; an epoch has "
+                f"{len(self.train_loader)} batches and a step every {self._accumulate}: give a larger every, "
                 "or a smaller nbs"
             )
-        return max(1, round(steps))
+        return max(1, round(steps / self._updates))
 
     def _due_after(self, epochs: float) -> bool:
         """Whether an outer iteration ends after so many epochs, and was not ended by a broken pass."""
