@@ -87,15 +87,14 @@ class ConstrainedTrainer(ResumableTrainer):
         return max(1, len(self.train_loader) * int(self.epochs) // int(self._accumulate))
 
     def _steps_per_update(self) -> int:
-        every, steps = self.settings.every, self._steps()
+        every, batches = self.settings.every, len(self.train_loader)
         inner = self.settings.method.has_inner_loop
-        if every is not None and every * steps < self.epochs and not inner:
+        if every is not None and every * batches < self._accumulate and not inner:
             raise InputError(
-                f"every is {every:g} epochs, in which there is no optimizer step; an epoch has "
-                f"{len(self.train_loader)} batches and a step every {self._accumulate}: give a larger every, "
-                "or a smaller nbs"
+                f"every is {every:g} epochs, in which there is no optimizer step; an epoch has {batches} "
+                f"batches and a step every {self._accumulate}: give a larger every, or a smaller nbs"
             )
-        return max(1, round(steps / self._updates))
+        return max(1, round(self._steps() / self._updates))
 
     def _due_after(self, epochs: float) -> bool:
         """Whether an outer iteration ends after so many epochs, and was not ended by a broken pass."""
