@@ -1,4 +1,7 @@
-"""The per-step penalty: one pass over what it reads and writes, without temporaries of weight size."""
+"""The per-step penalty: one pass over what it reads and writes, without temporaries.
+
+Only the proximal map of half-precision weights takes one, of one tensor at a time.
+"""
 
 from collections.abc import Sequence
 

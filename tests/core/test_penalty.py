@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import detprune as dp
-from detprune.methods.penalty import add_pull
+from detprune.methods.penalty import add_pull, pull_towards
 
 
 class Allocations(TorchDispatchMode):
@@ -50,6 +50,25 @@ def test_adds_rho_times_the_gap(grad_format: str, weight_format: str, dtype: tor
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 5e-2}[dtype]
     torch.testing.assert_close(weight.grad.double(), expected, rtol=tolerance, atol=tolerance)
     assert weight.grad.data_ptr() == storage
+
+
+@pytest.mark.parametrize("anchor_format", FORMATS)
+@pytest.mark.parametrize("weight_format", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_pulls_a_share_of_the_gap(
+    anchor_format: str, weight_format: str, dtype: torch.dtype
+) -> None:
+    wide = torch.promote_types(dtype, torch.float32)
+    weight = FORMATS[weight_format](torch.randn(6, 5, 3, 3).to(dtype)).requires_grad_()
+    frozen = weight.detach().clone()
+    anchor = FORMATS[anchor_format](torch.randn(6, 5, 3, 3, dtype=wide))
+    expected = 0.7 * weight.detach().double() + 0.3 * anchor.double()
+    storage, before = weight.data_ptr(), frozen.clone()
+    pull_towards([weight, frozen], [anchor, anchor], 0.3)
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
+    torch.testing.assert_close(weight.detach().double(), expected, rtol=tolerance, atol=tolerance)
+    assert weight.data_ptr() == storage
+    assert torch.equal(frozen, before)
 
 
 @pytest.mark.parametrize("layout", FORMATS)
