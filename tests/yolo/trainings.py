@@ -13,6 +13,7 @@ from detprune_yolo.data.drawing import DrawnSet, cached
 from detprune_yolo.training.resumable import ResumableTrainer
 from detprune_yolo.training.settings import StageSettings
 from detprune_yolo.training.sidecar import read_sidecar
+from detprune_yolo.training.trainers import ConstrainedTrainer
 from detprune_yolo.weights.checkpoints import pruned_checkpoint, save_checkpoint
 
 # isort: split
@@ -75,6 +76,21 @@ def constrained_settings(method: dp.Method | None = None, **values: Any) -> Stag
         budget=dp.Budget(compression=3.33),
         **values,
     )
+
+
+def run_constrained(
+    folder: Path,
+    *callbacks: tuple[str, Any],
+    every: float = 1,
+    run_dir: Path | None = None,
+    **options: Any,
+) -> Any:
+    settings = constrained_settings(dp.SLR(rho=0.5, step_size=0.01), every=every, run_dir=run_dir)
+    trainer = trainer_of(ConstrainedTrainer, settings, start_file(folder), folder, **options)
+    for event, callback in callbacks:
+        trainer.add_callback(event, callback)
+    trainer.train()
+    return trainer
 
 
 def sidecar(trainer: ResumableTrainer) -> dict[str, Any]:
