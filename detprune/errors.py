@@ -12,6 +12,10 @@ class InputError(DetpruneError, ValueError):
     """An argument, recipe, data set or checkpoint that cannot be used as given."""
 
 
+class MissingLossError(InputError):
+    """An outer iteration ends for which no task loss was seen, and the method compares them."""
+
+
 class NonFiniteError(DetpruneError, ArithmeticError):
     """A loss, weight or norm became NaN or infinite; the pruner's state was left as it was."""
 

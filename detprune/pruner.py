@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from detprune.budgets import Budget
-from detprune.errors import InputError, NonFiniteError
+from detprune.errors import InputError, MissingLossError, NonFiniteError
 from detprune.layers import select_layers, unwrap
 from detprune.losses import MeanLoss
 from detprune.methods import METHODS, Method, OneShot, OuterIteration, Pace, Problem, State
@@ -207,7 +207,7 @@ class Pruner:
             self._lookahead.restore_all()
         loss = task_loss if task_loss is not None else self._losses.over_ranks(self._problem.device)
         if loss is None and self.method.needs_loss:
-            raise InputError(
+            raise MissingLossError(
                 f"{type(self.method).__name__} compares the task loss of outer iterations, and none "
                 "was seen; call pruner.observe(loss) after every step, or update(task_loss=…)"
             )

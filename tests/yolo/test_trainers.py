@@ -143,13 +143,14 @@ def poison_first_batch_of_second_epoch(trainer: Any) -> None:
             trainer.model.model[4].conv.weight.fill_(float("nan"))
 
 
+@pytest.mark.parametrize("every", [1, 0.25])
 @pytest.mark.parametrize(
     "method", [dp.SASADMM(inner_steps=2, nu=10.0, beta=0.2), dp.SLR(rho=0.5, step_size=0.01)]
 )
 def test_weights_that_become_nan_are_left_to_ultralytics_recovery(
-    tmp_path: Path, method: dp.Method
+    tmp_path: Path, method: dp.Method, every: float
 ) -> None:
-    settings = constrained_settings(method)
+    settings = constrained_settings(method, every=every)
     trainer = trainer_of(ConstrainedTrainer, settings, start_file(tmp_path), tmp_path, epochs=3)
     trainer.add_callback("on_train_batch_start", poison_first_batch_of_second_epoch)
     trainer.train()

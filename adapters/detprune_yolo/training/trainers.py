@@ -18,7 +18,7 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
 from detprune.budgets import Budget
-from detprune.errors import DetpruneError, InputError, NonFiniteError
+from detprune.errors import DetpruneError, InputError, MissingLossError, NonFiniteError
 from detprune.pruner import Pruner
 from detprune.rundir import atomic
 from detprune.schedule import outer_iterations
@@ -126,13 +126,17 @@ class ConstrainedTrainer(ResumableTrainer):
         loss = torch.stack([value.detach() for value in self.loss_items.values()]).sum()
         if torch.isfinite(loss):  # else a GradScaler skips the step, or Ultralytics recovers
             pruner.observe(loss)
-        if self._ends_outer_iteration() and self._failure is None:
+        if self._failure is None and self._ends_outer_iteration():
             try:
                 self._update()
+            except MissingLossError:  # only finite losses are observed
+                what = "no task loss of an outer iteration was finite"
+                self._failure = NonFiniteError(f"training has diverged: {what}")
             except NonFiniteError as error:
-                # left to Ultralytics, which sees this at the end of the epoch and goes back
                 self._failure = error
-                self.loss = torch.full_like(loss, float("nan"))
+        if self._failure is not None:
+            # left to Ultralytics, which looks at the epoch's last loss and goes back
+            self.loss = torch.full_like(loss, float("nan"))
 
     def _ends_outer_iteration(self) -> bool:
         if self.settings.method.has_inner_loop:
