@@ -6,10 +6,13 @@ from torch import Tensor, nn
 from detprune.errors import NonFiniteError
 
 _NAMED = 5  # names in an error; a diverged network has hundreds of them
+_STATISTICS = ("running_mean", "running_var")
 
 
 def check_finite(model: nn.Module, what: str) -> None:
     """Raise where a parameter or a buffer (batch-norm statistics) is NaN or infinite.
+
+    Infinities in other buffers than statistics are left alone: attention masks are made of them.
 
     Args:
         model: the network; left alone. It waits for the device once.
@@ -18,8 +21,11 @@ def check_finite(model: nn.Module, what: str) -> None:
     Raises:
         NonFiniteError: with the names, parameters first.
     """
-    bad = not_finite([*model.named_parameters(), *model.named_buffers()])
-    if bad:
+    numbers = list(model.named_parameters())
+    others = []
+    for name, buffer in model.named_buffers():
+        (numbers if name.rpartition(".")[2] in _STATISTICS else others).append((name, buffer))
+    if bad := not_finite(numbers, others):
         raise NonFiniteError(
             f"{what} holds NaN or infinite values in {listed(bad)}: training has diverged. Lower the "
             "learning rate or rho, or clip gradients, and start from a checkpoint before that"
@@ -27,18 +33,30 @@ def check_finite(model: nn.Module, what: str) -> None:
 
 
 @torch.no_grad()
-def not_finite(tensors: list[tuple[str, Tensor]]) -> list[str]:
-    """Names of the tensors that hold NaN or infinities; those of integers and without data never do."""
-    of_numbers = [
-        (name, value)
-        for name, value in tensors
-        if (value.is_floating_point() or value.is_complex()) and not value.is_meta
-    ]
-    if not of_numbers:
+def not_finite(
+    tensors: list[tuple[str, Tensor]], may_be_infinite: list[tuple[str, Tensor]] | None = None
+) -> list[str]:
+    """Names of the tensors with NaN or infinities, then those of ``may_be_infinite`` with NaN.
+
+    Tensors of integers and those without data (meta) hold neither.
+    """
+    names, fine = [], []
+    for name, value in tensors:
+        if _holds_numbers(value):
+            names.append(name)
+            fine.append(torch.isfinite(value).all())
+    for name, value in may_be_infinite or []:
+        if _holds_numbers(value):
+            names.append(name)
+            fine.append(~torch.isnan(value).any())
+    if not names:
         return []
-    device = of_numbers[0][1].device
-    finite = torch.stack([torch.isfinite(value).all().to(device) for _, value in of_numbers])
-    return [name for (name, _), fine in zip(of_numbers, finite.tolist(), strict=True) if not fine]
+    together = torch.stack([flag.to(fine[0].device) for flag in fine])
+    return [name for name, good in zip(names, together.tolist(), strict=True) if not good]
+
+
+def _holds_numbers(value: Tensor) -> bool:
+    return (value.is_floating_point() or value.is_complex()) and not value.is_meta
 
 
 def listed(names: list[str]) -> str:

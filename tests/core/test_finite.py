@@ -34,11 +34,19 @@ def test_a_healthy_network_passes_whatever_it_is_made_of() -> None:
     check_finite(nn.Identity(), "it")
     model = small_net()
     model.register_buffer("empty", torch.empty(0))
+    model.register_buffer("attention_mask", torch.full((2, 2), -math.inf))
     model.register_buffer("indices", torch.arange(3))
     model.register_parameter("complex", nn.Parameter(torch.zeros(2, dtype=torch.complex64)))
     check_finite(model, "it")
     with torch.device("meta"):
         check_finite(nn.Linear(2, 2), "it")
+
+
+def test_a_mask_may_be_infinite_but_not_nan() -> None:
+    model = small_net()
+    model.register_buffer("attention_mask", torch.tensor([-math.inf, math.nan]))
+    with pytest.raises(NonFiniteError, match=r"in attention_mask: training has diverged"):
+        check_finite(model, "it")
 
 
 def test_many_names_are_cut() -> None:
