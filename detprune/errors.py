@@ -20,6 +20,10 @@ class NonFiniteError(DetpruneError, ArithmeticError):
     """A loss, weight or norm became NaN or infinite; the pruner's state was left as it was."""
 
 
+class ZerosLostError(DetpruneError, RuntimeError):
+    """Weights that were pruned are not zero any more: something moved them past the pruner."""
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the allowed name closest to ``name``, or ``""``."""
     match = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)

@@ -1,14 +1,20 @@
 """Which weights are pruned, and everything that can be wrong with them, found before training."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from detprune.budgets import Budget, matching
+from detprune.budgets import Budget, matches, matching
 from detprune.errors import InputError
+from detprune.finite import listed
+from detprune.optimizers import held_by
+from detprune.parametrizations import Computed, computed_weights
 from detprune.sets import SparsitySet
 
 PRUNED_MODULES = (
@@ -33,15 +39,34 @@ class Layer:
     sparsity: float
 
 
-def unwrap(model: nn.Module) -> nn.Module:
-    """The user's own model inside DistributedDataParallel, DataParallel or torch.compile."""
+def unwrap(model: object) -> nn.Module:
+    """The user's own model inside DistributedDataParallel, DataParallel, torch.compile or Lightning Fabric.
+
+    Raises:
+        InputError: something else than a module, or one whose weights are sharded by FSDP.
+    """
     while True:
+        if not isinstance(model, nn.Module):
+            kind = (
+                f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+            )
+            raise InputError(f"the model is {kind}; pass a torch.nn.Module")
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             model = model.module
         elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
             model = inner
+        elif type(model).__name__ == "_FabricModule":
+            model = model._original_module
+        elif any(type(part).__name__ == "FullyShardedDataParallel" for part in model.modules()):
+            raise InputError(f"the model is wrapped in FullyShardedDataParallel, {_SHARDED}")
         else:
             return model
+
+
+_SHARDED = (
+    "which leaves every process a part of each weight, and whole tensors are pruned; train in "
+    "DistributedDataParallel, or prune the unsharded network"
+)
 
 
 def select_layers(
@@ -51,11 +76,15 @@ def select_layers(
 
     Raises:
         InputError: patterns that match nothing, or the list of all weights that cannot be pruned as
-            asked (shape against the set, frozen, shared, unknown to the optimizer) with the remedy.
+            asked (shape against the set, frozen, shared, unknown to the optimizer, worked out from
+            other parameters) with the remedy.
     """
     owners = _owners(model)
-    names = _chosen_names(owners, budget)
-    weights = {name: owners[name][1] for name in names}
+    computed = computed_weights(model)
+    names, passed_over = _chosen_names(owners, computed, budget)
+    if passed_over:
+        _refuse_computed(passed_over)
+    weights = {name: owners[name].parameter for name in names}
     if budget.target is None and budget.allocation == "uniform":
         sparsities = dict.fromkeys(names, sparsity_set.check_sparsity(None))
     else:
@@ -65,70 +94,160 @@ def select_layers(
             "no weight is selected for pruning; include=[…] takes name patterns, and without it the "
             "model must have convolution or linear modules that exclude=[…] leaves over"
         )
+    held = None if optimizer is None else held_by(optimizer)
+    if held is not None and held.isdisjoint(id(parameter) for parameter in model.parameters()):
+        raise InputError(
+            "the optimizer holds no parameter of the model: it was made for another one, or for a copy; make it "
+            "from model.parameters() of the model that you pass, and train with it"
+        )
+    parts = {part: whole for whole in computed for part in whole.parts}
     problems = [
         f"{name} {problem}"
         for name in sparsities
-        for problem in _problems(name, weights[name], sparsity_set, model, optimizer)
+        for problem in chain(
+            _problems(owners[name], sparsity_set, owners, held),
+            _problem_of_part(parts.get(name)),
+        )
     ]
     if problems:
         offenders = list(dict.fromkeys(line.split(" ", 1)[0] for line in problems))
+        exclude = f"Leave them dense with exclude={offenders!r}, or remove the cause."
+        if len(offenders) == len(sparsities):
+            exclude = "These are all weights that are to be pruned: remove the cause."
         raise InputError(
             f"{len(offenders)} weight(s) cannot be pruned with {sparsity_set!r}:\n  "
             + "\n  ".join(problems)
-            + f"\nLeave them dense with exclude={offenders!r}, or remove the cause."
+            + f"\n{exclude}"
         )
     for sparsity in set(sparsities.values()):
         sparsity_set.check_sparsity(sparsity)
-    return [Layer(name, weights[name], owners[name][0], s) for name, s in sparsities.items()]
+    return [Layer(name, weights[name], owners[name].module, s) for name, s in sparsities.items()]
 
 
-def _owners(model: nn.Module) -> dict[str, tuple[nn.Module, nn.Parameter]]:
-    """Every parameter with two dimensions or more, by name, with the module that owns it."""
-    return {
-        f"{prefix}.{name}" if prefix else name: (module, parameter)
-        for prefix, module in model.named_modules()
-        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
-        if parameter.dim() >= 2
-    }
+@dataclass(frozen=True)
+class _Owner:
+    """A parameter with its own module, under the first of its names there."""
+
+    name: str
+    module: nn.Module
+    parameter: nn.Parameter
 
 
-def _chosen_names(owners: dict[str, tuple[nn.Module, nn.Parameter]], budget: Budget) -> list[str]:
+def _owners(model: nn.Module) -> dict[str, _Owner]:
+    """Every parameter with two dimensions or more, by name; a module's second name leads to its first."""
+    first: dict[tuple[int, int], _Owner] = {}
+    owners = {}
+    lazy = []
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            name = f"{prefix}.{local}" if prefix else local
+            if isinstance(parameter, UninitializedParameter):
+                lazy.append(name)
+            elif parameter.dim() >= 2:
+                owner = _Owner(name, module, parameter)
+                owners[name] = first.setdefault((id(module), id(parameter)), owner)
+    if lazy:
+        raise InputError(
+            f"the shapes of {listed(lazy)} are not known yet (lazy modules); run one batch through the model "
+            "before the pruner and the optimizer are made"
+        )
+    return owners
+
+
+def _chosen_names(
+    owners: dict[str, _Owner], computed: Sequence[Computed], budget: Budget
+) -> tuple[list[str], list[Computed]]:
+    """The names of the weights to prune, and those that would be among them if they were parameters."""
+    names = [*owners, *(whole.name for whole in computed)]
     if budget.include is None:
         chosen = {
             name
-            for name, (module, _) in owners.items()
-            if isinstance(module, PRUNED_MODULES) and name.rpartition(".")[2] == "weight"
+            for name, owner in owners.items()
+            if isinstance(owner.module, PRUNED_MODULES) and name.rpartition(".")[2] == "weight"
+        }
+        chosen |= {
+            whole.name
+            for whole in computed
+            if isinstance(whole.module, PRUNED_MODULES)
+            and whole.name.rpartition(".")[2] == "weight"
         }
     else:
-        chosen = set(_all_matching(budget.include, owners, "include"))
-    chosen -= set(_all_matching(budget.exclude, owners, "exclude"))
-    return [name for name in owners if name in chosen]
+        chosen = set(_all_matching(budget.include, names, "include"))
+    excluded = set(_all_matching(budget.exclude, names, "exclude"))
+    chosen -= excluded
+    canonical = {owner.name for name, owner in owners.items() if name in chosen}
+    canonical -= {owner.name for name, owner in owners.items() if name in excluded}
+    passed_over = [whole for whole in computed if whole.name in chosen and _wanted(whole, budget)]
+    return [name for name in owners if name in canonical], passed_over
+
+
+def _wanted(whole: Computed, budget: Budget) -> bool:
+    """Whether the budget gives it a sparsity."""
+    if budget.target is not None or not isinstance(budget.allocation, Mapping):
+        return True
+    return any(matches(whole.name, pattern) for pattern in budget.allocation)
+
+
+def _refuse_computed(passed_over: Sequence[Computed]) -> None:
+    lines = [f"{whole.name} is worked out by {whole.what}: {whole.remedy}" for whole in passed_over]
+    names = [whole.name for whole in passed_over]
+    raise InputError(
+        f"{len(names)} weight(s) are no parameters, so that zeros cannot be held in them:\n  "
+        + "\n  ".join(lines)
+        + "\nMake parameters of them with the call on each line, before the optimizer is made, or leave them "
+        f"dense with exclude={names!r}."
+    )
 
 
 def _all_matching(patterns: Iterable[str], names: Iterable[str], field: str) -> Iterable[str]:
     return chain.from_iterable(matching(pattern, names, field) for pattern in patterns)
 
 
+def _problem_of_part(whole: Computed | None) -> Iterable[str]:
+    """A spectral norm divides by one number, so that zeros stay; other ways lose them, or give NaN."""
+    if whole is not None and not whole.keeps_zeros:
+        yield f"is a part of {whole.name}, which is worked out by {whole.what}: {whole.remedy}"
+
+
 def _problems(
-    name: str,
-    weight: nn.Parameter,
-    sparsity_set: SparsitySet,
-    model: nn.Module,
-    optimizer: Optimizer | None,
+    owner: _Owner, sparsity_set: SparsitySet, owners: Mapping[str, _Owner], held: set[int] | None
 ) -> Iterable[str]:
+    weight = owner.parameter
+    if unusable := _unusable(weight):
+        yield unusable
+        return
     problem = sparsity_set.problem_with(weight.shape)
     if problem is not None:
         yield problem
     if not weight.requires_grad:
         yield "is frozen (requires_grad is False), so that training cannot make up for its zeros"
     same = [
-        other
-        for other, parameter in model.named_parameters(remove_duplicate=False)
-        if parameter is weight and other != name
+        name
+        for name, other in owners.items()
+        if other.parameter is weight and other.module is not owner.module
     ]
     if same:
         yield f"is shared with {', '.join(same)}"
-    if optimizer is not None and not any(
-        weight is held for group in optimizer.param_groups for held in group["params"]
-    ):
+    if held is not None and id(weight) not in held:
         yield "is not held by the optimizer"
+
+
+def _unusable(weight: nn.Parameter) -> str | None:
+    """Why a tensor is none that the core can compute with."""
+    if type(weight.data).__name__ == "DTensor" or hasattr(weight, "ds_id"):
+        return f"is sharded (FSDP2, tensor parallel, ZeRO-3), {_SHARDED}"
+    if is_traceable_wrapper_subclass(weight):
+        return f"is a {type(weight.data).__name__}, no plain tensor; prune before it is converted"
+    if weight.is_meta:
+        return "is on the meta device and has no values; load the weights first"
+    if weight.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return f"is of {weight.dtype}; float16, bfloat16, float32 and float64 can be pruned"
+    if weight.layout != torch.strided:
+        return f"has the layout {weight.layout}; only dense (strided) tensors can be pruned"
+    if weight.is_inference():
+        return (
+            "was made under torch.inference_mode(), so that it cannot be trained; load it outside"
+        )
+    if weight.numel() == 0:
+        return f"has no elements (shape {tuple(weight.shape)})"
+    return None

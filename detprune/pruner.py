@@ -3,20 +3,34 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
+from detprune.binding import (
+    StepWatch,
+    check_attachable,
+    check_kind,
+    check_length,
+    check_parameters,
+    check_zeros,
+    present_layers,
+)
 from detprune.budgets import Budget
 from detprune.errors import InputError, MissingLossError, NonFiniteError
+from detprune.extrapolation import ExtrapolatedWeights
+from detprune.finite import check_finite, listed, not_finite
 from detprune.layers import select_layers, unwrap
-from detprune.losses import MeanLoss
+from detprune.losses import MeanLoss, as_number
 from detprune.methods import METHODS, Method, OneShot, OuterIteration, Pace, Problem, State
+from detprune.optimizers import may_keep_copies, start_momentum, usable_optimizer, zero_copies
 from detprune.projections import zero_outside
-from detprune.seam import Lookahead, OptimizerSeam, start_momentum
+from detprune.saved import check_masks, check_saved_state
+from detprune.seam import OptimizerSeam
 from detprune.sets import SparsitySet, Unstructured
 from detprune.summary import Summary, summarize
 
@@ -28,8 +42,9 @@ class Pruner:
     outer iteration. After ``hard_prune``: masked weights are exactly 0.0 after every step.
 
     Args:
-        model: the network, also inside DistributedDataParallel or ``torch.compile``.
-        optimizer: the optimizer that trains it; None for a pruner that only prunes.
+        model: the network, also inside DistributedDataParallel, ``torch.compile`` or Lightning Fabric.
+        optimizer: the optimizer that trains it, also as accelerate or Fabric wrap it; None for a pruner
+            that only prunes.
         method: ``SLR()``, ``ADMM()``, ``SASADMM()``, or a baseline: ``GradualMagnitude()``, ``DPF()``,
             ``Magnitude()``, ``OneShot()``.
         sparsity_set: what structure is kept; ``Unstructured()`` by default.
@@ -39,7 +54,8 @@ class Pruner:
             iterations, which ρ by pull is worked out from.
 
     Raises:
-        InputError: weights that cannot be pruned as asked, all of them listed.
+        InputError: weights that cannot be pruned as asked, all of them listed; an optimizer that does not
+            hold them, or that another pruner follows already.
     """
 
     def __init__(
@@ -54,10 +70,20 @@ class Pruner:
         updates: int | None = None,
     ) -> None:
         self.model = unwrap(model)
-        self.method = method
-        self.sparsity_set = sparsity_set if sparsity_set is not None else Unstructured()
-        self.budget = budget if budget is not None else Budget()
-        self.steps_per_update, self.updates = steps_per_update, updates
+        self.method = check_kind(method, Method, "method", "SLR()")
+        self.sparsity_set = (
+            Unstructured()
+            if sparsity_set is None
+            else check_kind(sparsity_set, SparsitySet, "sparsity_set", "Unstructured()")
+        )
+        self.budget = (
+            Budget()
+            if budget is None
+            else check_kind(budget, Budget, "budget", "Budget(compression=10)")
+        )
+        self.steps_per_update = check_length("steps_per_update", steps_per_update)
+        self.updates = check_length("updates", updates)
+        optimizer = None if optimizer is None else usable_optimizer(optimizer)
         self.layers = select_layers(self.model, self.sparsity_set, self.budget, optimizer)
         self.history: list[OuterIteration] = []
         self._problem = Problem(
@@ -71,8 +97,7 @@ class Pruner:
         self._losses = MeanLoss()
         self._withheld: list[Tensor | None] = []
         self._optimizer = optimizer
-        self._seam: OptimizerSeam | None = None
-        self._lookahead: Lookahead | None = None
+        self._unbound()
         # may refuse the optimizer: before any hook is on it
         self._state: State = method.start(self._problem, self._pace())
         self.attach(optimizer)
@@ -91,40 +116,63 @@ class Pruner:
         Raises:
             InputError: names or shapes that are not the model's.
         """
-        pruner = cls(model, None, OneShot(), budget=Budget(sparsity=0.0, include=tuple(masks)))
-        names = pruner._problem.names
-        wrong = [
-            f"{name} has shape {tuple(mask.shape)}"
-            for name, mask in masks.items()
-            if name not in names or mask.shape != pruner._problem.weights[names.index(name)].shape
-        ]
-        if wrong:
-            raise InputError(
-                f"the masks are of another model: {'; '.join(wrong[:5])}; use the model they were "
-                "saved with"
-            )
-        pruner._place_masks([masks[name] for name in names])
+        include = tuple(check_kind(masks, Mapping, "masks", "pruner.masks"))
+        pruner = cls(model, None, OneShot(), budget=Budget(sparsity=0.0, include=include))
+        pruner._place_masks(check_masks(masks, pruner._weights_by_name()))
         pruner.attach(optimizer)
         return pruner
 
     # ---------------------------------------------------------------- binding
 
     def attach(self, optimizer: Optimizer | None) -> None:
-        """Bind to another optimizer, for example the one of masked retraining; None binds to none."""
+        """Bind to another optimizer, for example the one of masked retraining; None binds to none.
+
+        Parameters that were replaced since (``load_state_dict(assign=True)``) are taken up, masked weights
+        become zero again, and the pruner's tensors follow the model to its device.
+
+        Raises:
+            InputError: an optimizer that does not hold the weights, or that another pruner follows.
+        """
+        optimizer = None if optimizer is None else usable_optimizer(optimizer)
+        layers = present_layers(self.model, self.layers)
         self.detach()
+        if optimizer is not None:
+            check_attachable(layers, optimizer, pruned=self._outside is not None)
+        self.layers = layers
+        self._problem = replace(self._problem, weights=[layer.weight for layer in layers])
+        for values in self._state.tensors.values():
+            values[:] = [v.to(w.device) for v, w in zip(values, self._problem.weights, strict=True)]
         self._optimizer = optimizer
+        self._bind()
+
+    def _bind(self) -> None:
+        optimizer = self._optimizer
+        self._keeps_copies = optimizer is not None and may_keep_copies(optimizer)
         if (masks := self.masks) is not None:  # the model may have moved since
             self._place_masks(list(masks.values()))
         if optimizer is None:
             return
-        self._seam = OptimizerSeam(optimizer, self._before_step, self._after_step)
+        weights = self._problem.weights
+        self._seam = OptimizerSeam(optimizer, weights, self._before_step, self._after_step)
         if self.method.looks_ahead and self._outside is None:
-            self._lookahead = Lookahead(
+            self._lookahead = ExtrapolatedWeights(
                 self.model,
-                [layer.module for layer in self.layers],
-                self._problem.weights,
+                self.layers,
                 lambda index, weight: self.method.lookahead(self._state, index, weight),
+                type(self.method).__name__,
             )
+        self._watch = StepWatch(weights, self._own_writes)
+
+    def _unbound(self) -> None:
+        self._seam: OptimizerSeam | None = None
+        self._lookahead: ExtrapolatedWeights | None = None
+        self._watch: StepWatch | None = None
+        self._keeps_copies = False
+
+    def _own_writes(self) -> Sequence[int]:
+        if self._lookahead is None:
+            return [0] * len(self.layers)
+        return self._lookahead.writes
 
     def detach(self) -> None:
         """Take every hook off model and optimizer; the weights stay as they are."""
@@ -132,13 +180,41 @@ class Pruner:
             self._seam.remove()
         if self._lookahead is not None:
             self._lookahead.remove()
-        self._seam = self._lookahead = self._optimizer = None
+        self._unbound()
+        self._optimizer = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy or a pickle is bound to the copy of the optimizer; W is what it goes on from."""
+        state = dict(vars(self))
+        for hook in ("_seam", "_lookahead", "_watch"):
+            state[hook] = None
+        state["_swapped"] = {}
+        if self._lookahead is not None:
+            swapped = self._lookahead.swapped_weights()
+            state["_swapped"] = {i: w.clone() for i, w in swapped.items()}
+            self._lookahead.restore_all()
+        return state
+
+    @torch.no_grad()
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Hook the copy to its own model and optimizer.
+
+        Raises:
+            InputError: a shallow copy, which would be the second pruner on one optimizer.
+        """
+        swapped = state.pop("_swapped")
+        vars(self).update(state)
+        for index, weight in swapped.items():  # the model may have been copied at Ŵ
+            self._problem.weights[index].copy_(weight)
+        if self._optimizer is not None:
+            check_attachable(self.layers, self._optimizer, pruned=self._outside is not None)
+            self._bind()
 
     def _before_step(self, skipped: bool = False) -> None:
         if self._outside is not None:
             return
         if self._lookahead is not None:
-            self._lookahead.restore_all()
+            self._lookahead.end_step()
         if not skipped:
             self.method.before_step(self._problem, self._state)
         if self.method.replaces_optimizer:
@@ -147,6 +223,8 @@ class Pruner:
                 weight.grad = None
 
     def _after_step(self) -> None:
+        if self._watch is not None:
+            self._watch.steps += 1
         if self._outside is not None:
             self._zero_outside()
             return
@@ -171,11 +249,21 @@ class Pruner:
     def _zero_outside(self) -> None:
         for weight, outside in zip(self._problem.weights, self._outside or [], strict=True):
             weight.masked_fill_(outside, 0.0)
+        if self._keeps_copies and self._optimizer is not None:
+            zero_copies(self._optimizer, self._problem.weights, self._outside or [])
+
+    def _check_bound(self) -> None:
+        """The parameters are the model's, and the optimizer holds them."""
+        check_parameters(self.model, self.layers)
 
     # ---------------------------------------------------------------- training
 
     def observe(self, loss: Tensor | float) -> None:
-        """Note the task loss of a batch (without the penalty); no synchronisation with the device."""
+        """Note the task loss of a batch (without the penalty); no synchronisation with the device.
+
+        Raises:
+            InputError: a loss that is not one number.
+        """
         if self._outside is None:
             self._losses.add(loss)
 
@@ -198,14 +286,17 @@ class Pruner:
             The entry that was appended to ``history``.
 
         Raises:
-            InputError: called after ``hard_prune``, or without a loss that the method needs.
+            InputError: called after ``hard_prune``, without a loss that the method needs, or where something
+                else than the bound optimizer trains the weights.
             NonFiniteError: a loss or a weight is NaN or infinite; nothing was changed.
         """
         if self._outside is not None:
             raise InputError("update() was called after hard_prune(); there is nothing to update")
         if self._lookahead is not None:
-            self._lookahead.restore_all()
-        loss = task_loss if task_loss is not None else self._losses.over_ranks(self._problem.device)
+            self._lookahead.forget()
+        self._check_bound()
+        device = self._problem.device
+        loss = self._losses.over_ranks(device) if task_loss is None else as_number(task_loss)
         if loss is None and self.method.needs_loss:
             raise MissingLossError(
                 f"{type(self.method).__name__} compares the task loss of outer iterations, and none "
@@ -216,9 +307,13 @@ class Pruner:
                 f"the task loss of outer iteration {self._state.k + 1} is {loss}; Z, multipliers and "
                 "step size are unchanged. Lower the learning rate or rho, or clip gradients"
             )
+        if self._watch is not None:
+            self._watch.check(self._losses.count, ends=True)
         entry = self.method.end_outer_iteration(self._problem, self._state, loss, self._pace())
         self.discard_losses()
         self.history.append(entry)
+        if self._watch is not None:
+            self._watch.begin()
         return entry
 
     def _pace(self) -> Pace:
@@ -235,9 +330,19 @@ class Pruner:
         return {n: ~outside for n, outside in zip(self._problem.names, self._outside, strict=True)}
 
     def hard_prune(self) -> None:
-        """W ← Π_S(W), in place; from now on masked weights stay exactly 0.0. Frees the method's tensors."""
+        """W ← Π_S(W), in place; from now on masked weights stay exactly 0.0. Frees the method's tensors.
+
+        Raises:
+            InputError: the model has other parameters by now.
+            NonFiniteError: a weight or a statistic is NaN or infinite; nothing was changed.
+        """
         if self._outside is not None:
             return
+        if self._lookahead is not None:
+            self._lookahead.restore_all()
+        self._check_bound()
+        check_finite(self.model, "the network that is to be hard-pruned")
+        self._check_points()
         if self._lookahead is not None:
             self._lookahead.remove()
             self._lookahead = None
@@ -254,6 +359,7 @@ class Pruner:
         """A deep copy of the model as ``hard_prune`` would leave it now; training is not touched."""
         if self._lookahead is not None:
             self._lookahead.restore_all()
+        self._check_bound()
         clone = copy.deepcopy(self.model)
         weights = dict(clone.named_parameters())
         points, supports = self._final()
@@ -263,6 +369,9 @@ class Pruner:
                 zero_outside(weights[name], mask)
         return clone
 
+    def _problem_points(self) -> Sequence[Tensor]:
+        return [point.detach() for point in self.method.final_points(self._problem, self._state)]
+
     def _final(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """The points that hard pruning projects, and the supports of their projections."""
         if (masks := self.masks) is not None:
@@ -270,8 +379,51 @@ class Pruner:
         points = self.method.final_points(self._problem, self._state)
         return points, self._problem.masks([point.detach() for point in points])
 
+    def _check_points(self) -> None:
+        points = zip(self._problem.names, self._problem_points(), strict=True)
+        if bad := not_finite(list(points)):
+            raise NonFiniteError(f"the mean of {listed(bad)} that is to be pruned is not finite")
+
+    def zero_masked(self, model: nn.Module) -> None:
+        """Set the masked weights of a copy of the model to zero, after ``hard_prune``.
+
+        Averages of the weights (``AveragedModel``, an EMA) that were begun before hard pruning stay dense
+        otherwise; those begun after it are sparse.
+
+        Args:
+            model: the copy, or ``AveragedModel`` of it.
+
+        Raises:
+            InputError: called before ``hard_prune``, or a model without these weights.
+        """
+        if (masks := self.masks) is None:
+            raise InputError("zero_masked() needs masks; call hard_prune() first")
+        model = unwrap(model)
+        if isinstance(model, AveragedModel):
+            model = unwrap(model.module)
+        weights = dict(model.named_parameters(remove_duplicate=False))
+        missing = [n for n, m in masks.items() if n not in weights or weights[n].shape != m.shape]
+        if missing:
+            raise InputError(
+                f"the model has no weights {listed(missing)} of the masks' shapes; pass a copy of the model that "
+                "was pruned"
+            )
+        for name, mask in masks.items():
+            zero_outside(weights[name], mask.to(weights[name].device))
+
     def summary(self) -> Summary:
-        """Counts of the live weights, per layer and in total; ``print`` shows a table."""
+        """Counts of the live weights, per layer and in total; ``print`` shows a table.
+
+        Raises:
+            InputError: the model has other parameters by now, or something else than the bound optimizer
+                trains it.
+            ZerosLostError: weights that were pruned are not zero any more.
+        """
+        self._check_bound()
+        if self._outside is not None:
+            check_zeros(self.layers, self._outside, self._optimizer)
+        elif self._watch is not None:
+            self._watch.check(self._losses.count, ends=False)
         return summarize(self.model, self.layers)
 
     # ---------------------------------------------------------------- saving
@@ -297,25 +449,10 @@ class Pruner:
             InputError: a state of another method or of other layers, or one from before hard
                 pruning for a pruner that has hard-pruned.
         """
-        names = self._problem.names
-        if list(state["layers"]) != list(names):
-            missing = sorted(set(names) - set(state["layers"]))
-            extra = sorted(set(state["layers"]) - set(names))
-            raise InputError(
-                f"the saved pruner state is for other layers: missing {missing}, extra {extra}; "
-                "use the model, include and exclude that it was saved with"
-            )
+        weights, pruned = self._weights_by_name(), self._outside is not None
+        names = list(weights)
+        state = check_saved_state(state, weights, _name_of(self.method), pruned)
         masks = state["masks"]
-        if masks is None and self._outside is not None:
-            raise InputError(
-                "the saved pruner state is from before hard pruning, and this pruner has hard-pruned "
-                "already; load it into a new Pruner"
-            )
-        if masks is None and state["method"] != _name_of(self.method):
-            raise InputError(
-                f"the saved pruner state is of method {state['method']!r}, this pruner runs "
-                f"{_name_of(self.method)!r}; use the method it was saved with"
-            )
         if masks is not None:
             self._place_masks([masks[name] for name in names])
             self._state = State(k=state["state"]["scalars"]["k"])
@@ -323,9 +460,17 @@ class Pruner:
                 self._lookahead.remove()
                 self._lookahead = None
         else:
+            if self._lookahead is not None:
+                self._lookahead.forget()
             self._state.load_state_dict(state["state"], names)
         self._losses.total, self._losses.count = state["loss_sum"], state["loss_count"]
         self.history = [OuterIteration(**entry) for entry in state["history"]]
+        if self._watch is not None:
+            self._watch.begin()
+            self._watch.steps = self._losses.count  # a loss that was observed was stepped upon
+
+    def _weights_by_name(self) -> dict[str, Tensor]:
+        return dict(zip(self._problem.names, self._problem.weights, strict=True))
 
 
 def _name_of(method: Method) -> str:

@@ -1,0 +1,186 @@
+"""Whether a pruner is bound to what trains: the parameters are the model's, the bound optimizer's steps
+are what moves them, and masked weights are zero.
+
+Nothing here runs at a step but a counter; the checks belong to the end of an outer iteration.
+"""
+
+import operator
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from detprune.errors import InputError, ZerosLostError
+from detprune.extrapolation import refuse_if_extrapolated
+from detprune.finite import listed
+from detprune.layers import Layer
+from detprune.optimizers import held_by
+from detprune.seam import refuse_second_pruner
+
+T = TypeVar("T")
+
+
+def check_parameters(model: nn.Module, layers: Sequence[Layer]) -> None:
+    """Raise where the model has other parameters by now than those that are pruned."""
+    present = dict(model.named_parameters(remove_duplicate=False))
+    replaced = [layer.name for layer in layers if present.get(layer.name) is not layer.weight]
+    if replaced:
+        raise InputError(
+            f"the model's parameters are no longer those that the pruner was made with: {listed(replaced)} were "
+            "replaced, by load_state_dict(assign=True) or a conversion; make a new optimizer and call "
+            "attach(optimizer), which takes up the new parameters"
+        )
+
+
+def present_layers(model: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
+    """The same layers with the parameters that the model has now.
+
+    Raises:
+        InputError: names or shapes that are not the model's any more.
+    """
+    owners = dict(model.named_modules(remove_duplicate=False))
+    found, wrong = [], []
+    for layer in layers:
+        prefix, _, local = layer.name.rpartition(".")
+        module = owners.get(prefix)
+        weight = None if module is None else module._parameters.get(local)
+        if module is None or weight is None or weight.shape != layer.weight.shape:
+            wrong.append(layer.name)
+        else:
+            found.append(Layer(layer.name, weight, module, layer.sparsity))
+    if wrong:
+        raise InputError(
+            f"the model has no parameters {listed(wrong)} of the pruned shapes any more: it was changed after "
+            "the pruner was made; make a new Pruner"
+        )
+    return found
+
+
+def check_attachable(layers: Sequence[Layer], optimizer: Optimizer, pruned: bool) -> None:
+    """Raise where an optimizer cannot be bound to: it must hold the weights, and no other pruner follows it.
+
+    Args:
+        layers: the pruned weights.
+        optimizer: the optimizer.
+        pruned: whether the weights are hard-pruned: then those that are frozen need no optimizer.
+    """
+    held = held_by(optimizer)
+    lacking = [
+        layer.name
+        for layer in layers
+        if id(layer.weight) not in held and (layer.weight.requires_grad or not pruned)
+    ]
+    if lacking:
+        raise InputError(
+            f"{listed(lacking)}: not held by the optimizer, so that its steps do not move what is pruned; make it "
+            "from model.parameters() of the model that is pruned, and train with it"
+        )
+    weights = [layer.weight for layer in layers]
+    refuse_second_pruner(optimizer, weights)
+    refuse_if_extrapolated(weights)
+
+
+class StepWatch:
+    """Counts the bound optimizer's steps, and tells from the weights' version numbers who else moves them.
+
+    Args:
+        weights: the pruned weights.
+        own_writes: how often the pruner's hooks wrote into each outside the steps.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], own_writes: Callable[[], Sequence[int]]) -> None:
+        self.steps = 0
+        self._weights, self._own_writes = weights, own_writes
+        self._versions = self._foreign_versions()
+
+    def begin(self) -> None:
+        """An outer iteration begins."""
+        self.steps = 0
+        self._versions = self._foreign_versions()
+
+    def check(self, losses: int, *, ends: bool) -> None:
+        """Raise where the weights are trained, and not by the bound optimizer's steps.
+
+        Args:
+            losses: losses observed since ``begin``.
+            ends: whether an outer iteration ends, which there is none of without training.
+        """
+        if self.steps:
+            return
+        versions = zip(self._foreign_versions(), self._versions, strict=True)
+        moved = [now != then for now, then in versions]
+        grads = [weight.grad for weight in self._weights if weight.grad is not None]
+        trained = any(moved) if losses else ends and all(moved) and bool(grads)
+        if trained:
+            raise InputError(
+                "no step of the bound optimizer was seen since the last update, and yet the weights are "
+                "trained: by another optimizer (call attach(optimizer) when you make a new one), by a wrapper "
+                "whose step does not reach it, or by hand; or the step comes after this call"
+            )
+        if losses and _all_finite(grads):  # a GradScaler skips steps for infinite gradients
+            warnings.warn(
+                f"{losses} losses were observed and no step of the bound optimizer was seen since the last "
+                "update, nor did the weights move: is another model trained, or a copy, or do gradients still "
+                "accumulate?",
+                stacklevel=4,
+            )
+
+    def _foreign_versions(self) -> list[int]:
+        pairs = zip(self._weights, self._own_writes(), strict=True)
+        return [weight._version - own for weight, own in pairs]
+
+
+def _all_finite(grads: Sequence[Tensor]) -> bool:
+    return all(bool(torch.isfinite(grad).all()) for grad in grads)
+
+
+def check_zeros(
+    layers: Sequence[Layer], outside: Sequence[Tensor], optimizer: Optimizer | None
+) -> None:
+    """Raise where masked weights are not zero.
+
+    Args:
+        layers: the pruned weights.
+        outside: True where a weight is masked.
+        optimizer: the bound one.
+    """
+    lost = {}
+    for layer, masked in zip(layers, outside, strict=True):
+        weight = layer.weight.detach()
+        if count := int(weight[masked.to(weight.device)].count_nonzero()):
+            lost[layer.name] = count
+    if lost:
+        bound = (
+            f"the bound optimizer ({type(optimizer).__name__})" if optimizer else "any optimizer"
+        )
+        raise ZerosLostError(
+            f"{sum(lost.values())} weights that were pruned are not zero in {listed(list(lost))}: they were moved "
+            f"outside the steps of {bound}. Call attach(optimizer) with the optimizer that trains, which also "
+            "puts the zeros back; an optimizer that writes a second copy of the weights back, or a dense average "
+            "of them that was loaded, loses them too"
+        )
+
+
+def check_length(name: str, value: object) -> int | None:
+    """A number of steps or updates, 1 or more, or None."""
+    try:
+        number = None if value is None else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = 0
+    if isinstance(value, bool) or (number is not None and number < 1):
+        raise InputError(f"{name} is {value!r}, allowed is a whole number, 1 or more, or None")
+    return number
+
+
+def check_kind(value: object, kind: type[T], name: str, example: str) -> T:
+    """An argument of the kind that is asked for; a class in its place is a frequent slip."""
+    if isinstance(value, kind):
+        return value
+    if isinstance(value, type):
+        raise InputError(f"{name} is the class {value.__name__}; make one, for example {example}")
+    raise InputError(
+        f"{name} is {value!r:.60}, a {type(value).__name__}; write for example {name}={example}"
+    )

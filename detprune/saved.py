@@ -1,0 +1,85 @@
+"""Checks of a pruner's saved state before any of it is taken up."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detprune.errors import InputError
+
+_KEYS = ("method", "layers", "masks", "state", "loss_sum", "loss_count", "history")
+
+
+def check_saved_state(
+    state: object, weights: Mapping[str, Tensor], method: str, pruned: bool
+) -> dict[str, Any]:
+    """The state, if a pruner can go on with it.
+
+    Args:
+        state: what ``Pruner.state_dict`` returned once.
+        weights: the pruned weights by name.
+        method: the pruner's method, by name.
+        pruned: whether the pruner has hard-pruned.
+
+    Raises:
+        InputError: something else than a state; a state of another method or of other layers, or one from
+            before hard pruning for a pruner that has hard-pruned.
+    """
+    if not isinstance(state, dict):
+        raise InputError(
+            f"the saved pruner state is a {type(state).__name__}; pass what pruner.state_dict() returned"
+        )
+    if lacking := [key for key in _KEYS if key not in state]:
+        raise InputError(
+            f"the saved pruner state lacks {', '.join(lacking)}; pass what pruner.state_dict() returned"
+        )
+    names = list(weights)
+    if list(state["layers"]) != names:
+        missing = sorted(set(names) - set(state["layers"]))
+        extra = sorted(set(state["layers"]) - set(names))
+        raise InputError(
+            f"the saved pruner state is for other layers: missing {missing}, extra {extra}; "
+            "use the model, include and exclude that it was saved with"
+        )
+    masks = state["masks"]
+    if masks is None and pruned:
+        raise InputError(
+            "the saved pruner state is from before hard pruning, and this pruner has hard-pruned "
+            "already; load it into a new Pruner"
+        )
+    if masks is None and state["method"] != method:
+        raise InputError(
+            f"the saved pruner state is of method {state['method']!r}, this pruner runs "
+            f"{method!r}; use the method it was saved with"
+        )
+    if masks is not None:
+        check_masks(masks, weights)
+    return state
+
+
+def check_masks(masks: object, weights: Mapping[str, Tensor]) -> Sequence[Tensor]:
+    """The masks in the order of the weights.
+
+    Args:
+        masks: boolean supports by name.
+        weights: the pruned weights by name.
+
+    Raises:
+        InputError: something else than masks, or masks of another model.
+    """
+    if not isinstance(masks, Mapping):
+        raise InputError(f"the masks are a {type(masks).__name__}; pass boolean tensors by name")
+    wrong = []
+    for name, mask in masks.items():
+        if not (isinstance(mask, Tensor) and mask.dtype == torch.bool):
+            kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+            raise InputError(f"the mask of {name} is of {kind}; masks are boolean tensors")
+        if name not in weights or mask.shape != weights[name].shape:
+            wrong.append(f"{name} has shape {tuple(mask.shape)}")
+    wrong += [f"{name} has none" for name in weights if name not in masks]
+    if wrong:
+        raise InputError(
+            f"the masks are of another model: {'; '.join(wrong[:5])}; use the model they were saved with"
+        )
+    return [masks[name] for name in weights]
