@@ -179,7 +179,7 @@ def test_replaced_parameters_are_noticed_and_taken_up(
 
 
 def test_a_network_of_other_shapes_needs_a_new_pruner() -> None:
-    model, optimizer, pruner = pruned()
+    model, _, pruner = pruned()
     model[6] = nn.Linear(8, 5)
     with pytest.raises(InputError, match=r"no parameters 6\.weight of the pruned shapes any more"):
         pruner.attach(sgd(model))
@@ -222,7 +222,7 @@ def test_copies_of_all_three_train_like_the_original(
 
 
 def test_a_pruner_copied_alone_has_a_model_of_its_own() -> None:
-    model, optimizer, pruner = pruned()
+    model, _, pruner = pruned()
     before = snapshot(model)
     clone = copy.deepcopy(pruner)
     train(clone.model, clone._optimizer, DATA)
