@@ -1,0 +1,149 @@
+"""Gradients that are not taken at the extrapolated point are named; a second backward is at it too."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from core_models import HALF, METHOD_EXAMPLES, batches, loss_of, sgd, small_net, train
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from detprune import Budget, InputError, Pruner
+
+DATA = batches(6)
+ahead = pytest.mark.parametrize("name", ["sas_admm", "dpf"])
+
+
+class Bypassed(nn.Module):
+    """The last layer's weight is used without its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = small_net()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.linear(self.net[:6](images), self.net[6].weight)
+
+
+class Checkpointed(Bypassed):
+    reentrant = True
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.net[:4](images)
+        return checkpoint(self.net[4:], hidden, use_reentrant=self.reentrant)  # type: ignore[no-any-return]
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.conv(images).flatten(2).mT
+        return self.head(self.attention(tokens, tokens, tokens)[0].mean(1))  # type: ignore[no-any-return]
+
+
+class InEvalMode(Bypassed):
+    def forward(self, images: Tensor) -> Tensor:
+        self.net[4].eval()
+        return self.net(images)  # type: ignore[no-any-return]
+
+
+@ahead
+@pytest.mark.parametrize(
+    ("model", "missed"),
+    [
+        (Bypassed, "net.6.weight"),
+        (Checkpointed, "net.4.weight, net.6.weight"),
+        (Attention, "attention.out_proj.weight"),
+        (InEvalMode, "net.4.weight"),
+    ],
+)
+def test_gradients_taken_elsewhere_are_named_with_the_way_out(
+    name: str, model: Callable[[], nn.Module], missed: str
+) -> None:
+    method, network = METHOD_EXAMPLES[name], model()
+    optimizer = sgd(network)
+    pruner = Pruner(network, optimizer, method, budget=HALF)
+    message = rf"gradient without it: {missed}\. Either .*use_reentrant=False"
+    with pytest.raises(InputError, match=message):
+        train(network, optimizer, DATA[:1])
+    pruner.detach()
+    exclude = missed.split(", ")
+    pruner = Pruner(network, optimizer, method, budget=Budget(sparsity=0.5, exclude=exclude))
+    train(network, optimizer, DATA, pruner, update_every=3)
+
+
+@ahead
+def test_a_network_compiled_and_run_before_is_noticed(name: str) -> None:
+    model = small_net()
+    compiled = torch.compile(model, backend="eager")
+    optimizer = sgd(model)
+    train(compiled, optimizer, DATA[:1])
+    pruner = Pruner(compiled, optimizer, METHOD_EXAMPLES[name], budget=HALF)
+    with pytest.raises(InputError, match=r"without it: 0\.weight, 4\.weight, 6\.weight\."):
+        train(compiled, optimizer, DATA[:1])
+    pruner.detach()
+
+
+@ahead
+def test_the_other_checkpointing_trains_as_without(name: str) -> None:
+    results = []
+    for kind in (Bypassed, Checkpointed):
+        network: Any = kind() if kind is Checkpointed else small_net()
+        if kind is Checkpointed:
+            network.reentrant = False
+        optimizer = sgd(network)
+        pruner = Pruner(network, optimizer, METHOD_EXAMPLES[name], budget=HALF)
+        train(network, optimizer, DATA, pruner, update_every=3)
+        results.append([p.detach().clone() for p in network.parameters()])
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
+@ahead
+@pytest.mark.parametrize("between", ["nothing", "evaluation", "another forward"])
+def test_two_backwards_through_one_forward_equal_their_sum(name: str, between: str) -> None:
+    results = []
+    for twice in (True, False):
+        model = small_net(torch.float64)
+        model[1] = nn.Identity()
+        optimizer = sgd(model)
+        pruner = Pruner(model, optimizer, METHOD_EXAMPLES[name], budget=HALF)
+        for images, labels in DATA:
+            optimizer.zero_grad()
+            logits = model(images.double())
+            first = nn.functional.cross_entropy(logits, labels)
+            second = logits.square().mean()
+            if twice:
+                first.backward(retain_graph=True)
+                if between == "evaluation":
+                    with torch.no_grad():
+                        model.eval()(images.double())
+                    model.train()
+                elif between == "another forward":
+                    model(images.double())
+                second.backward()
+            else:
+                (first + second).backward()
+            optimizer.step()
+            pruner.observe(first)
+        pruner.update()
+        results.append([p.detach().clone() for p in model.parameters()])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@ahead
+def test_a_backward_after_the_step_is_torchs_error(name: str) -> None:
+    model = small_net()
+    optimizer = sgd(model)
+    Pruner(model, optimizer, METHOD_EXAMPLES[name], budget=HALF)
+    loss = loss_of(model, DATA[0])
+    loss.backward(retain_graph=True)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
