@@ -7,7 +7,7 @@ Nothing here runs at a step but a counter; the checks belong to the end of an ou
 import operator
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -175,7 +175,7 @@ def check_length(name: str, value: object) -> int | None:
     return number
 
 
-def check_kind(value: object, kind: type[T], name: str, example: str) -> T:
+def check_kind(value: T, kind: type[Any], name: str, example: str) -> T:
     """An argument of the kind that is asked for; a class in its place is a frequent slip."""
     if isinstance(value, kind):
         return value

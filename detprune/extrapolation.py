@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
@@ -106,7 +107,7 @@ class ExtrapolatedWeights:
             self.writes[index] -= 1  # of the restoration after which this comes
         else:
             self.writes[index] += 1
-            self._marks[index] = torch.autograd._unsafe_preserve_version_counter(weight)
+            self._marks[index] = _unsafe_preserve_version_counter(weight)
 
     @torch.no_grad()
     def restore(self, index: int) -> None:

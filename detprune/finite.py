@@ -21,8 +21,8 @@ def check_finite(model: nn.Module, what: str) -> None:
     Raises:
         NonFiniteError: with the names, parameters first.
     """
-    numbers = list(model.named_parameters())
-    others = []
+    numbers: list[tuple[str, Tensor]] = list(model.named_parameters())
+    others: list[tuple[str, Tensor]] = []
     for name, buffer in model.named_buffers():
         (numbers if name.rpartition(".")[2] in _STATISTICS else others).append((name, buffer))
     if bad := not_finite(numbers, others):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import cast
 
 import torch
 from torch import nn
@@ -236,7 +237,8 @@ def _unusable(weight: nn.Parameter) -> str | None:
     """Why a tensor is none that the core can compute with."""
     if type(weight.data).__name__ == "DTensor" or hasattr(weight, "ds_id"):
         return f"is sharded (FSDP2, tensor parallel, ZeRO-3), {_SHARDED}"
-    if is_traceable_wrapper_subclass(weight):
+    converted: bool = is_traceable_wrapper_subclass(cast(object, weight))
+    if converted:
         return f"is a {type(weight.data).__name__}, no plain tensor; prune before it is converted"
     if weight.is_meta:
         return "is on the meta device and has no values; load the weights first"

@@ -97,7 +97,10 @@ class Pruner:
         self._losses = MeanLoss()
         self._withheld: list[Tensor | None] = []
         self._optimizer = optimizer
-        self._unbound()
+        self._seam: OptimizerSeam | None = None
+        self._lookahead: ExtrapolatedWeights | None = None
+        self._watch: StepWatch | None = None
+        self._keeps_copies = False
         # may refuse the optimizer: before any hook is on it
         self._state: State = method.start(self._problem, self._pace())
         self.attach(optimizer)
@@ -164,9 +167,7 @@ class Pruner:
         self._watch = StepWatch(weights, self._own_writes)
 
     def _unbound(self) -> None:
-        self._seam: OptimizerSeam | None = None
-        self._lookahead: ExtrapolatedWeights | None = None
-        self._watch: StepWatch | None = None
+        self._seam, self._lookahead, self._watch = None, None, None
         self._keeps_copies = False
 
     def _own_writes(self) -> Sequence[int]:

@@ -100,7 +100,7 @@ def test_both_ways_of_sharpness_aware_minimisation_reach_the_pruner() -> None:
                     loss_of(model, batch).backward()
                     optimizer.second_step()
                 else:
-                    optimizer.step(lambda batch=batch: loss_of(model, batch).backward())
+                    optimizer.step(lambda m=model, b=batch: loss_of(m, b).backward())
                 pruner.observe(loss)
             if phase == 0:
                 assert pruner.update().rho == 0.1
