@@ -15,6 +15,7 @@ from detprune.errors import InputError, MissingLossError, NonFiniteError
 from detprune.layers import select_layers, unwrap
 from detprune.losses import MeanLoss
 from detprune.methods import METHODS, Method, OneShot, OuterIteration, Pace, Problem, State
+from detprune.methods.base import OptimizerRates
 from detprune.projections import zero_outside
 from detprune.seam import Lookahead, OptimizerSeam, start_momentum
 from detprune.sets import SparsitySet, Unstructured
@@ -71,6 +72,7 @@ class Pruner:
         self._losses = MeanLoss()
         self._withheld: list[Tensor | None] = []
         self._optimizer = optimizer
+        self._rates: OptimizerRates | None = None
         self._seam: OptimizerSeam | None = None
         self._lookahead: Lookahead | None = None
         # may refuse the optimizer: before any hook is on it
@@ -140,7 +142,7 @@ class Pruner:
         if self._lookahead is not None:
             self._lookahead.restore_all()
         if not skipped:
-            self.method.before_step(self._problem, self._state)
+            self.method.before_step(self._problem, self._state, self._pace())
         if self.method.replaces_optimizer:
             self._withheld = [weight.grad for weight in self._problem.weights]
             for weight in self._problem.weights:
@@ -222,8 +224,10 @@ class Pruner:
         return entry
 
     def _pace(self) -> Pace:
-        first = self._problem.weights[0]
-        return Pace.of(self._optimizer, first, self.steps_per_update, self.updates)
+        rates, weights = self._rates, self._problem.weights
+        if rates is None or rates.optimizer is not self._optimizer or rates.weights is not weights:
+            self._rates = rates = OptimizerRates(self._optimizer, weights)
+        return Pace(rates.now(), self.steps_per_update, self.updates)
 
     # ---------------------------------------------------------------- pruning
 
