@@ -10,7 +10,8 @@ Choices made where the source is unclear:
   (``step_rule="consistent"``). Equation (10) as printed has ‖Wᵏ⁻¹ − Zᵏ⁻¹‖ there, so that the ratio of residuals
   counts twice in an outer iteration and s can run away (``"printed"``, for reproduction).
 - Condition (3) counts as met at k = 1, where s stays s₀. Zᵏ is kept whether or not condition (8) holds.
-- s₀ is 0.1·ρ, the paper's 0.01 at its ρ = 0.1; by pull ρ of the first outer iteration.
+- s₀ = 0.01 belongs to the paper's ρ = 0.1. By pull s₀ is 0.3·ρ, with ρ of the first outer iteration: by the consistent
+  rule s only ever makes up for a residual that shrinks, and from less the multipliers come too late.
 - A zero norm leaves the step size as it is.
 - The conditions use the ρ of the iteration that ends; ⟨Λ/ρ, R_prev⟩ and ‖R_prev‖ are kept as scalars
   from the iteration before. Where ρ falls s falls with it, as Λ does (``splitting.py``).
@@ -18,8 +19,8 @@ Choices made where the source is unclear:
   alone. So Zᵏ⁻¹ is first projected onto the present set: its largest weights, as many as Zᵏ keeps. Condition (3)
   needs nothing of the kind, both of its sides have Zᵏ⁻¹ and the set of that.
 - With a free support Z = W on T, so R is zero on T and W outside it, in both conditions and in all norms. The
-  Lagrangian is a function of T then, L = f + Σ over i outside T of (Λᵢ Wᵢ + ρ/2 Wᵢ²). (3) compares Wᵏ and Wᵏ⁻¹ outside Tᵏ⁻¹;
-  (8) compares Tᵏ with the |Tᵏ| largest of Wᵏ on Tᵏ⁻¹, at the same Wᵏ and Λ'.
+  Lagrangian is a function of T then, L = f + Σ over i outside T of (Λᵢ Wᵢ + ρ/2 Wᵢ²). (3) compares Wᵏ and Wᵏ⁻¹
+  outside Tᵏ⁻¹; (8) compares Tᵏ with the |Tᵏ| largest of Wᵏ on Tᵏ⁻¹, at the same Wᵏ and Λ'.
 - What (8) says: without a free support Zᵏ is the exact minimum over the present set, and (8) holds whenever Z moves.
   With one Tᵏ is chosen by |W + Λ'/ρ|, which also looks at how long a weight was pulled at, and (8) can fail.
 """
@@ -32,6 +33,7 @@ from typing import Any, ClassVar, Literal
 from detprune.distributed import from_rank_zero
 from detprune.errors import InputError, NonFiniteError
 from detprune.methods.base import OuterIteration, Pace, Problem, State
+from detprune.methods.rho import Pull
 from detprune.methods.splitting import (
     Residuals,
     Splitting,
@@ -99,7 +101,8 @@ class SLR(Splitting):
         penalty: ``"gradient"``: ρ(W − A) joins the gradient, as in the paper; ``"proximal"``: after each step
             on the task's gradient alone W ← A + (W − A)·exp(−lr·ρ), which no momentum delays. Left out it is
             proximal where ρ is chosen by pull.
-        step_size: s₀, the first step of the multipliers; left out, it is 0.1·ρ of the first outer iteration.
+        step_size: s₀, the first step of the multipliers; left out, it is the paper's 0.01, and 0.3·ρ of the first
+            outer iteration where ρ is chosen by pull.
         step_rule: ``"consistent"``: s·‖R‖ shrinks by αₖ from one multiplier update to the next;
             ``"printed"``: the paper's equations (5) and (10) to the letter.
         M, r: shape of the step-size rule αₖ; M > 1 and 0 < r < 1.
@@ -210,7 +213,9 @@ class SLR(Splitting):
         return entry
 
     def _first_step(self, rho: float) -> float:
-        return self.step_size if self.step_size is not None else 0.1 * rho
+        if self.step_size is not None:
+            return self.step_size
+        return 0.3 * rho if isinstance(self.rho, Pull) else 0.01
 
     def _bounded(self, step: float, rho: float) -> float:
         return step if self.max_step is None else min(step, self.max_step * rho)
