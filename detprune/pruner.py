@@ -27,6 +27,7 @@ from detprune.finite import check_finite, listed, not_finite
 from detprune.layers import select_layers, unwrap
 from detprune.losses import MeanLoss, as_number
 from detprune.methods import METHODS, Method, OneShot, OuterIteration, Pace, Problem, State
+from detprune.methods.base import OptimizerRates
 from detprune.optimizers import may_keep_copies, start_momentum, usable_optimizer, zero_copies
 from detprune.projections import zero_outside
 from detprune.saved import check_masks, check_saved_state
@@ -97,6 +98,7 @@ class Pruner:
         self._losses = MeanLoss()
         self._withheld: list[Tensor | None] = []
         self._optimizer = optimizer
+        self._rates: OptimizerRates | None = None
         self._seam: OptimizerSeam | None = None
         self._lookahead: ExtrapolatedWeights | None = None
         self._watch: StepWatch | None = None
@@ -217,7 +219,7 @@ class Pruner:
         if self._lookahead is not None:
             self._lookahead.end_step()
         if not skipped:
-            self.method.before_step(self._problem, self._state)
+            self.method.before_step(self._problem, self._state, self._pace())
         if self.method.replaces_optimizer:
             self._withheld = [weight.grad for weight in self._problem.weights]
             for weight in self._problem.weights:
@@ -318,8 +320,10 @@ class Pruner:
         return entry
 
     def _pace(self) -> Pace:
-        first = self._problem.weights[0]
-        return Pace.of(self._optimizer, first, self.steps_per_update, self.updates)
+        rates, weights = self._rates, self._problem.weights
+        if rates is None or rates.optimizer is not self._optimizer or rates.weights is not weights:
+            self._rates = rates = OptimizerRates(self._optimizer, weights)
+        return Pace(rates.now(), self.steps_per_update, self.updates)
 
     # ---------------------------------------------------------------- pruning
 

@@ -7,6 +7,7 @@ from pydantic import model_validator
 
 from detprune.errors import InputError
 from detprune.methods import Pull
+from detprune.methods.splitting import Splitting
 from detprune.recipe import Recipe, Section
 from detprune_lightning.distillation import Distillation
 from detprune_lightning.spec import ConstrainedSpec, StageSpec, TrainerSpec
@@ -51,9 +52,12 @@ class LightningRecipe(Recipe):
                 "there is no dense baseline: give stages.dense to train one, or model.weights to load one"
             )
         optimizer = self.stages.constrained.optimizer.name
-        if isinstance(getattr(self.method, "rho", None), Pull) and optimizer != "sgd":
+        method = self.method
+        by_pull = isinstance(method, Splitting) and isinstance(method.rho, Pull)
+        if by_pull and method.penalty == "gradient" and optimizer != "sgd":
             raise InputError(
-                f"method.rho is chosen by pull, which is worked out for SGD, but "
-                f"stages.constrained.optimizer.name is {optimizer!r}; use sgd, or give rho as a number"
+                f"method.rho is chosen by pull and method.penalty is gradient, which is worked out for SGD, but the "
+                f"optimizer of constrained training is {optimizer!r}; leave out method.penalty, use sgd, or give rho "
+                "as a number"
             )
         return self

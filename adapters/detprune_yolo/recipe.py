@@ -10,6 +10,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 
 from detprune.errors import InputError, nearest
 from detprune.methods import Pull
+from detprune.methods.splitting import Splitting
 from detprune.recipe import Recipe, Section
 from detprune_yolo.data.drawing import DrawnSet
 
@@ -186,11 +187,14 @@ class DetectionRecipe(Recipe):
                 "stages.constrained.train.optimizer is auto, which ignores lr0 and may pick an optimizer "
                 "that hardly feels the penalty; write SGD and lr0"
             )
-        optimizer = str(self.options("constrained")["optimizer"])
-        if isinstance(getattr(self.method, "rho", None), Pull) and optimizer.upper() != "SGD":
+        optimizer = str(self.options("constrained")["optimizer"]).lower()
+        method = self.method
+        by_pull = isinstance(method, Splitting) and isinstance(method.rho, Pull)
+        if by_pull and method.penalty == "gradient" and optimizer != "sgd":
             raise InputError(
-                f"method.rho is chosen by pull, which is worked out for SGD, but the optimizer of "
-                f"constrained training is {optimizer!r}; use SGD, or give rho as a number"
+                f"method.rho is chosen by pull and method.penalty is gradient, which is worked out for SGD, but the "
+                f"optimizer of constrained training is {optimizer!r}; leave out method.penalty, use sgd, or give rho "
+                "as a number"
             )
         return self
 

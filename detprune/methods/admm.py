@@ -2,13 +2,12 @@
 al. 2011, chapter 3).
 
 After outer iteration k: Z ← Π_S(W + Λ/ρ), Λ ← Λ + ρ(W − Z). The sources write the scaled dual
-U = Λ/ρ; Λ is used here, so that nothing has to be rescaled when ρ changes.
+U = Λ/ρ; what becomes of both where ρ changes is written in ``splitting.py``.
 """
 
 from dataclasses import dataclass
 
 from detprune.methods.base import OuterIteration, Pace, Problem, State
-from detprune.methods.scalars import as_floats, norm, root_sum_square
 from detprune.methods.splitting import (
     Splitting,
     SplittingState,
@@ -40,24 +39,19 @@ class ADMM(Splitting):
     def end_outer_iteration(
         self, problem: Problem, state: State, task_loss: float | None, pace: Pace
     ) -> OuterIteration:
-        """Z ← Π_S(V) with V = W + Λ/ρ; then Λ + ρ(W − Z) = ρ(V − Z), so A = Z − (ρ/ρ')(V − Z)."""
+        """Z ← Π_S(V) with V = W + Λ/ρ; then Λ + ρ(W − Z) = ρ(V − Z), so A = Z − (V − Z)."""
         if not isinstance(state, SplittingState):
             raise TypeError(f"expected a SplittingState, got {type(state).__name__}")
+        self.close(problem, state, pace)
         before = measure(problem, state)
-        next_rho = self.next_rho(state, pace)
         for weight, target, anchor in zip(
             problem.weights, state.targets, state.anchors, strict=True
         ):
             shift(weight, target, anchor, step=0.0, rho=state.rho)
-        change = project_shifted(problem, state, self.share_of_sparsity(state.k + 1, pace))
-        residual_norms = []
-        for weight, target, anchor in zip(
-            problem.weights, state.targets, state.anchors, strict=True
-        ):
-            residual_norms.append(norm(weight.detach() - target))
-            anchor.sub_(target).mul_(-state.rho / next_rho).add_(target)
-        state.k += 1
-        entry = record(state, task_loss, before, root_sum_square(as_floats(residual_norms)))
+        change, after = project_shifted(problem, state, self.share_of_sparsity(state.k + 1, pace))
+        for target, anchor in zip(state.targets, state.anchors, strict=True):
+            anchor.sub_(target).neg_().add_(target)
+        entry = record(state, task_loss, before, after.norm)
         entry.target_change = change
-        self.begin_outer_iteration(state, next_rho, pace)
+        self.end(state)
         return entry

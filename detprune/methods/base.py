@@ -1,9 +1,10 @@
 """What a pruning method is to the pruner: hyperparameters that never change, and one explicit state."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -59,40 +60,80 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How training runs, as far as the choice of ρ depends on it.
+class Rate:
+    """How the optimizer moves one weight at the step that comes.
 
     Attributes:
-        learning_rate, momentum: of the optimizer, now; ``momentum`` is None where the optimizer is
-            not SGD.
+        learning_rate: of the weight's group; schedules change it.
+        highest: the largest learning rate that the schedule has announced (``initial_lr``, ``max_lr``).
+        momentum, dampening, nesterov: SGD's; ``momentum`` is None for another optimizer.
+        started: whether SGD holds a momentum of this weight already.
+        sign: −1 where the optimizer maximises.
+    """
+
+    learning_rate: float = 0.0
+    highest: float = 0.0
+    momentum: float | None = None
+    dampening: float = 0.0
+    nesterov: bool = False
+    started: bool = False
+    sign: float = 1.0
+
+
+class OptimizerRates:
+    """Reads the rates of some weights off an optimizer: trainers give groups, and rates, of their own."""
+
+    def __init__(self, optimizer: Optimizer | None, weights: Sequence[Tensor]) -> None:
+        self.optimizer, self.weights = optimizer, weights
+        self._groups: list[int] = []
+        self._seen: list[int] = []
+
+    def now(self) -> list[Rate]:
+        """One rate for each weight; a weight that no group holds follows the first group."""
+        if self.optimizer is None:
+            return [Rate()] * len(self.weights)
+        groups = self.optimizer.param_groups
+        seen = [len(group["params"]) for group in groups]
+        if seen != self._seen:  # groups may be added
+            held = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
+            self._groups = [held.get(id(weight), 0) for weight in self.weights]
+            self._seen = seen
+        is_sgd = isinstance(self.optimizer, torch.optim.SGD)
+        rates = [_rate(group, is_sgd) for group in groups]
+        if not is_sgd:
+            return [rates[index] for index in self._groups]
+        state = self.optimizer.state
+        return [
+            replace(rates[index], started=state.get(w, {}).get("momentum_buffer") is not None)
+            for index, w in zip(self._groups, self.weights, strict=True)
+        ]
+
+
+def _rate(group: dict[str, Any], is_sgd: bool) -> Rate:
+    announced = [float(group[key]) for key in ("initial_lr", "max_lr") if key in group]
+    return Rate(
+        learning_rate=float(group.get("lr", 0.0)),
+        highest=max(announced, default=0.0),
+        momentum=float(group["momentum"]) if is_sgd else None,
+        dampening=float(group["dampening"]) if is_sgd else 0.0,
+        nesterov=bool(is_sgd and group["nesterov"]),
+        sign=-1.0 if group.get("maximize") else 1.0,
+    )
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How training runs, as far as a method depends on it.
+
+    Attributes:
+        rates: how the optimizer moves each pruned weight, now.
         steps_per_update: optimizer steps in one outer iteration.
         updates: outer iterations in the whole constrained training.
     """
 
-    learning_rate: float
-    momentum: float | None
+    rates: Sequence[Rate]
     steps_per_update: int | None
     updates: int | None
-
-    @classmethod
-    def of(
-        cls,
-        optimizer: Optimizer | None,
-        weight: Tensor,
-        steps_per_update: int | None,
-        updates: int | None,
-    ) -> "Pace":
-        """As an optimizer treats a weight: trainers give biases and norms groups, and rates, of their own."""
-        groups = optimizer.param_groups if optimizer is not None else [{}]
-        own = (g for g in groups if any(held is weight for held in g.get("params", ())))
-        group = next(own, groups[0])
-        is_sgd = isinstance(optimizer, torch.optim.SGD)
-        return cls(
-            learning_rate=float(group.get("lr", 0.0)),
-            momentum=float(group["momentum"]) if is_sgd else None,
-            steps_per_update=steps_per_update,
-            updates=updates,
-        )
 
 
 @dataclass
@@ -107,7 +148,9 @@ class OuterIteration:
         relative_residual: ‖W − Z‖ / ‖W‖.
         target_change: ‖Z − Z_prev‖.
         step_size: s after the iteration.
-        rho: ρ (β in SAS-ADMM) during the iteration.
+        rho: ρ (β in SAS-ADMM) during the iteration; by pull it is known at its end.
+        pull: the penalty alone would have shrunk W − A by exp(−pull) during the iteration; None where the
+            optimizer's part in it is not known.
         condition_3, condition_8: SLR's surrogate optimality conditions.
     """
 
@@ -119,6 +162,7 @@ class OuterIteration:
     target_change: float | None = None
     step_size: float | None = None
     rho: float | None = None
+    pull: float | None = None
     condition_3: bool | None = None
     condition_8: bool | None = None
 
@@ -134,7 +178,7 @@ class State:
 
     def state_dict(self, names: Sequence[str]) -> dict[str, Any]:
         """Plain dictionary of scalars and of name → tensor; the tensors are not copied."""
-        scalars = {name: getattr(self, name) for name in self.SCALARS}
+        scalars = {name: copy.copy(getattr(self, name)) for name in self.SCALARS}
         tensors = {
             kind: dict(zip(names, values, strict=True)) for kind, values in self.tensors.items()
         }
@@ -156,13 +200,18 @@ class State:
                         f"the weight has {tuple(value.shape)}; is this another model?"
                     )
                 value.copy_(saved[kind][name])
-        if lacking := [name for name in self.SCALARS if name not in state["scalars"]]:
+        scalars = self.upgraded(state["scalars"])
+        if lacking := [name for name in self.SCALARS if name not in scalars]:
             raise InputError(
                 f"the saved pruner state lacks {', '.join(lacking)}: another version of detprune saved it; go "
                 "on with that version, or begin constrained training again"
             )
         for name in self.SCALARS:
-            setattr(self, name, state["scalars"][name])
+            setattr(self, name, copy.copy(scalars[name]))  # a list is changed in place
+
+    def upgraded(self, scalars: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Saved scalars, with what an earlier version did not keep filled in where that can be done."""
+        return scalars
 
 
 class Method(ABC):
@@ -184,8 +233,11 @@ class Method(ABC):
         """Make the initial state from the current weights."""
         return State()
 
-    def before_step(self, problem: Problem, state: State) -> None:
-        """Change gradients, after every backward and before the optimizer reads them."""
+    def before_step(self, problem: Problem, state: State, pace: Pace) -> None:
+        """Change gradients, after every backward and before the optimizer reads them.
+
+        Not called for a step that the optimizer skips (a GradScaler found infinities).
+        """
 
     def after_step(self, problem: Problem, state: State) -> None:
         """Change weights, after every optimizer step."""

@@ -14,53 +14,61 @@ _CHUNK = 1 << 20
 
 
 @torch.no_grad()
-def add_pull(weights: Sequence[Tensor], anchors: Sequence[Tensor], rho: float) -> None:
-    """weight.grad ← weight.grad + ρ(weight − anchor), in place; tensors without gradient are skipped.
+def add_pull(
+    weights: Sequence[Tensor], anchors: Sequence[Tensor], coefficients: Sequence[float]
+) -> None:
+    """weight.grad ← weight.grad + c(weight − anchor), in place; tensors without gradient are skipped.
 
     Args:
         weights: the parameters.
         anchors: A = Z − Λ/ρ, one of each parameter's shape.
-        rho: ρ.
+        coefficients: c of each, which is ρ, or what ρ by pull makes of it.
     """
-    if weights and weights[0].device.type != "cpu":
-        active = [
-            (w.grad, w, a) for w, a in zip(weights, anchors, strict=True) if w.grad is not None
-        ]
-        if active:
-            grads, values, pulls = (list(tensors) for tensors in zip(*active, strict=True))
-            torch._foreach_add_(grads, values, alpha=rho)
-            torch._foreach_sub_(grads, pulls, alpha=rho)
+    active = [
+        (weight.grad, weight, anchor, c)
+        for weight, anchor, c in zip(weights, anchors, coefficients, strict=True)
+        if weight.grad is not None
+    ]
+    if active and active[0][1].device.type != "cpu":
+        for c in {entry[3] for entry in active}:
+            grads = [grad for grad, _, _, own in active if own == c]
+            torch._foreach_add_(grads, [w for _, w, _, own in active if own == c], alpha=c)
+            torch._foreach_sub_(grads, [a for _, _, a, own in active if own == c], alpha=c)
         return
-    for weight, anchor in zip(weights, anchors, strict=True):
-        grad = weight.grad
-        if grad is None:
-            continue
+    for grad, weight, anchor, c in active:
         if grad.numel() <= _CHUNK:
-            grad.add_(weight, alpha=rho).sub_(anchor, alpha=rho)
+            grad.add_(weight, alpha=c).sub_(anchor, alpha=c)
             continue
         chunks = (flat.split(_CHUNK) for flat in _flat_views(grad, weight, anchor))
         for g, w, a in zip(*chunks, strict=True):
-            g.add_(w, alpha=rho).sub_(a, alpha=rho)
+            g.add_(w, alpha=c).sub_(a, alpha=c)
 
 
 @torch.no_grad()
-def pull_towards(weights: Sequence[Tensor], anchors: Sequence[Tensor], share: float) -> None:
+def pull_towards(
+    weights: Sequence[Tensor], anchors: Sequence[Tensor], shares: Sequence[float]
+) -> None:
     """weight ← weight + share·(anchor − weight), in place, for tensors that are trained.
 
     Args:
         weights: the parameters.
         anchors: A = Z − Λ/ρ, one of each parameter's shape, in float32 or wider.
-        share: from 0 to 1.
+        shares: of each, from 0 to 1.
     """
-    active = [(w, a) for w, a in zip(weights, anchors, strict=True) if w.requires_grad]
-    same = [(w, a) for w, a in active if w.dtype == a.dtype]
+    active = [
+        (weight, anchor, share)
+        for weight, anchor, share in zip(weights, anchors, shares, strict=True)
+        if weight.requires_grad and share
+    ]
+    same = [entry for entry in active if entry[0].dtype == entry[1].dtype]
     if same and same[0][0].device.type != "cpu":
-        values, pulls = (list(tensors) for tensors in zip(*same, strict=True))
-        torch._foreach_lerp_(values, pulls, share)
+        for share in {entry[2] for entry in same}:
+            values = [weight for weight, _, own in same if own == share]
+            torch._foreach_lerp_(values, [a for _, a, own in same if own == share], share)
     else:
-        for weight, anchor in same:
+        for weight, anchor, share in same:
             weight.lerp_(anchor, share)
-    for weight, anchor in active:
+    for weight, anchor, share in active:
         if weight.dtype != anchor.dtype:  # half precision: rounded once
             weight.copy_(torch.lerp(weight.to(anchor.dtype), anchor, share))
 

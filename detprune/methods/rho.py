@@ -1,14 +1,14 @@
 """Choosing the penalty coefficient ρ, by hand or by the pull that is wanted.
 
-What a value of ρ does depends on the learning rate and the number of steps between two updates of Z: the
-penalty alone shrinks W − A over one outer iteration by
+The penalty alone shrinks W − A over one outer iteration by
 
-    exp(−pull),   pull = lr · ρ · steps,
+    exp(−pull),   pull = ρ · Σ lr  (proximal),   ρ · Σ lr/(1 − momentum)  (through the gradient of SGD),
 
-exactly where it is proximal, and where it goes through the gradient only with plain SGD. There momentum
-multiplies the effective step, so that pull = lr · ρ · steps / (1 − momentum), as long as many steps lie
-between two updates. ``Pull`` asks for that pull and works ρ out, so that a recipe survives another batch
-size, learning rate or data set.
+the sum over its optimizer steps. What a value of ρ does depends on the learning rate, then, which schedules
+change by orders of magnitude. ``Pull`` turns this round: the pull is given, each of the ``steps_per_update``
+steps of an outer iteration takes the share 1 − exp(−pull/steps_per_update) of W − A away whatever the learning
+rate is then, and ρ is what the equation says at the end of the outer iteration, when all its learning rates
+are known. No learning rate of one instant enters.
 """
 
 import math
@@ -20,7 +20,7 @@ from detprune.methods.base import Pace
 
 @dataclass(frozen=True)
 class Pull:
-    """ρ such that W moves towards Z by 1 − exp(−pull) per outer iteration, growing over the run.
+    """W moves towards Z − Λ/ρ by 1 − exp(−pull) per outer iteration, under any learning rate; the pull grows.
 
     Attributes:
         start: pull of the first outer iteration; 0.3 closes about a quarter of the gap.
@@ -35,30 +35,22 @@ class Pull:
             raise InputError(f"pull grows from {self.start} to {self.end}; needs 0 < start ≤ end")
 
     def at(self, k: int, pace: Pace) -> float:
-        """ρ for outer iteration ``k`` (from 1).
+        """Pull of outer iteration ``k`` (from 1).
 
         Raises:
-            InputError: a penalty through the gradient of an optimizer without SGD's momentum, or an unknown
-                length of the run.
+            InputError: an unknown length of the run.
         """
-        if pace.momentum is None:
-            raise InputError(
-                "rho by pull is worked out for SGD (lr, momentum) where the penalty goes through the gradient, "
-                "and this optimizer is another; leave out penalty, or give rho as a number, for example rho=0.1"
-            )
         if pace.steps_per_update is None or pace.updates is None:
             raise InputError(
                 "rho by pull needs the length of the run: pass steps_per_update= (optimizer steps "
                 "between two calls of update) and updates= (number of such calls) to Pruner"
             )
-        if not pace.learning_rate > 0:
-            raise InputError(
-                f"rho by pull divides by the learning rate, which is {pace.learning_rate}; "
-                "start the schedule above zero"
-            )
         progress = min(1.0, (k - 1) / max(1, pace.updates - 1))
-        pull = self.start * math.pow(self.end / self.start, progress)
-        return pull * (1 - pace.momentum) / (pace.learning_rate * pace.steps_per_update)
+        return self.start * math.pow(self.end / self.start, progress)
+
+    def per_step(self, k: int, pace: Pace) -> float:
+        """The part of it that one optimizer step has to bring."""
+        return self.at(k, pace) / (pace.steps_per_update or 1)
 
 
 @dataclass(frozen=True)
@@ -77,7 +69,7 @@ class Growth:
                 "and maximum ≥ start"
             )
 
-    def at(self, k: int, pace: Pace) -> float:
+    def at(self, k: int) -> float:
         """ρ for outer iteration ``k`` (from 1)."""
         return min(self.maximum, self.start * math.pow(self.factor, k - 1))
 
@@ -95,11 +87,6 @@ def parse_rho(rho: Rho | str) -> Rho:
     if isinstance(rho, Growth | Pull):
         return rho
     return check_rho(rho)
-
-
-def rho_at(rho: Rho, k: int, pace: Pace) -> float:
-    """ρ for outer iteration ``k`` (from 1)."""
-    return rho.at(k, pace) if isinstance(rho, Growth | Pull) else rho
 
 
 def check_rho(rho: float) -> float:

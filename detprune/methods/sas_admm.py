@@ -144,7 +144,7 @@ class SASADMM(Method):
         return torch.lerp(weight.detach().to(momentum_point.dtype), momentum_point, beta_t)
 
     @torch.no_grad()
-    def before_step(self, problem: Problem, state: State) -> None:
+    def before_step(self, problem: Problem, state: State, pace: Pace) -> None:
         """W̆ and W move along the gradients; tensors without one stay."""
         state = self._of(state)
         t = state.t + 1

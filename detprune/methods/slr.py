@@ -4,30 +4,41 @@ of Bragin et al. 2015).
 
 Choices made where the source is unclear:
 - The printed step-size formula lost its exponents; αₖ = 1 − 1/(M·k^p), p = 1 − 1/k^r is used.
-- Condition (3) counts as met at k = 1, where no previous residual exists and s stays s₀; condition
-  (8) at k = 1 scales s by αₖ without the ratio of norms.
-- Zᵏ is kept whether or not condition (8) holds.
-- s₀ = 0.01 belongs to ρ = 0.1 and to residuals that shrink slowly. By the rule s grows as ‖W − Z‖ shrinks,
-  and a pull shrinks it tenfold in a few iterations: from 0.01 the multipliers soon move faster than W
-  can follow and training diverges (seen on digits). With ρ by pull s₀ is 0.03·ρ.
+- Step sizes. Bragin et al. 2015 (equation 20) ask that s·‖R‖, the way that Λ goes, shrinks by α from one
+  multiplier update to the next one made. Within an outer iteration the update before (9) is (4), with residual
+  Wᵏ − Zᵏ⁻¹: s' = αₖ s ‖R_last‖/‖R‖ at both, R_last the residual of the last update that was made, is the rule here
+  (``step_rule="consistent"``). Equation (10) as printed has ‖Wᵏ⁻¹ − Zᵏ⁻¹‖ there, so that the ratio of residuals
+  counts twice in an outer iteration and s can run away (``"printed"``, for reproduction).
+- Condition (3) counts as met at k = 1, where s stays s₀. Zᵏ is kept whether or not condition (8) holds.
+- s₀ = 0.01 belongs to the paper's ρ = 0.1. By pull s₀ is 0.3·ρ, with ρ of the first outer iteration: by the consistent
+  rule s only ever makes up for a residual that shrinks, and from less the multipliers come too late.
 - A zero norm leaves the step size as it is.
-- The conditions use the ρ of the iteration that ends; ⟨Λ, R_prev⟩ and ‖R_prev‖ are kept as scalars
-  from the iteration before.
+- The conditions use the ρ of the iteration that ends; ⟨Λ/ρ, R_prev⟩ and ‖R_prev‖ are kept as scalars
+  from the iteration before. Where ρ falls s falls with it, as Λ does (``splitting.py``).
+- Condition (8) compares like with like. Under a ramp Zᵏ has fewer weights than Zᵏ⁻¹ had, and lies further away for that
+  alone. So Zᵏ⁻¹ is first projected onto the present set: its largest weights, as many as Zᵏ keeps. Condition (3)
+  needs nothing of the kind, both of its sides have Zᵏ⁻¹ and the set of that.
+- With a free support Z = W on T, so R is zero on T and W outside it, in both conditions and in all norms. The
+  Lagrangian is a function of T then, L = f + Σ over i outside T of (Λᵢ Wᵢ + ρ/2 Wᵢ²). (3) compares Wᵏ and Wᵏ⁻¹
+  outside Tᵏ⁻¹; (8) compares Tᵏ with the |Tᵏ| largest of Wᵏ on Tᵏ⁻¹, at the same Wᵏ and Λ'.
+- What (8) says: without a free support Zᵏ is the exact minimum over the present set, and (8) holds whenever Z moves.
+  With one Tᵏ is chosen by |W + Λ'/ρ|, which also looks at how long a weight was pulled at, and (8) can fail.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from detprune.distributed import from_rank_zero
 from detprune.errors import InputError, NonFiniteError
 from detprune.methods.base import OuterIteration, Pace, Problem, State
 from detprune.methods.rho import Pull
-from detprune.methods.scalars import as_floats, inner, norm, root_sum_square
 from detprune.methods.splitting import (
     Residuals,
     Splitting,
     SplittingState,
+    against_old_target,
     measure,
     project_shifted,
     record,
@@ -37,9 +48,19 @@ from detprune.methods.splitting import (
 
 @dataclass
 class SLRState(SplittingState):
-    """Beside Z, A and ρ: s, and what condition (3) compares with."""
+    """Beside Z, A and ρ: s, and what condition (3) compares with.
+
+    Attributes:
+        step_size: s, at ρ = ``step_rho``.
+        last_norm: ‖R‖ of the last multiplier update that was made; 0 before one was.
+        previous_loss: fₖ₋₁.
+        previous_inner: ⟨Λ/ρ, R_prev⟩.
+        previous_norm: ‖R_prev‖.
+    """
 
     step_size: float = 0.0
+    step_rho: float = 0.0
+    last_norm: float = 0.0
     previous_loss: float = math.nan
     previous_inner: float = 0.0
     previous_norm: float = 0.0
@@ -47,10 +68,25 @@ class SLRState(SplittingState):
     SCALARS: ClassVar[tuple[str, ...]] = (
         *SplittingState.SCALARS,
         "step_size",
+        "step_rho",
+        "last_norm",
         "previous_loss",
         "previous_inner",
         "previous_norm",
     )
+
+    def upgraded(self, scalars: Mapping[str, Any]) -> Mapping[str, Any]:
+        """An earlier version kept ⟨Λ, R_prev⟩, and not ‖R_last‖."""
+        if "last_norm" in scalars or "previous_inner" not in scalars:
+            return scalars
+        inner, last = scalars["previous_inner"] / scalars["rho"], scalars["previous_norm"]
+        own = {"previous_inner": inner, "last_norm": last, "step_rho": scalars["rho"]}
+        return {**super().upgraded(scalars), **own}
+
+    def rescale(self, factor: float) -> None:
+        """Λ/ρ ← factor · Λ/ρ, here also in ⟨Λ/ρ, R_prev⟩."""
+        super().rescale(factor)
+        self.previous_inner *= min(1.0, factor)
 
 
 @dataclass(frozen=True)
@@ -65,18 +101,20 @@ class SLR(Splitting):
         penalty: ``"gradient"``: ρ(W − A) joins the gradient, as in the paper; ``"proximal"``: after each step
             on the task's gradient alone W ← A + (W − A)·exp(−lr·ρ), which no momentum delays. Left out it is
             proximal where ρ is chosen by pull.
-        step_size: s₀, the first step of the multipliers; left out, it is the paper's 0.01, and 0.03·ρ
-            of the first outer iteration where ρ is chosen by pull.
+        step_size: s₀, the first step of the multipliers; left out, it is the paper's 0.01, and 0.3·ρ of the first
+            outer iteration where ρ is chosen by pull.
+        step_rule: ``"consistent"``: s·‖R‖ shrinks by αₖ from one multiplier update to the next;
+            ``"printed"``: the paper's equations (5) and (10) to the letter.
         M, r: shape of the step-size rule αₖ; M > 1 and 0 < r < 1.
-        max_step: upper bound of the step as a multiple of ρ. The paper has none, and without one its
-            rule, in which the ratio of residual norms counts twice per outer iteration, can run away
-            once the residual has become small; at 1 a step is at most that of ADMM.
+        max_step: upper bound of the step as a multiple of ρ. The paper has none, and by the printed rule the
+            step can run away once the residual has become small; at 1 a step is at most that of ADMM.
     """
 
     step_size: float | None = None
     M: float = 300.0  # the paper's name
     r: float = 0.1
     max_step: float | None = None
+    step_rule: Literal["consistent", "printed"] = "consistent"
 
     needs_loss: ClassVar[bool] = True
 
@@ -86,6 +124,10 @@ class SLR(Splitting):
             raise InputError(
                 f"SLR: step_size is {self.step_size}, M is {self.M}, r is {self.r}; "
                 "allowed are step_size > 0, M > 1, 0 < r < 1"
+            )
+        if self.step_rule not in ("consistent", "printed"):
+            raise InputError(
+                f"SLR: step_rule is {self.step_rule!r}; allowed are 'consistent' and 'printed'"
             )
         if self.max_step is not None and not self.max_step > 0:
             raise InputError(
@@ -106,10 +148,7 @@ class SLR(Splitting):
         state = super().start(problem, pace)
         if not isinstance(state, SLRState):
             raise TypeError(f"expected an SLRState, got {type(state).__name__}")
-        if self.step_size is not None:
-            state.step_size = self.step_size
-        else:
-            state.step_size = 0.03 * state.rho if isinstance(self.rho, Pull) else 0.01
+        state.step_size, state.step_rho = self._first_step(state.rho), state.rho
         return state
 
     def end_outer_iteration(
@@ -122,50 +161,61 @@ class SLR(Splitting):
             raise NonFiniteError(
                 f"the task loss is {task_loss}; Z, Λ and the step size are unchanged"
             )
+        self.close(problem, state, pace)
         before = self._agreed(problem, measure(problem, state))
-        next_rho = self.next_rho(state, pace)
         k, rho, alpha = state.k + 1, state.rho, self.alpha(state.k + 1)
 
-        previous = Residuals(state.previous_inner, state.previous_norm, 0.0)
+        previous = Residuals(rho * state.previous_inner, state.previous_norm, 0.0)
         condition_3 = k == 1 or (
             task_loss + before.penalty(rho) < state.previous_loss + previous.penalty(rho)
         )
-        step = state.step_size
-        if condition_3 and k > 1:
-            step = self._bounded(_scaled(step, alpha, previous.norm, before.norm), rho)
+        step = self._first_step(rho) if k == 1 else state.step_size * min(1.0, rho / state.step_rho)
+        last_norm = state.last_norm
+        if condition_3:
+            reference = previous.norm if self.step_rule == "printed" else last_norm
+            step = self._bounded(_scaled(step, alpha, reference, before.norm), rho)
+            last_norm = before.norm or last_norm
         moved = step if condition_3 else 0.0
         for weight, target, anchor in zip(
             problem.weights, state.targets, state.anchors, strict=True
         ):
             shift(weight, target, anchor, step=moved, rho=rho)
-        change = project_shifted(problem, state, self.share_of_sparsity(k, pace))
-
-        after = self._agreed(problem, _after_projection(problem, state))
+        share, old = self.share_of_sparsity(k, pace), self.share_of_sparsity(k - 1, pace)
         # ⟨Λ', R⟩ with Λ' = Λ + step·R
         middle = Residuals(before.inner + moved * before.norm**2, before.norm, before.weight_norm)
+        if share != old:
+            middle = self._agreed(problem, against_old_target(problem, state, share))
+        change, after = project_shifted(problem, state, share)
+        after = self._agreed(problem, after)
         condition_8 = after.penalty(rho) < middle.penalty(rho)
         if condition_8:
-            step = alpha * step if k == 1 else _scaled(step, alpha, previous.norm, after.norm)
+            if self.step_rule == "consistent":
+                step = _scaled(step, alpha, last_norm, after.norm)
+            else:
+                step = alpha * step if k == 1 else _scaled(step, alpha, previous.norm, after.norm)
             step = self._bounded(step, rho)
+            last_norm = after.norm or last_norm
         last = step if condition_8 else 0.0
         for weight, target, anchor in zip(
             problem.weights, state.targets, state.anchors, strict=True
         ):
-            # the anchor holds V, so that Λ' = ρ(V − W); then Λ = Λ' + last·(W − Z), A = Z − Λ/ρ'
-            multiplier = anchor.sub_(weight.detach()).mul_(rho)
-            multiplier.add_(weight.detach() - target, alpha=last)
-            anchor.mul_(-1 / next_rho).add_(target)
+            # the anchor holds V, so that Λ'/ρ = V − W; then Λ = Λ' + last·(W − Z), A = Z − Λ/ρ
+            anchor.sub_(weight.detach()).add_(weight.detach() - target, alpha=last / rho)
+            anchor.neg_().add_(target)
 
-        state.k = k
-        state.step_size = step
-        state.previous_loss = task_loss
-        state.previous_norm = after.norm
-        state.previous_inner = after.inner + last * after.norm**2
         entry = record(state, task_loss, before, after.norm)
         entry.target_change, entry.step_size = change, step
         entry.condition_3, entry.condition_8 = condition_3, condition_8
-        self.begin_outer_iteration(state, next_rho, pace)
+        state.step_size, state.step_rho, state.last_norm = step, rho, last_norm
+        state.previous_loss, state.previous_norm = task_loss, after.norm
+        state.previous_inner = (after.inner + last * after.norm**2) / rho
+        self.end(state)
         return entry
+
+    def _first_step(self, rho: float) -> float:
+        if self.step_size is not None:
+            return self.step_size
+        return 0.3 * rho if isinstance(self.rho, Pull) else 0.01
 
     def _bounded(self, step: float, rho: float) -> float:
         return step if self.max_step is None else min(step, self.max_step * rho)
@@ -180,13 +230,3 @@ def _scaled(step: float, alpha: float, previous_norm: float, present_norm: float
     if previous_norm == 0 or present_norm == 0:
         return step
     return alpha * step * previous_norm / present_norm
-
-
-def _after_projection(problem: Problem, state: SLRState) -> Residuals:
-    """Scalars of R₂ = W − Zᵏ against Λ' = ρ(V − W), with V in the anchors."""
-    scalars = []
-    for weight, target, shifted in zip(problem.weights, state.targets, state.anchors, strict=True):
-        residual = weight.detach() - target
-        scalars += [inner((shifted - weight.detach()).mul_(state.rho), residual), norm(residual)]
-    values = as_floats(scalars)
-    return Residuals(sum(values[::2]), root_sum_square(values[1::2]), 0.0)

@@ -17,14 +17,32 @@ The penalty acts through the gradient, as in the sources, or as its proximal map
 W ← A + (W − A)·exp(−lr·ρ), which is forward-backward splitting (Parikh & Boyd 2014, "Proximal algorithms",
 section 4.2) with the flow of the quadratic in place of its implicit step, and what AdamW does with weight
 decay. Through a momentum of m the gradient of the penalty cannot shrink W − A faster than by √m a step, and
-from lr·ρ > (1 − √m)² on W swings past A; the proximal map does neither, and with any optimizer.
+from lr·ρ > (1 − √m)² on W swings past A; the proximal map does neither, and with any optimizer. A number ρ follows
+the learning rate of each step and of each weight's group; ρ by pull takes the same share at every step
+(``rho.py``, ``momentum.py``).
+
+Where ρ changes to ρ', from one outer iteration to the next, the choice made here is
+
+    U' = U · min(1, ρ/ρ'),   U = Λ/ρ the displacement of the anchor.
+
+Λ is kept while ρ rises, which is Boyd et al. 2011, section 3.4.1 ("the scaled dual variable must be rescaled"). Where ρ
+falls the same rule would enlarge U, by orders of magnitude in a warm-up, and W would be pulled that far past Z.
+There U is kept, and Λ falls with ρ. That is still the method of multipliers. Between two changes of ρ every step is the
+plain one. Its convergence is for a ρ that is fixed after finitely many iterations (Boyd), and what Λ is then is
+only a starting point, for which any is allowed; while ρ still changes, Λ' = c·Λ with 0 ≤ c ≤ 1 keeps Λ in every ball
+around 0 in which it was, as the safeguarded multipliers of Andreani et al. 2007 ("On augmented Lagrangian methods
+with general lower-level constraints") do, whose projection into such a ball costs no convergence. The dual step s of
+SLR is treated alike: it falls with ρ and does not rise with it.
+
+By pull the new ρ is known at the end of an outer iteration only. So the change is judged, and U rescaled, at its
+first step, by the learning rates of the first steps of the two; the ratios multiply to the true one over the run.
 """
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -35,13 +53,15 @@ from detprune.methods.base import (
     OuterIteration,
     Pace,
     Problem,
+    Rate,
     State,
     like_weight,
 )
+from detprune.methods.momentum import pull_through_momentum
 from detprune.methods.penalty import add_pull, pull_towards
 from detprune.methods.ramp import check_ramp, refuse_fixed_sparsity, share_of_sparsity
-from detprune.methods.rho import Pull, Rho, parse_rho, rho_at
-from detprune.methods.scalars import as_floats, inner, norm, relative, root_sum_square
+from detprune.methods.rho import Growth, Pull, Rho, parse_rho
+from detprune.methods.scalars import Scalar, as_floats, inner, norm, relative, root_sum_square
 from detprune.projections import keep
 
 
@@ -49,13 +69,49 @@ from detprune.projections import keep
 class SplittingState(State):
     """k, ρ, and Z (``target``) and A (``anchor``) per tensor; with a free support also T (``kept``).
 
-    ``pull`` is 1 − exp(−lr·ρ), the share of W − A that the proximal map takes away per step.
+    Attributes:
+        rho: ρ; by pull that of the last outer iteration that has ended, for Λ = ρ(Z − A).
+        opened: whether the present outer iteration has had a step.
+        opening_rho: ρ as it looked at that step; 0 before there was one.
+        pulled, time: pull and Σ lr (over 1 − momentum) of its steps so far; ``pulled`` is None where unknown.
+        held: b of ``momentum.py`` per tensor, and ``highest`` the highest learning rate of each.
+        shares: of W − A that are to be taken after the step that runs; not saved.
     """
 
     rho: float = 0.0
-    pull: float = 0.0
+    opened: bool = False
+    opening_rho: float = 0.0
+    pulled: float | None = 0.0
+    time: float = 0.0
+    held: list[float] = field(default_factory=list)
+    highest: list[float] = field(default_factory=list)
+    shares: list[float] | None = None
 
-    SCALARS: ClassVar[tuple[str, ...]] = ("k", "rho", "pull")
+    SCALARS: ClassVar[tuple[str, ...]] = (
+        "k",
+        "rho",
+        "opened",
+        "opening_rho",
+        "pulled",
+        "time",
+        "held",
+        "highest",
+    )
+
+    def upgraded(self, scalars: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Up to version 0.1 the anchor was that of the next ρ from the update on, and nothing was summed."""
+        if "opened" in scalars or "rho" not in scalars:
+            return scalars
+        zeros = [0.0] * len(self.anchors)
+        sums = {"pulled": 0.0, "time": 0.0, "held": zeros, "highest": zeros}
+        return {**scalars, "opened": True, "opening_rho": scalars["rho"], **sums}
+
+    @torch.no_grad()
+    def rescale(self, factor: float) -> None:
+        """Λ/ρ ← factor · Λ/ρ, in place: A ← Z − factor·(Z − A)."""
+        if factor < 1:
+            for target, anchor in zip(self.targets, self.anchors, strict=True):
+                anchor.lerp_(target, 1 - factor)
 
     @property
     def targets(self) -> list[Tensor]:
@@ -130,35 +186,117 @@ class Splitting(Method):
         ):
             keep(anchor.copy_(weight), mask, out=target)
             anchor.copy_(target)
-        self.begin_outer_iteration(state, self.rho_at(1, pace), pace)
+        zeros = [0.0] * len(problem.weights)
+        state.held, state.highest = list(zeros), list(zeros)
+        rho = self.rho_in_sight(problem, 1, pace)
+        state.rho = rho if rho < math.inf else 1.0  # any: Λ = 0
         return state
 
-    def before_step(self, problem: Problem, state: State) -> None:
+    def before_step(self, problem: Problem, state: State, pace: Pace) -> None:
         """grad ← grad + ρ(W − A), in place, unless the penalty is proximal."""
-        if self.penalty == "gradient":
-            state = _of(state)
-            add_pull(problem.weights, state.anchors, state.rho)
+        state = _of(state)
+        if not state.opened:
+            self.open(problem, state, pace)
+        rates = pace.rates
+        if isinstance(self.rho, Pull):
+            per_step = self.rho.per_step(state.k + 1, pace)
+            state.shares = [-math.expm1(-per_step)] * len(rates)
+            state.pulled = (state.pulled or 0.0) + per_step
+            state.time += self.effective_rate(problem, rates)
+            if self.penalty == "gradient":
+                self.pull_through_gradient(problem, state, rates)
+            return
+        known = self.penalty == "proximal" or all(rate.momentum is not None for rate in rates)
+        time = self.effective_rate(problem, rates) if known else 0.0
+        state.time += time
+        state.pulled = (state.pulled or 0.0) + state.rho * time if known else None
+        if self.penalty == "proximal":
+            state.shares = [-math.expm1(-rate.learning_rate * state.rho) for rate in rates]
+        else:
+            add_pull(problem.weights, state.anchors, [rate.sign * state.rho for rate in rates])
+
+    def pull_through_gradient(
+        self, problem: Problem, state: SplittingState, rates: Sequence[Rate]
+    ) -> None:
+        """Put into the gradient what momentum can carry of the step's shares, and leave the rest to them."""
+        self.check_rates(rates)
+        coefficients, shares = [0.0] * len(rates), state.shares or []
+        for i, (weight, rate) in enumerate(zip(problem.weights, rates, strict=True)):
+            state.highest[i] = max(state.highest[i], rate.highest, rate.learning_rate)
+            if weight.grad is None:  # SGD leaves it, and its momentum, alone
+                continue
+            pulled = pull_through_momentum(rate, shares[i], state.held[i], state.highest[i])
+            coefficients[i], state.held[i], shares[i] = pulled.coefficient, pulled.held, pulled.rest
+        add_pull(problem.weights, state.anchors, coefficients)
 
     @torch.no_grad()
     def after_step(self, problem: Problem, state: State) -> None:
-        """A ← W on a free support, so that nothing pulls there; W ← A + (W − A)·exp(−lr·ρ) where proximal."""
+        """A ← W on a free support, so that nothing pulls there; then the proximal map's W ← A + (1 − share)(W − A)."""
         state = _of(state)
         if self.free_support:
             follow(problem, state.supports, state.anchors)
-        if self.penalty == "proximal":
-            pull_towards(problem.weights, state.anchors, state.pull)
+        if state.shares is not None:
+            pull_towards(problem.weights, state.anchors, state.shares)
+            state.shares = None
 
-    def rho_at(self, k: int, pace: Pace) -> float:
-        """ρ for outer iteration ``k``."""
+    def open(self, problem: Problem, state: SplittingState, pace: Pace) -> None:
+        """Begin the outer iteration at its first step, with U' = U·min(1, ρ/ρ')."""
+        rho = self.rho_in_sight(problem, state.k + 1, pace)
+        before = state.opening_rho
+        if before and rho > before:
+            state.rescale(before / rho)
+        state.opening_rho, state.opened = rho, True
+        if not isinstance(self.rho, Pull):
+            state.rho = rho
+
+    def close(self, problem: Problem, state: SplittingState, pace: Pace) -> None:
+        """Settle ρ at the end of an outer iteration, before anything of it is used."""
+        if not state.opened:
+            problem.check_weights()  # before anything changes
+            self.open(problem, state, pace)
+        if isinstance(self.rho, Pull):
+            if state.pulled and state.time > 0:
+                state.rho = state.pulled / state.time
+            elif state.opening_rho < math.inf:
+                state.rho = state.opening_rho
+
+    def end(self, state: SplittingState) -> None:
+        """The next outer iteration has had no step yet."""
+        state.k += 1
+        state.opened, state.pulled, state.time = False, 0.0, 0.0
+
+    def rho_in_sight(self, problem: Problem, k: int, pace: Pace) -> float:
+        """ρ of outer iteration ``k``; by pull as it would be if the learning rate stayed. Infinite at a rate of 0."""
+        if isinstance(self.rho, Pull):
+            per_step = self.rho.per_step(k, pace)
+            if self.penalty == "gradient":
+                self.check_rates(pace.rates)
+            time = self.effective_rate(problem, pace.rates)
+            return per_step / time if time > 0 else math.inf
         if isinstance(self.rho, str):
             raise TypeError("rho was parsed in __post_init__")
-        if self.penalty == "proximal":  # past the optimizer, and its momentum
-            pace = replace(pace, momentum=0.0)
-        return rho_at(self.rho, k, pace)
+        return self.rho.at(k) if isinstance(self.rho, Growth) else self.rho
 
-    def begin_outer_iteration(self, state: SplittingState, rho: float, pace: Pace) -> None:
-        """Take ρ for the steps to come."""
-        state.rho, state.pull = rho, -math.expm1(-pace.learning_rate * rho)
+    def effective_rate(self, problem: Problem, rates: Sequence[Rate]) -> float:
+        """lr, or lr/(1 − momentum) where the penalty goes through it; the mean over all pruned weights."""
+        through = self.penalty == "gradient"
+        own = [
+            rate.learning_rate
+            * ((1 - rate.dampening) / max(1 - (rate.momentum or 0.0), 1e-3) if through else 1.0)
+            for rate in rates
+        ]
+        if len(set(own)) == 1:
+            return own[0]
+        sizes = [weight.numel() for weight in problem.weights]
+        return sum(size * value for size, value in zip(sizes, own, strict=True)) / sum(sizes)
+
+    def check_rates(self, rates: Sequence[Rate]) -> None:
+        """Refuse a pull through the gradient of an optimizer whose part in it is not known."""
+        if any(rate.momentum is None for rate in rates):
+            raise InputError(
+                "rho by pull is worked out for SGD (lr, momentum) where the penalty goes through the gradient, "
+                "and this optimizer is another; leave out penalty, or give rho as a number, for example rho=0.1"
+            )
 
     def share_of_sparsity(self, k: int, pace: Pace) -> float:
         """Share of the sparsity that Z has after outer iteration ``k``.
@@ -174,12 +312,6 @@ class Splitting(Method):
                 "updates= (number of outer iterations) to Pruner, or ramp=0"
             )
         return share_of_sparsity(self.ramp, (k + 1) / pace.updates)
-
-    def next_rho(self, state: SplittingState, pace: Pace) -> float:
-        """ρ for the outer iteration after the one that ends; unchanged when the run is over."""
-        if pace.updates is not None and state.k + 1 >= pace.updates:
-            return state.rho
-        return self.rho_at(state.k + 2, pace)
 
     @abstractmethod
     def make_state(self) -> SplittingState:
@@ -217,22 +349,54 @@ def measure(problem: Problem, state: SplittingState) -> Residuals:
     return Residuals(sum(inners), root_sum_square(norms), root_sum_square(weight_norms))
 
 
-def project_shifted(problem: Problem, state: SplittingState, share: float) -> float:
-    """Z ← Π_S(V) at a share of the sparsity, where the anchors hold V = W + Λ/ρ; returns ‖Z − Z_prev‖.
+def project_shifted(
+    problem: Problem, state: SplittingState, share: float
+) -> tuple[float, Residuals]:
+    """Z ← Π_S(V) at a share of the sparsity, where the anchors hold V = W + Λ/ρ.
 
     With a free support V decides what is kept, and Z = V = W there.
+
+    Returns:
+        ‖Z − Z_prev‖, and the scalars of W − Z against Λ.
     """
     masks = problem.masks(state.anchors, share)
     if state.supports:
         for kept, mask in zip(state.supports, masks, strict=True):
             kept.copy_(mask)
         follow(problem, masks, state.anchors)
-    changes = []
-    for target, shifted, mask in zip(state.targets, state.anchors, masks, strict=True):
+    changes, scalars = [], []
+    for weight, target, shifted, mask in zip(
+        problem.weights, state.targets, state.anchors, masks, strict=True
+    ):
         projected = keep(shifted, mask)
         changes.append(norm(projected - target))
         target.copy_(projected)
-    return root_sum_square(as_floats(changes))
+        scalars += _against(weight, projected, shifted, state.rho)
+    return root_sum_square(as_floats(changes)), _residuals(scalars)
+
+
+def against_old_target(problem: Problem, state: SplittingState, share: float) -> Residuals:
+    """Scalars of W − Z̃ against Λ, Z̃ the old Z projected onto the set at a share of the sparsity.
+
+    The anchors hold V = W + Λ/ρ.
+    """
+    scalars = []
+    masks = problem.masks(state.targets, share)
+    for weight, target, shifted, mask in zip(
+        problem.weights, state.targets, state.anchors, masks, strict=True
+    ):
+        scalars += _against(weight, keep(target, mask), shifted, state.rho)
+    return _residuals(scalars)
+
+
+def _against(weight: Tensor, target: Tensor, shifted: Tensor, rho: float) -> list[Scalar]:
+    residual = weight.detach() - target
+    return [inner((shifted - weight.detach()).mul_(rho), residual), norm(residual)]
+
+
+def _residuals(scalars: Sequence[Scalar]) -> Residuals:
+    values = as_floats(scalars)
+    return Residuals(sum(values[::2]), root_sum_square(values[1::2]), 0.0)
 
 
 def shift(weight: Tensor, target: Tensor, anchor: Tensor, step: float, rho: float) -> None:
@@ -247,10 +411,11 @@ def record(
 ) -> OuterIteration:
     """The log entry's common part."""
     return OuterIteration(
-        k=state.k,
+        k=state.k + 1,
         task_loss=task_loss,
         penalty=before.penalty(state.rho),
         residual_norm=residual_norm,
         relative_residual=relative(residual_norm, before.weight_norm),
         rho=state.rho,
+        pull=state.pulled,
     )

@@ -152,11 +152,8 @@ def _settings(run: Run) -> list[tuple[str, str]]:
         ("Method", _method(s.method)),
         ("Sparsity set", s.sparsity_set),
     ]
-    rho = [step.rho for step in run.outer if step.rho is not None]
-    if rho:
-        constant = "constant" if min(rho) == max(rho) else "first → last outer iteration"
-        value = f"{rho[0]:g}" if constant == "constant" else f"{rho[0]:g} → {rho[-1]:g}"
-        rows.append(("Penalty coefficient ρ", f"{value} ({constant})"))
+    rows += _over_iterations("Penalty coefficient ρ", [step.rho for step in run.outer])
+    rows += _over_iterations("Pull", [step.pull for step in run.outer])
     epochs = [f"{STAGES.get(k, k)} {v}" for k, v in s.epochs.items() if v is not None]
     rows.append(("Epochs", ", ".join(epochs)))
     rows.append(("Seed", "not set" if s.seed is None else str(s.seed)))
@@ -164,6 +161,15 @@ def _settings(run: Run) -> list[tuple[str, str]]:
     rows.append(("Time", ", ".join(times)))
     rows.append(("Versions", ", ".join(f"{k} {v}" for k, v in s.versions.items())))
     return [(name, value or "–") for name, value in rows]
+
+
+def _over_iterations(name: str, values: list[float | None]) -> list[tuple[str, str]]:
+    known = [value for value in values if value is not None]
+    if not known:
+        return []
+    if f"{min(known):g}" == f"{max(known):g}":
+        return [(name, f"{known[0]:g} (constant)")]
+    return [(name, f"{known[0]:g} → {known[-1]:g} (first → last outer iteration)")]
 
 
 def _duration(seconds: float) -> str:

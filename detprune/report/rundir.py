@@ -100,6 +100,7 @@ class Outer(_Record):
     target_change: float | None = None
     step_size: float | None = None
     rho: float | None = None
+    pull: float | None = None
     condition_3: bool | None = None
     condition_8: bool | None = None
 

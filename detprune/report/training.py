@@ -180,8 +180,10 @@ def residuals(run: Run) -> Figure | None:
     panels[1].set_ylabel("norm")
     _curve(panels[2], k, rho, GREY, "o", "penalty coefficient ρ")
     _curve(panels[2], k, step_size, GREEN, "s", "multiplier step s", ls="--")
-    log_if_wide(panels[2], rho, step_size)
-    panels[2].set_ylabel("ρ and s" if has_values(step_size) else "ρ")
+    pull = floats(step.pull for step in outer)
+    _curve(panels[2], k, pull, ORANGE, "^", "pull", ls=":")
+    log_if_wide(panels[2], rho, step_size, pull)
+    panels[2].set_ylabel("ρ, s and pull" if has_values(step_size) else "ρ and pull")
     for panel in panels[:3]:
         legend_above(panel)
     if conditions:

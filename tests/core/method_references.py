@@ -71,6 +71,7 @@ class Reference:
     next_rho: Callable[[float], float] = lambda rho: rho
     free: bool = False  # Z follows W on its support, where Λ is 0
     proximal: bool = False  # the penalty does not go through the optimizer
+    rho_due: bool = False  # ρ changes at the first step of an outer iteration
     k: int = 0
     target: list[Tensor] = field(default_factory=list)  # Z
     multiplier: list[Tensor] = field(default_factory=list)  # Λ
@@ -111,6 +112,7 @@ class Reference:
 
     def step(self, batch: Batch) -> float:
         """One optimizer step on the Lagrangian, differentiated as a whole, or on f and then along the penalty."""
+        self.change_rho()
         self.target, self.multiplier = self.settle(self.target, self.multiplier)
         loss = self.task_loss(batch)
         lagrangian = loss
@@ -123,6 +125,14 @@ class Reference:
         if self.proximal:
             self.flow(self.optimizer.param_groups[0]["lr"])
         return float(loss.detach())
+
+    def change_rho(self) -> None:
+        """Λ stays where ρ rises, and falls with it, so that Λ/ρ never grows; as does SLR's step."""
+        if self.rho_due:
+            before, self.rho = self.rho, self.next_rho(self.rho)
+            share = min(1.0, self.rho / before)
+            self.multiplier = [share * m for m in self.multiplier]
+            self.rho_due = False
 
     def flow(self, time: float) -> None:
         """W moves for a time along dW/dt = −(Λ + ρ(W − Z)), whose rest point is Z − Λ/ρ."""
@@ -149,7 +159,7 @@ class ReferenceADMM(Reference):
         residual = minus(weights, self.target)
         self.multiplier = plus(self.multiplier, self.rho, residual)
         self.log.append({"penalty": penalty, "residual_norm": norm(residual), "rho": self.rho})
-        self.rho = self.next_rho(self.rho)
+        self.rho_due = True
 
 
 @dataclass
@@ -160,6 +170,9 @@ class ReferenceSLR(Reference):
     M: float = 300
     r: float = 0.1
     max_step: float = math.inf
+    printed: bool = False
+    last_norm: float | None = None  # ‖R‖ of the last multiplier update that was made
+    step_rho: float = 0.0
     previous_loss: float = math.nan
     previous_weights: list[Tensor] = field(default_factory=list)  # W^{k−1}
     previous_target: list[Tensor] = field(default_factory=list)  # Z^{k−1}
@@ -180,11 +193,16 @@ class ReferenceSLR(Reference):
             previous_norm = norm(previous)
             condition_3 = before < self.previous_loss + self.penalty(self.multiplier, previous)
         step, multiplier = self.step_size, self.multiplier
+        if k > 1:
+            step *= min(1.0, self.rho / self.step_rho)
+        self.step_rho = self.rho
         if condition_3:
             if k > 1:
-                step = alpha * step * previous_norm / norm(residual)
-                step = min(step, self.max_step * self.rho)
+                last = previous_norm if self.printed else self.last_norm or 0.0
+                step = alpha * step * last / norm(residual)
+            step = min(step, self.max_step * self.rho)
             multiplier = plus(multiplier, step, residual)
+            self.last_norm = norm(residual)
 
         between = self.penalty(multiplier, residual)  # with Λ' before Z moves
         target = self.project(plus(weights, 1 / self.rho, multiplier))
@@ -192,9 +210,13 @@ class ReferenceSLR(Reference):
         after = minus(weights, target)  # R₂ = W^k − Z^k
         condition_8 = self.penalty(multiplier, after) < between
         if condition_8:
-            step = alpha * step if k == 1 else alpha * step * previous_norm / norm(after)
+            if self.printed:
+                step = alpha * step if k == 1 else alpha * step * previous_norm / norm(after)
+            else:
+                step = alpha * step * (self.last_norm or 0.0) / norm(after)
             step = min(step, self.max_step * self.rho)
             multiplier = plus(multiplier, step, after)
+            self.last_norm = norm(after)
 
         self.log.append(
             {
@@ -210,7 +232,7 @@ class ReferenceSLR(Reference):
         self.step_size, self.multiplier, self.target = step, multiplier, target
         self.previous_loss = task_loss
         self.previous_weights, self.previous_target = weights, [z.clone() for z in target]
-        self.rho = self.next_rho(self.rho)
+        self.rho_due = True
 
 
 @dataclass

@@ -1,5 +1,7 @@
 """Every method that optimises under the constraint, on a problem whose solution is known."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -66,11 +68,26 @@ def test_converges_on_a_known_quadratic(
     assert float((weight - solution).norm() / solution.norm()) < 0.01
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="both step sizes of an SLR iteration are scaled by the norm of R_prev, as METHODS.md has "
-    "it: the ratio counts twice, s settles near ρ, and the multipliers diverge exponentially",
-)
+def multiplier_moves(method: Method) -> list[float]:
+    """s·‖R‖ of the multiplier updates that end outer iterations."""
+    pruner, _ = run_quadratic(method, MOMENTUM, outer=60)
+    return [
+        (entry.step_size or 0.0) * (entry.residual_norm or 0.0)
+        for entry in pruner.history
+        if entry.condition_8
+    ]
+
+
+def test_the_consistent_step_lets_multipliers_move_less_each_time_and_the_printed_does_not() -> (
+    None
+):
+    moves = multiplier_moves(SLR(rho=0.1, step_size=0.01))
+    assert len(moves) > 20
+    assert all(late <= early for early, late in itertools.pairwise(moves))
+    printed = multiplier_moves(SLR(rho=0.1, step_size=0.01, step_rule="printed"))
+    assert max(printed) > 100 * printed[0]
+
+
 def test_slr_stays_at_the_solution_of_a_quadratic() -> None:
     pruner, solution = run_quadratic(SLR(rho=0.1, step_size=0.01), MOMENTUM, outer=60)
     weight = pruner.model.get_parameter("weight").detach()
@@ -78,7 +95,7 @@ def test_slr_stays_at_the_solution_of_a_quadratic() -> None:
 
 
 def test_slr_with_a_bounded_step_stays_there() -> None:
-    method = SLR(rho=0.1, step_size=0.01, max_step=1.0)
+    method = SLR(rho=0.1, step_size=0.01, max_step=1.0, step_rule="printed")
     pruner, solution = run_quadratic(method, MOMENTUM, outer=60)
     weight = pruner.model.get_parameter("weight").detach()
     assert float((weight - solution).norm() / solution.norm()) < 1e-4

@@ -46,7 +46,7 @@ def test_adds_rho_times_the_gap(grad_format: str, weight_format: str, dtype: tor
     anchor = torch.randn(6, 5, 3, 3, dtype=torch.promote_types(dtype, torch.float32))
     expected = weight.grad.double() + 0.7 * (weight.detach().double() - anchor.double())
     storage = weight.grad.data_ptr()
-    add_pull([weight], [anchor], 0.7)
+    add_pull([weight], [anchor], [0.7])
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 5e-2}[dtype]
     torch.testing.assert_close(weight.grad.double(), expected, rtol=tolerance, atol=tolerance)
     assert weight.grad.data_ptr() == storage
@@ -64,7 +64,7 @@ def test_pulls_a_share_of_the_gap(
     anchor = FORMATS[anchor_format](torch.randn(6, 5, 3, 3, dtype=wide))
     expected = 0.7 * weight.detach().double() + 0.3 * anchor.double()
     storage, before = weight.data_ptr(), frozen.clone()
-    pull_towards([weight, frozen], [anchor, anchor], 0.3)
+    pull_towards([weight, frozen], [anchor, anchor], [0.3, 0.3])
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
     torch.testing.assert_close(weight.detach().double(), expected, rtol=tolerance, atol=tolerance)
     assert weight.data_ptr() == storage
@@ -78,13 +78,13 @@ def test_chunks_meet_without_gap_or_overlap(layout: str) -> None:
     weight = FORMATS[layout](value).requires_grad_()
     weight.grad = torch.zeros_like(weight)
     anchor = torch.randn_like(weight.detach())
-    add_pull([weight], [anchor], 2.0)
+    add_pull([weight], [anchor], [2.0])
     torch.testing.assert_close(weight.grad, 2 * (weight.detach() - anchor), rtol=1e-12, atol=1e-12)
 
 
 def test_weights_without_gradient_are_skipped() -> None:
     weight = torch.randn(4).requires_grad_()
-    add_pull([weight], [torch.zeros(4)], 1.0)
+    add_pull([weight], [torch.zeros(4)], [1.0])
     assert weight.grad is None
 
 

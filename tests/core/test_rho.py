@@ -31,20 +31,43 @@ def test_the_penalty_is_proximal_where_rho_is_chosen_by_pull() -> None:
         SLR(penalty="prox")  # type: ignore[arg-type]
 
 
+def steps_without_a_task(optimizer: torch.optim.Optimizer, count: int) -> None:
+    """Optimizer steps on gradients of zero."""
+    for _ in range(count):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_rho_by_pull_follows_the_formula_and_grows(momentum: float) -> None:
     model = small_net()
     optimizer = sgd(model, lr=0.02, momentum=momentum)
-    pruner = by_pull(optimizer, model, steps_per_update=40, updates=5)
-    pulls = []
+    pruner = by_pull(optimizer, model, steps_per_update=4, updates=5)
     for _ in range(5):
-        pulls.append(0.02 * scalars_of(pruner)["rho"] * 40 / (1 - momentum))
+        steps_without_a_task(optimizer, 4)
         pruner.update()
     geometric = [0.3 * 10 ** (k / 4) for k in range(5)]
-    assert pulls == pytest.approx(geometric)
+    assert [entry.pull for entry in pruner.history] == pytest.approx(geometric)
     assert [entry.rho for entry in pruner.history] == pytest.approx(
-        [pull * (1 - momentum) / (0.02 * 40) for pull in geometric]
+        [pull * (1 - momentum) / (0.02 * 4) for pull in geometric]
     )
+
+
+def test_rho_by_pull_is_over_the_learning_rates_that_acted() -> None:
+    model = small_net()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.0)
+    pruner = by_pull(optimizer, model, ADMM(rho="auto"), steps_per_update=3, updates=2)
+    for lr in (0.0, 1e-4, 0.2):
+        optimizer.param_groups[0]["lr"] = lr
+        steps_without_a_task(optimizer, 1)
+    entry = pruner.update()
+    assert entry.rho == pytest.approx(0.3 / 0.2001)
+    assert entry.pull == pytest.approx(0.3)
+    optimizer.param_groups[0]["lr"] = 0.0  # where many schedules end
+    steps_without_a_task(optimizer, 3)
+    assert pruner.update().rho == entry.rho
 
 
 def test_rho_by_pull_follows_the_learning_rate_of_the_pruned_weights() -> None:
@@ -54,21 +77,59 @@ def test_rho_by_pull_follows_the_learning_rate_of_the_pruned_weights() -> None:
     groups = [{"params": biases, "lr": 0.5}, {"params": weights, "lr": 0.01, "momentum": 0.5}]
     optimizer = torch.optim.SGD(groups, lr=9.0, momentum=0.9)
     pruner = by_pull(optimizer, model, steps_per_update=10, updates=2)
-    assert scalars_of(pruner)["rho"] == pytest.approx(0.3 * 0.5 / (0.01 * 10))
-    optimizer.param_groups[1]["lr"] = 0.1
-    pruner.update()
-    assert scalars_of(pruner)["rho"] == pytest.approx(3.0 * 0.5 / (0.1 * 10))
+    assert pruner.update().rho == pytest.approx(0.3 * 0.5 / (0.01 * 10))
 
 
-def test_the_last_update_needs_no_further_rho() -> None:
+def schedule_of(name: str, step: int, n: int) -> float:
+    """Learning rate at a step of ``n``."""
+    return (
+        0.05
+        * {
+            "warm-up": min(1.0, 0.001 + step / (n / 2)),
+            "falling": 1.001 - step / n,
+            "cyclic": 0.02 + abs((step % 50) / 25 - 1),
+            "restarts": 0.001 + (1 + math.cos(math.pi * (step % 40) / 40)) / 2,
+            "step": 1.0 if step < n / 2 else 0.01,
+            "zero at times": float(step % 3 > 0),
+        }[name]
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["warm-up", "falling", "cyclic", "restarts", "step", "zero at times"]
+)
+@pytest.mark.parametrize("penalty", ["gradient", "proximal"])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_pull_that_acts_is_the_one_asked_for(name: str, penalty: Any, nesterov: bool) -> None:
+    model = small_net(torch.float64)
+    optimizer = sgd(model, nesterov=nesterov)
+    method = ADMM(rho=Pull(1.0, 1.0), penalty=penalty)
+    pruner = by_pull(optimizer, model, method, steps_per_update=200, updates=1)
+    anchor = tensors_of(pruner, "anchor")["4.weight"].clone()
+    before = float((model[4].weight.detach() - anchor).norm())
+    for step in range(200):
+        optimizer.param_groups[0]["lr"] = schedule_of(name, step, 200)
+        steps_without_a_task(optimizer, 1)
+    left = float((model[4].weight.detach() - anchor).norm()) / before
+    assert -math.log(left) == pytest.approx(1.0, rel=0.02)
+    assert pruner.update().pull == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("rho", [Pull(), 0.5])
+def test_a_change_of_rho_never_enlarges_the_displacement(rho: float | Pull) -> None:
     model = small_net()
-    optimizer = sgd(model)
-    pruner = by_pull(optimizer, model, steps_per_update=10, updates=2)
-    pruner.update()
-    rho = scalars_of(pruner)["rho"]
-    optimizer.param_groups[0]["lr"] = 0.0  # where many schedules end
-    pruner.update()
-    assert scalars_of(pruner)["rho"] == rho
+    optimizer = sgd(model, lr=1e-3)
+    method = ADMM(rho=rho, penalty="proximal")
+    pruner = by_pull(optimizer, model, method, steps_per_update=2, updates=9)
+    for lr in (1e-3, 1e-3, 0.1, 1.0, 1e-2, 0.0, 1.0):
+        optimizer.param_groups[0]["lr"] = lr
+        steps_without_a_task(optimizer, 2)
+        pruner.update()
+        anchors, targets = tensors_of(pruner, "anchor"), tensors_of(pruner, "target")
+        before = {n: float((targets[n] - a).norm()) for n, a in anchors.items()}
+        optimizer.param_groups[0]["lr"] = 10 * lr
+        steps_without_a_task(optimizer, 1)
+        assert all(float((targets[n] - a).norm()) <= before[n] * 1.0001 for n, a in anchors.items())
 
 
 def test_rho_by_pull_says_what_it_needs() -> None:
@@ -83,8 +144,6 @@ def test_rho_by_pull_says_what_it_needs() -> None:
             InputError, match=r"pass steps_per_update= .* and updates= .* to Pruner"
         ):
             by_pull(sgd(model), model, **lengths)
-    with pytest.raises(InputError, match=r"divides by the learning rate, which is 0\.0; start"):
-        by_pull(sgd(model, lr=0.0), model, steps_per_update=10, updates=2)
     with pytest.raises(InputError, match=r"rho is 'atuo'; allowed are a number > 0, 'auto', Pull"):
         ADMM(rho="atuo")
     for rho in (0.0, -1.0, math.inf, math.nan):

@@ -1,0 +1,59 @@
+"""A pull through the gradient of SGD, whose momentum holds what earlier steps put in and goes on pulling with
+it at the learning rate of each later step.
+
+Write P for the part of the momentum buffer that comes from the penalty, and W − A for the gap before a step.
+The penalty alone, at coefficient c, gives P ← m·P + (1 − dampening)·c·(W − A), W ← W − lr·P (Nesterov: W −
+lr·(c·(W − A) + m·P)). If every step takes the share q of the gap away, P stays a multiple b of it, with
+
+    b ← m/(1 − q)·b + (1 − dampening)·c,
+
+and c can be chosen at each step so that lr·b = q, at any learning rate. Two bounds keep that harmless where the
+task moves W as well; what they leave of the share is for the proximal map after the step:
+- q through the gradient is at most 1 − √m. No faster pull through a momentum of m decays; it swings past A.
+- c is at most (1 − m)·q over the highest learning rate that was seen or that the schedule has announced, the c of
+  a constant learning rate. While lr is low, b would else grow as 1/lr, and what is held would be hurled when
+  lr rises again.
+"""
+
+import math
+from dataclasses import dataclass
+
+from detprune.methods.base import Rate
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What to do at a step: the coefficient for the gradient, b after it, and the share left over."""
+
+    coefficient: float
+    held: float
+    rest: float
+
+
+def pull_through_momentum(rate: Rate, share: float, held: float, highest: float) -> Pulled:
+    """Split a share of W − A between gradient and proximal map.
+
+    Args:
+        rate: how SGD moves the weight at this step.
+        share: q, from 0 to 1.
+        held: b after the step before.
+        highest: the highest learning rate so far.
+    """
+    m, lr = rate.momentum or 0.0, rate.learning_rate
+    fresh = 1.0 - (
+        rate.dampening if rate.started else 0.0
+    )  # an empty buffer takes all of the gradient
+    if not (highest > 0 and fresh > 0 and m < 1):
+        return Pulled(0.0, 0.0, share)
+    through = min(share, 1 - math.sqrt(m)) if m else share
+    carried = m * held / (1 - share) if rate.started else 0.0
+    added = (1 - m) * through / highest
+    if lr > 0:
+        added = min(
+            added,
+            (through / lr - m * carried) / (1 + m) if rate.nesterov else through / lr - carried,
+        )
+    held = carried + added
+    moved = lr * (added + m * held) if rate.nesterov else lr * held
+    rest = 1 - (1 - share) / (1 - moved) if moved < share else 0.0
+    return Pulled(rate.sign * added / fresh, held, rest)
