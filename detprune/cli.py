@@ -17,7 +17,7 @@ from detprune.claim import claim, located, set_aside
 from detprune.errors import DetpruneError, InputError
 from detprune.evaluation import Assignments
 from detprune.methods import METHODS
-from detprune.recipe import Recipe, dump_yaml, read_yaml
+from detprune.recipe import Recipe, dump_yaml, read_assignments, read_yaml
 from detprune.rundir import LOGGER, RunDirectory, is_main_process
 from detprune.sets import SETS
 from detprune.signals import exit_on_signals
@@ -81,7 +81,7 @@ def run(
             f"{recipe} is not there; the run that was to be replaced is kept in {earlier[0]}: rename it to "
             "have it back, or start the run that replaces it with its recipe"
         )
-    adapter, resolved = load_recipe(recipe, assignments)
+    adapter, resolved = load_recipe(recipe, read_assignments(assignments or []))
     if adapter.task is None:
         raise InputError(f"the adapter {resolved.task!r} runs no recipes")
     directory = located(out or Path("runs") / resolved.name)
@@ -140,7 +140,7 @@ def study(
     from detprune.study import run_study  # matplotlib only where a report is drawn
 
     log_to_terminal()
-    directory, complete = run_study(file, out, assignments or [], jobs, only)
+    directory, complete = run_study(file, out, read_assignments(assignments or []), jobs, only)
     print_results(directory, complete)
 
 
@@ -155,7 +155,7 @@ def progressive(
     from detprune.progressive import run_progressive  # matplotlib only where a report is drawn
 
     log_to_terminal()
-    directory, complete = run_progressive(file, out, assignments or [], jobs)
+    directory, complete = run_progressive(file, out, read_assignments(assignments or []), jobs)
     print_results(directory, complete)
 
 
@@ -174,7 +174,7 @@ def suggest(
 
     if out.exists():
         raise InputError(f"{out} is there already; choose another --out")
-    adapter, resolved = load_recipe(recipe, assignments)
+    adapter, resolved = load_recipe(recipe, read_assignments(assignments or []))
     suggestion = suggest_plan(adapter, resolved, images)
     out.write_text(dump_yaml(suggestion.recipe), encoding="utf-8")
     Console().print(suggestion.table())
@@ -186,7 +186,7 @@ def validate_recipe(
     recipe: Annotated[Path, typer.Argument(help="A recipe.")], assignments: Assignments = None
 ) -> None:
     """Check a recipe without running it; prints it with every default spelled out."""
-    _, resolved = load_recipe(recipe, assignments)
+    _, resolved = load_recipe(recipe, read_assignments(assignments or []))
     typer.echo(dump_yaml(resolved), nl=False)
 
 

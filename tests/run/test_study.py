@@ -12,12 +12,12 @@ import yaml
 from command_line import detprune
 
 from detprune import InputError
-from detprune.recipe import override
+from detprune.recipe import assignments, override
 from detprune.report.rundir import read_run
 from detprune.runs import dense_part
 from detprune.study.figures import metric_track
 from detprune.study.runner import plan_study
-from detprune.study.spec import assignments, read_study
+from detprune.study.spec import read_study
 
 STUDY: dict[str, Any] = {
     "name": "tiny_study",
@@ -155,7 +155,7 @@ def test_models_have_rows_and_folders_of_their_own(tiny: dict[str, Any], tmp_pat
     spec = read_study(write(tmp_path, tiny, models=models))
     plan_study(spec, tmp_path, [])
     assert spec.cells[0].folder == "r20_magnitude_4x_0"
-    assert "model.name=cifar_resnet32" in spec.settings_of(spec.baselines[2])
+    assert models["r32"] in spec.settings_of(spec.baselines[2])
 
 
 @pytest.mark.parametrize(
