@@ -1,10 +1,10 @@
 """The command line: ``detprune run | study | progressive | suggest | validate | list | report | evaluate …``.
 
-Exit codes: 0 done; 1 the run failed (diverged, or the saved file does not prove); 2 bad input.
+Exit codes: 0 done; 1 the run failed (diverged, or the saved file does not prove); 2 bad input; 128 + its number
+after a signal (Ctrl-C 130, SIGTERM 143).
 """
 
 import shlex
-import shutil
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -13,12 +13,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from detprune.claim import claim, located, set_aside
 from detprune.errors import DetpruneError, InputError
 from detprune.evaluation import Assignments
 from detprune.methods import METHODS
-from detprune.recipe import Recipe, dump_yaml, read_yaml
+from detprune.recipe import Recipe, dump_yaml, read_assignments, read_yaml
 from detprune.rundir import LOGGER, RunDirectory, is_main_process
 from detprune.sets import SETS
+from detprune.signals import exit_on_signals
 from detprune.task import Adapter, adapter_entry_points, load_adapter, load_entry, load_recipe
 from detprune.terminal import first_line, headline, listing, log_to_terminal, print_results
 
@@ -44,8 +46,9 @@ _GROUPS = {"evaluate": evaluate_app, "data": data_app}
 def main() -> None:
     """Entry point of the ``detprune`` command."""
     try:
-        _add_adapter_commands()
-        app()
+        with exit_on_signals():
+            _add_adapter_commands()
+            app()
     except InputError as error:
         _complain(error, code=2)
     except DetpruneError as error:
@@ -73,31 +76,21 @@ def run(
                 f"{recipe} is a directory; to continue a run say --resume, else name a recipe"
             )
         recipe, out = recipe / "recipe.yaml", out or recipe
-    adapter, resolved = load_recipe(recipe, assignments)
+    elif resume and not recipe.exists() and (earlier := set_aside(recipe)):
+        raise InputError(
+            f"{recipe} is not there; the run that was to be replaced is kept in {earlier[0]}: rename it to "
+            "have it back, or start the run that replaces it with its recipe"
+        )
+    adapter, resolved = load_recipe(recipe, read_assignments(assignments or []))
     if adapter.task is None:
         raise InputError(f"the adapter {resolved.task!r} runs no recipes")
-    directory = out or Path("runs") / resolved.name
-    replaced = RunDirectory.set_aside(directory) if overwrite and is_main_process() else None
-    fresh = not directory.exists()
-    try:
-        run_directory = RunDirectory.open(directory, resolved, resume)
-        log_to_terminal()
-        with run_directory.log_file():
-            summary = _logged(adapter, resolved, run_directory)
-    except InputError:
-        if fresh and is_main_process() and not (directory / "metrics.jsonl").exists():
-            shutil.rmtree(directory, ignore_errors=True)  # nothing was done
-            if replaced is not None:
-                replaced.rename(directory)
-                replaced = None
-        raise
-    else:
-        if replaced is not None:
-            shutil.rmtree(replaced)
-            replaced = None
-    finally:
-        if replaced is not None:
-            LOGGER.warning("the run that was to be replaced is kept in %s", replaced)
+    directory = located(out or Path("runs") / resolved.name)
+    log_to_terminal()
+    with (
+        claim(directory, resolved, resume=resume, overwrite=overwrite) as run_directory,
+        run_directory.log_file(),
+    ):
+        summary = _logged(adapter, resolved, run_directory)
     if is_main_process():
         Console().print(headline(summary))
         typer.echo(f"report: {run_directory.path / 'report.html'}")
@@ -107,7 +100,7 @@ def run(
 def _logged(adapter: Adapter, recipe: Recipe, run_directory: RunDirectory) -> dict[str, Any]:
     try:
         return _run(adapter, recipe, run_directory)
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
+    except (KeyboardInterrupt, SystemExit):
         LOGGER.warning("interrupted; continue with: detprune run %s --resume", run_directory.path)
         raise
     except Exception:
@@ -147,7 +140,7 @@ def study(
     from detprune.study import run_study  # matplotlib only where a report is drawn
 
     log_to_terminal()
-    directory, complete = run_study(file, out, assignments or [], jobs, only)
+    directory, complete = run_study(file, out, read_assignments(assignments or []), jobs, only)
     print_results(directory, complete)
 
 
@@ -162,7 +155,7 @@ def progressive(
     from detprune.progressive import run_progressive  # matplotlib only where a report is drawn
 
     log_to_terminal()
-    directory, complete = run_progressive(file, out, assignments or [], jobs)
+    directory, complete = run_progressive(file, out, read_assignments(assignments or []), jobs)
     print_results(directory, complete)
 
 
@@ -181,7 +174,7 @@ def suggest(
 
     if out.exists():
         raise InputError(f"{out} is there already; choose another --out")
-    adapter, resolved = load_recipe(recipe, assignments)
+    adapter, resolved = load_recipe(recipe, read_assignments(assignments or []))
     suggestion = suggest_plan(adapter, resolved, images)
     out.write_text(dump_yaml(suggestion.recipe), encoding="utf-8")
     Console().print(suggestion.table())
@@ -193,7 +186,7 @@ def validate_recipe(
     recipe: Annotated[Path, typer.Argument(help="A recipe.")], assignments: Assignments = None
 ) -> None:
     """Check a recipe without running it; prints it with every default spelled out."""
-    _, resolved = load_recipe(recipe, assignments)
+    _, resolved = load_recipe(recipe, read_assignments(assignments or []))
     typer.echo(dump_yaml(resolved), nl=False)
 
 

@@ -5,6 +5,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from detprune.temporaries import sweep, temporary_name
+
 
 def user_cache() -> Path:
     """The folder ``detprune`` of the user's cache; not made here."""
@@ -24,7 +26,8 @@ def complete_folder(
     if is_there():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    sweep(folder.parent, name=folder.name)
+    temporary = temporary_name(folder)
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         write(temporary)

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,9 @@ import torch
 import yaml
 
 from detprune.errors import InputError
+from detprune.locks import NAME as LOCK
 from detprune.recipe import Recipe, dump_yaml, is_same
+from detprune.temporaries import is_temporary, temporary_name
 
 LOGGER = logging.getLogger("detprune")
 
@@ -26,12 +27,17 @@ def is_main_process() -> bool:
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path`` that replaces it when the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_of_the_opening(file: Path) -> bool:
+    """Whether it may be left of a run that was killed before it had a recipe."""
+    return file.name == LOCK or is_temporary(file, "recipe.yaml")
 
 
 class RunDirectory:
@@ -55,6 +61,27 @@ class RunDirectory:
         run = cls(path)
         if not is_main_process():
             return run
+        cls.check(path, recipe, resume)
+        recipe_file = path / "recipe.yaml"
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with atomic(recipe_file) as temporary:  # first: a kill leaves a run or an empty folder
+                temporary.write_text(dump_yaml(recipe), encoding="utf-8")
+            run.checkpoints.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot write into the run directory {path}: {error.strerror}; "
+                "choose another place with --out"
+            ) from error
+        return run
+
+    @staticmethod
+    def check(path: Path, recipe: Recipe, resume: bool) -> None:
+        """Refuse a place that `open` would refuse; writes nothing.
+
+        Raises:
+            InputError: as `open`.
+        """
         if path.exists() and not path.is_dir():
             raise InputError(f"{path} is a file; name another run directory with --out")
         recipe_file = path / "recipe.yaml"
@@ -69,36 +96,10 @@ class RunDirectory:
                     f"{recipe_file} is not the recipe that is to be resumed; resume a run with the "
                     f"recipe it began with (detprune run {path} --resume), or start a new one with --out"
                 )
-        elif path.is_dir() and any(path.iterdir()):
+        elif path.is_dir() and any(not _is_of_the_opening(f) for f in path.iterdir()):
             raise InputError(
                 f"{path} is not empty and holds no run; choose another place with --out"
             )
-        try:
-            run.checkpoints.mkdir(parents=True, exist_ok=True)
-            with atomic(recipe_file) as temporary:
-                temporary.write_text(dump_yaml(recipe), encoding="utf-8")
-        except OSError as error:
-            raise InputError(
-                f"cannot write into the run directory {path}: {error.strerror}; "
-                "choose another place with --out"
-            ) from error
-        return run
-
-    @staticmethod
-    def set_aside(path: Path) -> Path | None:
-        """Rename an earlier run that is to be replaced; returns where it is, None if there is none.
-
-        Raises:
-            InputError: what is there does not look like a run.
-        """
-        if not path.exists():
-            return None
-        if not (path / "recipe.yaml").is_file():
-            raise InputError(f"{path} holds no run (no recipe.yaml), so it is not overwritten")
-        aside = path.with_name(f".{path.name}.replaced")
-        if aside.exists():  # left by a run that was killed
-            shutil.rmtree(aside)
-        return path.rename(aside)
 
     @property
     def checkpoints(self) -> Path:

@@ -5,6 +5,7 @@ So what was cut off takes up where it was, and a run that fails does not stop th
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,35 +14,66 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 import torch
 import yaml
 
 from detprune.errors import InputError
-from detprune.recipe import Recipe, dump_yaml, spelled_out
+from detprune.locks import hold
+from detprune.recipe import Recipe, Settings, assignments, dump_yaml, spelled_out
 from detprune.rundir import LOGGER, RunDirectory
 from detprune.task import load_recipe
+from detprune.temporaries import sweep
 
-DENSE_ONLY = (
-    "method=oneshot",
-    "stages.constrained.epochs=0",
-    "stages.retrain.epochs=0",
-)
+DENSE_ONLY: Settings = {
+    "method": "oneshot",
+    "stages.constrained.epochs": 0,
+    "stages.retrain.epochs": 0,
+}
 """What makes a recipe one of the dense network alone."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP)
+_INTERRUPTED = {code for number in _SIGNALS for code in (-number, 128 + number)}
+
+
+@contextmanager
+def folder_of_runs(path: Path) -> Iterator[Path]:
+    """Make a folder of several runs and hold it for the time of the block.
+
+    Raises:
+        FolderInUseError: another process holds it.
+        InputError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the folder {path}: {error.strerror}; choose another with --out"
+        ) from error
+    with hold(path):
+        for folder in (path, path / "figures"):
+            sweep(folder, held=True)
+        yield path
+
+
+def absolute(path: Path) -> Path:
+    """An absolute path without ``..``; links stay, as the runs' recipes name this folder."""
+    return path.resolve() if ".." in path.parts else path.absolute()
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run that is to be there: its folder, what is set in the recipe, and the recipe itself."""
+    """A run that is to be there: its folder, what is set in the recipe, in this order, and the recipe itself."""
 
     folder: Path
     recipe_file: Path
-    settings: Sequence[str]
+    settings: Sequence[Settings]
     recipe: Recipe
 
     @classmethod
-    def plan(cls, folder: Path, recipe_file: Path, settings: Sequence[str]) -> "PlannedRun":
+    def plan(cls, folder: Path, recipe_file: Path, settings: Sequence[Settings]) -> "PlannedRun":
         """Resolve the recipe.
 
         Raises:
@@ -56,7 +88,8 @@ class PlannedRun:
     @property
     def arguments(self) -> list[str]:
         """What ``detprune`` is called with."""
-        sets = [word for setting in self.settings for word in ("--set", setting)]
+        texts = [text for settings in self.settings for text in assignments(settings)]
+        sets = [word for text in texts for word in ("--set", text)]
         return ["run", str(self.recipe_file), *sets]
 
     @property
@@ -112,12 +145,20 @@ class Runs:
         for job in range(self.jobs if gpus else 0):
             self._gpus.put(gpus[job % len(gpus)])
         self._has_gpus = bool(gpus)
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._starting = Lock()
+        self._ending = False
 
     def all(self, plans: Iterable[PlannedRun]) -> None:
-        """Run those that are not finished."""
+        """Run those that are not finished; where this is broken off, those that run are ended too."""
         pool = ThreadPoolExecutor(self.jobs)
         try:
             list(pool.map(self._run, [plan for plan in plans if not plan.finished]))
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                LOGGER.warning("interrupted; started again, it goes on where it was")
+            self._end_processes()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -127,19 +168,41 @@ class Runs:
         log_file = plan.folder.with_name(f"{plan.folder.name}.log")
         LOGGER.info("%s: runs, see %s", plan.folder.name, log_file)
         with self._environment() as environment, log_file.open("a", encoding="utf-8") as log:
-            code = subprocess.call(
+            code = self._call(
                 [sys.executable, "-m", "detprune", *arguments],
                 stdout=log,
                 stderr=log,
                 env=environment,
             )
-        if code:
+        if code in _INTERRUPTED:
+            LOGGER.warning(
+                "%s: interrupted (exit code %d); started again, it goes on where it was; see %s",
+                *(plan.folder.name, code, log_file),
+            )
+        elif code or not plan.finished:
             why = _last_line(log_file)
             LOGGER.error(
                 "%s: failed with exit code %d: %s; see %s", plan.folder.name, code, why, log_file
             )
         else:
             LOGGER.info("%s: finished", plan.folder.name)
+
+    def _call(self, command: Sequence[str], **options: Any) -> int:
+        with self._starting:
+            if self._ending:
+                return -signal.SIGTERM
+            process = subprocess.Popen(command, **options)
+            self._processes.add(process)
+        try:
+            return process.wait()
+        finally:
+            self._processes.discard(process)
+
+    def _end_processes(self) -> None:
+        with self._starting:  # a thread of the pool may be about to start one
+            self._ending = True
+            for process in list(self._processes):
+                process.terminate()
 
     @contextmanager
     def _environment(self) -> Iterator[dict[str, str]]:

@@ -12,7 +12,7 @@ from torch import nn
 from detprune.budgets import Budget
 from detprune.errors import InputError, unknown
 from detprune.pruner import Pruner
-from detprune.recipe import Recipe, override, read_yaml, validate
+from detprune.recipe import Recipe, Settings, assign, read_yaml, validate
 from detprune.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -163,13 +163,15 @@ def load_adapter(name: str) -> Adapter:
     return adapter
 
 
-def load_recipe(path: Path, assignments: Sequence[str] | None) -> tuple[Adapter, Recipe]:
-    """Read a recipe with what ``--set`` changes in it, and find its adapter.
+def load_recipe(path: Path, settings: Sequence[Settings] = ()) -> tuple[Adapter, Recipe]:
+    """Read a recipe, change what is set, one mapping after the other, and find its adapter.
 
     Raises:
         InputError: everything that is wrong with it.
     """
-    values = override(read_yaml(path), list(assignments or []))
+    values = read_yaml(path)
+    for each in settings:
+        values = assign(values, each)
     if "task" not in values:
         raise InputError(
             f"{path}: task is missing; it names the adapter: {', '.join(sorted(adapter_entry_points()))}"

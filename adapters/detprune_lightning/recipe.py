@@ -8,7 +8,7 @@ from pydantic import model_validator
 from detprune.errors import InputError
 from detprune.methods import Pull
 from detprune.methods.splitting import Splitting
-from detprune.recipe import Recipe, Section
+from detprune.recipe import Recipe, Section, Settings
 from detprune_lightning.distillation import Distillation
 from detprune_lightning.spec import ConstrainedSpec, StageSpec, TrainerSpec
 
@@ -39,11 +39,11 @@ class LightningRecipe(Recipe):
         """Epochs of constrained training and masked retraining together."""
         return self.stages.constrained.epochs + self.stages.retrain.epochs
 
-    def taught_by_dense(self, run: Path) -> list[str]:
+    def taught_by_dense(self, run: Path) -> Settings:
         """The weights that the run's dense stage left, unless the recipe names a teacher."""
         if self.distillation is None or self.distillation.teacher is not None:
-            return []
-        return [f"distillation.teacher={run / 'checkpoints' / 'dense.pt'}"]
+            return {}
+        return {"distillation.teacher": str(run / "checkpoints" / "dense.pt")}
 
     @model_validator(mode="after")
     def _baseline_and_rho(self) -> Self:

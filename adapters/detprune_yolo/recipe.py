@@ -11,7 +11,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from detprune.errors import InputError, nearest
 from detprune.methods import Pull
 from detprune.methods.splitting import Splitting
-from detprune.recipe import Recipe, Section
+from detprune.recipe import Recipe, Section, Settings
 from detprune_yolo.data.drawing import DrawnSet
 
 SET_BY_DETPRUNE: Mapping[str, str] = {
@@ -208,19 +208,19 @@ class DetectionRecipe(Recipe):
         """Epochs of constrained training and masked retraining together."""
         return self.stages.constrained.epochs + self.stages.retrain.epochs
 
-    def from_dense(self, run: Path) -> list[str]:
+    def from_dense(self, run: Path) -> Settings:
         """The best epoch of the dense stage as Ultralytics wrote it, or the checkpoint that was not trained."""
-        return [f"model={{weights: {self._dense_file(run)}}}", "stages.dense=null"]
+        return {"model": {"weights": str(self._dense_file(run))}, "stages.dense": None}
 
-    def from_pruned(self, run: Path) -> list[str]:
+    def from_pruned(self, run: Path) -> Settings:
         """The checkpoint that the run left, which names its own network."""
-        return [f"model={{weights: {run / 'pruned.pt'}}}", "stages.dense=null"]
+        return {"model": {"weights": str(run / "pruned.pt")}, "stages.dense": None}
 
-    def taught_by_dense(self, run: Path) -> list[str]:
+    def taught_by_dense(self, run: Path) -> Settings:
         """The same file as ``from_dense``, unless the recipe names a teacher."""
         if self.distillation is None or self.distillation.teacher is not None:
-            return []
-        return [f"distillation.teacher={self._dense_file(run)}"]
+            return {}
+        return {"distillation.teacher": str(self._dense_file(run))}
 
     def _dense_file(self, run: Path) -> Path | None:
         best = run / "checkpoints" / "dense" / "weights" / "best.pt"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from detprune.runs import PlannedRun
+from detprune.study.spec import rate_name
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Network:
     @property
     def label(self) -> str:
         """Its rate; of every rate only the best network has children."""
-        return f"{self.rate:g}x" if self.parent else "dense"
+        return f"{rate_name(self.rate)}x" if self.parent else "dense"
 
     @property
     def summary(self) -> dict[str, Any]:

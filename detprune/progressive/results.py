@@ -18,6 +18,7 @@ from detprune.report.tables import (
     write_page,
     write_text,
 )
+from detprune.study.spec import rate_name
 
 
 def write_lineage(
@@ -71,7 +72,7 @@ def _facts(networks: Sequence[Network], best: Sequence[Network]) -> str:
     steps = len(best[-1].line) - 1
     return text + (
         f"Every step is {each} epochs of constrained training and masked retraining together; the best "
-        f"network at {best[-1].rate:g}× took {steps} of them, {each * steps} epochs, and all "
+        f"network at {rate_name(best[-1].rate)}× took {steps} of them, {each * steps} epochs, and all "
         f"{len(networks) - 1} steps that were tried {each * (len(networks) - 1)}. The best child is chosen "
         "by the metric shown. Rates are over the pruned tensors."
     )
@@ -81,8 +82,10 @@ def _table(networks: Sequence[Network], best: Sequence[Network], scale: float, l
     rows = [["dense", NOTHING, NOTHING, number(scale * networks[0].final), NOTHING]]
     rows += [
         [
-            f"{network.rate:g}×",
-            f"{network.parent.rate:g}×" if network.parent and network.parent.parent else "dense",
+            f"{rate_name(network.rate)}×",
+            f"{rate_name(network.parent.rate)}×"
+            if network.parent and network.parent.parent
+            else "dense",
             number(scale * network.summary["hard_pruned"]),
             number(scale * network.final),
             "yes" if network in best else "no",
@@ -124,7 +127,7 @@ def _draw(networks: Sequence[Network], best: Sequence[Network], metric: str, fol
             )
         rates = sorted({network.rate for network in networks})
         axes.set_xscale("log")
-        axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        axes.set_xticks(rates, [rate_name(rate) for rate in rates])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("compression rate")
         axes.set_ylabel(style.metric_label(metric))

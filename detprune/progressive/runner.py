@@ -16,20 +16,21 @@ from detprune.errors import InputError
 from detprune.progressive.lineage import Network
 from detprune.progressive.results import write_lineage
 from detprune.progressive.spec import Progressive, read_progressive
+from detprune.recipe import Settings
 from detprune.rundir import LOGGER
-from detprune.runs import DENSE_ONLY, PlannedRun, Runs, dense_part
-from detprune.study.spec import assignments
+from detprune.runs import DENSE_ONLY, PlannedRun, Runs, absolute, dense_part, folder_of_runs
+from detprune.study.spec import rate_name
 
 
 def run_progressive(
-    file: Path, out: Path | None, changes: list[str], jobs: int | None
+    file: Path, out: Path | None, changes: Sequence[Settings], jobs: int | None
 ) -> tuple[Path, bool]:
     """Run all steps that are not finished, then write table, lineage and report into the folder.
 
     Args:
         file: rates, pool and recipe.
         out: folder of all runs; ``runs/<name>`` by default.
-        changes: ``key=value`` for every run, on top of the file's own settings.
+        changes: settings of every run, on top of the file's own settings.
         jobs: runs at a time; by default one per GPU, and one without a GPU.
 
     Returns:
@@ -39,26 +40,26 @@ def run_progressive(
         InputError: anything wrong with file or recipe, before the first run; a folder that holds other runs.
     """
     spec = read_progressive(file)
-    folder = (out or Path("runs") / spec.name).absolute()
-    settings = [*assignments(spec.settings), *changes]
-    dense = Network(PlannedRun.plan(folder / "dense", spec.recipe, [*settings, *DENSE_ONLY]), 1.0)
+    folder = absolute(out or Path("runs") / spec.name)
+    settings = [spec.settings, *changes]
+    dense = Network(PlannedRun.plan(folder / "dense", spec.recipe, [*settings, DENSE_ONLY]), 1.0)
     first = dense.run.recipe.from_dense(dense.run.folder)
     for rate in spec.rates:  # all that is wrong shows before anything runs
-        _child(dense, rate, [*settings, *first], folder)
+        _child(dense, rate, [*settings, first], folder)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    dense.run.check_same(dense_part)
-    runs = Runs(jobs)
-    runs.all([dense.run])
-    if not dense.run.finished:
-        return folder, False
-    networks, best = _prune(spec, dense, settings, runs)
-    write_lineage(spec, folder, networks, best)
+    with folder_of_runs(folder):
+        dense.run.check_same(dense_part)
+        runs = Runs(jobs)
+        runs.all([dense.run])
+        if not dense.run.finished:
+            return folder, False
+        networks, best = _prune(spec, dense, settings, runs)
+        write_lineage(spec, folder, networks, best)
     return folder, len(best) == len(spec.rates)
 
 
 def _prune(
-    spec: Progressive, dense: Network, settings: Sequence[str], runs: Runs
+    spec: Progressive, dense: Network, settings: Sequence[Settings], runs: Runs
 ) -> tuple[list[Network], list[Network]]:
     """All networks of the lineage, and the best of each rate; it ends early where all runs of a rate fail."""
     folder = dense.run.folder.parent
@@ -70,7 +71,7 @@ def _prune(
         runs.all(child.run for child in children)
         children = [child for child in children if child.run.finished]
         if not children:
-            LOGGER.error("no run reached %gx", rate)
+            LOGGER.error("no run reached %sx", rate_name(rate))
             break
         winner = max(children, key=lambda child: child.final)
         networks += children
@@ -79,23 +80,28 @@ def _prune(
             pool.append(winner)
         else:
             pool = [winner if network is winner.parent else network for network in pool]
-        LOGGER.info("%gx: %.4f, from %s", rate, winner.final, winner.parent and winner.parent.label)
+        LOGGER.info(
+            "%sx: %.4f, from %s",
+            rate_name(rate),
+            winner.final,
+            winner.parent and winner.parent.label,
+        )
     return networks, best
 
 
-def _start(parent: Network, dense: Network) -> list[str]:
+def _start(parent: Network, dense: Network) -> list[Settings]:
     """With whose weights a child begins; the dense network teaches it, not a parent that was pruned."""
     recipe, folder = parent.run.recipe, parent.run.folder
     if not parent.parent:
-        return recipe.from_dense(folder)
-    return [*recipe.from_pruned(folder), *dense.run.recipe.taught_by_dense(dense.run.folder)]
+        return [recipe.from_dense(folder)]
+    return [recipe.from_pruned(folder), dense.run.recipe.taught_by_dense(dense.run.folder)]
 
 
-def _child(parent: Network, rate: float, settings: Sequence[str], folder: Path) -> Network:
+def _child(parent: Network, rate: float, settings: Sequence[Settings], folder: Path) -> Network:
     plan = PlannedRun.plan(
-        folder / f"{rate:g}x_from_{parent.label}",
+        folder / f"{rate_name(rate)}x_from_{parent.label}",
         parent.run.recipe_file,
-        [*settings, f"budget.compression={rate}"],
+        [*settings, {"budget.compression": rate}],
     )
     if plan.recipe.pruning_epochs == 0:
         raise InputError(

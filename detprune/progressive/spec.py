@@ -8,8 +8,8 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from detprune.errors import InputError
-from detprune.recipe import Section, read_yaml, validate
-from detprune.study.spec import Label, Settings
+from detprune.recipe import FolderName, Section, read_yaml, validate
+from detprune.study.spec import SettingsField
 
 
 class Progressive(Section):
@@ -23,9 +23,9 @@ class Progressive(Section):
         pool: networks that are kept, each of which is pruned to the next rate.
     """
 
-    name: Label
+    name: FolderName
     recipe: Path
-    settings: Settings = Field(default_factory=dict)
+    settings: SettingsField = Field(default_factory=dict)
     rates: tuple[Annotated[float, Field(gt=1)], ...] = Field(min_length=1)
     pool: int = Field(default=3, ge=1)
 

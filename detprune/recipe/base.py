@@ -4,16 +4,24 @@ The core knows what every task has; an adapter's recipe adds its model, data and
 keys are refused at every level, with their path and the nearest valid key.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Annotated, Any, TypeVar, cast, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from detprune.errors import InputError, nearest
 from detprune.recipe.components import BudgetField, MethodField, SetField
+from detprune.recipe.settings import Settings, assign
 from detprune.sets import Unstructured
 
 
@@ -21,6 +29,16 @@ class Section(BaseModel):
     """A mapping in a recipe; keys that it does not know are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+def _is_no_step(name: str) -> str:
+    if name.strip(".") == "":
+        raise InputError(f"{name!r} names no folder of its own; give another name")
+    return name
+
+
+FolderName = Annotated[str, StringConstraints(pattern=r"^[\w.+-]+$"), AfterValidator(_is_no_step)]
+"""A name that is a folder's too: letters, digits, ``_ . + -``, and not dots alone."""
 
 
 class Recipe(Section):
@@ -36,7 +54,7 @@ class Recipe(Section):
     """
 
     task: str
-    name: str = Field(pattern=r"^[\w.+-]+$")
+    name: FolderName
     seed: int = Field(default=0, ge=0)
     method: MethodField
     set: SetField = Unstructured()
@@ -55,29 +73,29 @@ class Recipe(Section):
             f"recipes of the task {self.task!r} do not say their epochs, so that a study cannot compare them"
         )
 
-    def from_dense(self, run: Path) -> list[str]:
-        """The assignments by which such a recipe begins with the dense network of another run.
+    def from_dense(self, run: Path) -> Settings:
+        """The settings by which such a recipe begins with the dense network of another run.
 
         Args:
             run: directory of that run.
         """
-        return [f"model.weights={run / 'checkpoints' / 'dense.pt'}", "stages.dense=null"]
+        return {"model.weights": str(run / "checkpoints" / "dense.pt"), "stages.dense": None}
 
-    def from_pruned(self, run: Path) -> list[str]:
-        """The assignments by which such a recipe begins with the pruned network of another run.
-
-        Args:
-            run: directory of that run.
-        """
-        return [f"model.weights={run / 'checkpoints' / 'final.pt'}", "stages.dense=null"]
-
-    def taught_by_dense(self, run: Path) -> list[str]:
-        """The assignments by which the dense network of another run teaches; none where nobody, or another, does.
+    def from_pruned(self, run: Path) -> Settings:
+        """The settings by which such a recipe begins with the pruned network of another run.
 
         Args:
             run: directory of that run.
         """
-        return []
+        return {"model.weights": str(run / "checkpoints" / "final.pt"), "stages.dense": None}
+
+    def taught_by_dense(self, run: Path) -> Settings:
+        """The settings by which the dense network of another run teaches; none where nobody, or another, does.
+
+        Args:
+            run: directory of that run.
+        """
+        return {}
 
 
 S = TypeVar("S", bound=Section)
@@ -104,11 +122,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
-    """Apply ``a.b=c`` assignments, whose values are read as YAML, to a copy of a recipe's mapping.
+def override(values: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Apply ``a.b=c`` assignments to a copy of a recipe's mapping; see ``assign``."""
+    changed = dict(values)
+    for settings in read_assignments(assignments):
+        changed = assign(changed, settings)
+    return changed
 
-    ``method.rho=1`` also works where the recipe says ``method: slr``.
+
+def read_assignments(assignments: Sequence[str]) -> list[Settings]:
+    """Settings from ``a.b=c``, whose values are read as YAML; one mapping each, as their order counts.
+
+    Raises:
+        InputError: no assignment, or not YAML.
     """
+    read: list[Settings] = []
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
@@ -119,20 +147,8 @@ def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
             raise InputError(
                 f"--set {assignment!r}: the value is not valid YAML: {error}"
             ) from error
-        values = _assign(values, path.split("."), value, assignment)
-    return values
-
-
-def _assign(values: dict[str, Any], keys: list[str], value: Any, assignment: str) -> dict[str, Any]:
-    key, rest = keys[0], keys[1:]
-    if not rest:
-        return {**values, key: value}
-    inner = values.get(key) or {}
-    if isinstance(inner, str):
-        inner = {"name": inner}
-    if not isinstance(inner, dict):
-        raise InputError(f"--set {assignment!r}: {key} is {inner!r}, which has no keys below it")
-    return {**values, key: _assign(inner, rest, value, assignment)}
+        read.append({path: value})
+    return read
 
 
 def validate(kind: type[S], values: Mapping[str, Any], what: str = "the recipe") -> S:

@@ -19,6 +19,7 @@ from detprune.report.rundir import (
 )
 from detprune.report.style import drawing, save
 from detprune.report.template import render
+from detprune.rundir import atomic
 
 _CAPTIONS = {
     "training": (
@@ -104,7 +105,8 @@ def write_report(run_dir: Path) -> Path:
         pictures=pictures,
         missing_pictures=missing,
     )
-    page.write_text(content, encoding="utf-8")
+    with atomic(page) as temporary:
+        temporary.write_text(content, encoding="utf-8")
     return page
 
 

@@ -12,6 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from detprune.rundir import atomic
+
 # Okabe and Ito's palette: distinguishable with every common form of colour blindness.
 BLUE = "#0072B2"
 ORANGE = "#D55E00"
@@ -63,8 +65,9 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG."""
-    figure.savefig(path, dpi=DPI, format="png")
+    """Write a figure as PNG, atomically."""
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, format="png")
 
 
 def plain(text: str) -> str:

@@ -16,6 +16,7 @@ from detprune.report.rundir import DENSE_CHECKPOINT, FINAL_CHECKPOINT, Run, read
 from detprune.report.tables import Picture
 from detprune.report.weights import Array, reach, read_checkpoint
 from detprune.study.results import STAGES, Results
+from detprune.study.spec import rate_name
 
 _COLOURS = (style.BLUE, style.ORANGE, style.GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#999933")
 _MARKERS = "os^Dv"
@@ -40,13 +41,11 @@ def draw_study(results: Results, folder: Path) -> list[Picture]:
     with style.drawing():
         for model in results.study.labels:
             name = model or str(results.example.get("model", results.study.name))
-            bars = several if len(results.study.seeds) > 1 else ""
-            add(
-                _rates(results, model), f"{model or 'rates'}.png", f"{name}: {results.metric}{bars}"
-            )
-            rate, seed, runs = _shown(results, model, folder)
-            where = f"{name} at {rate:g}×, seed {seed}"
             prefix = f"{model}_" if model else ""
+            bars = several if len(results.study.seeds) > 1 else ""
+            add(_rates(results, model), f"{prefix}rates.png", f"{name}: {results.metric}{bars}")
+            rate, seed, runs = _shown(results, model, folder)
+            where = f"{name} at {rate_name(rate)}×, seed {seed}"
             if any(len(metric_track(run)) > 2 or _residual(run) for run in runs.values()):
                 title = f"{where}: hard-pruned copies during constrained training, then masked retraining"
                 add(_convergence(results, runs), f"{prefix}convergence.png", title)
@@ -86,7 +85,7 @@ def _rates(results: Results, model: str) -> Figure:
         panels[0].set_yticks(range(len(results.study.methods)), list(results.study.methods))
         panels[0].invert_yaxis()
         figure.supxlabel(
-            f"{label} at {rates[0]:g}×; dotted: dense" if dense else label, fontsize=10
+            f"{label} at {rate_name(rates[0])}×; dotted: dense" if dense else label, fontsize=10
         )
     else:
         panels[0].set_ylabel(label)

@@ -8,7 +8,7 @@ from typing import Any
 from detprune.report import style
 from detprune.report.tables import NOTHING, Table, number, report_link
 from detprune.rundir import RunDirectory
-from detprune.study.spec import Baseline, Cell, Published, Study
+from detprune.study.spec import Baseline, Cell, Published, Study, rate_name
 
 STAGES = {"hard_pruned": "hard-pruned", "final": "final"}
 
@@ -48,7 +48,7 @@ class Results:
         for model in study.labels:
             rows = [
                 [
-                    f"{rate:g}×",
+                    f"{rate_name(rate)}×",
                     *(mean(self.values(model, m, rate, stage)) for stage, m in columns),
                 ]
                 for rate in sorted(study.rates_of(model))
@@ -65,7 +65,7 @@ class Results:
         rows, links = [], []
         for cell, summary in self.cells.items():
             cells = [cell.baseline.model] if self.study.models else []
-            cells += [cell.method, f"{cell.rate:g}×", str(cell.baseline.seed)]
+            cells += [cell.method, f"{rate_name(cell.rate)}×", str(cell.baseline.seed)]
             if summary is None:
                 cells += [NOTHING] * 4
             else:
@@ -108,7 +108,7 @@ def _published_table(published: Published) -> Table:
     rates = sorted({rate for values in published.values.values() for rate in values})
     rows = [
         [
-            f"{rate:g}×",
+            f"{rate_name(rate)}×",
             *(
                 number(published.values[method].get(rate, (None, None))[index])
                 for index, method in columns

@@ -6,15 +6,16 @@ from pathlib import Path
 
 from detprune.errors import InputError
 from detprune.problems import listed
-from detprune.runs import DENSE_ONLY, PlannedRun, Runs, dense_part
+from detprune.recipe import Settings
+from detprune.runs import DENSE_ONLY, PlannedRun, Runs, absolute, dense_part, folder_of_runs
 from detprune.study.page import write_results
-from detprune.study.spec import Baseline, Cell, Study, assignments, read_study
+from detprune.study.spec import Baseline, Cell, Study, read_study
 
 
 def run_study(
     file: Path,
     out: Path | None,
-    changes: list[str],
+    changes: Sequence[Settings],
     jobs: int | None,
     only: Sequence[str] | None = None,
 ) -> tuple[Path, bool]:
@@ -23,7 +24,7 @@ def run_study(
     Args:
         file: the study.
         out: folder of all runs; ``runs/<name of the study>`` by default.
-        changes: ``key=value`` for every run, on top of the study's own settings.
+        changes: settings of every run, on top of the study's own settings.
         jobs: runs at a time; by default one per GPU, and one without a GPU.
         only: patterns of names; pruned runs whose name matches none are left out this time.
 
@@ -35,7 +36,7 @@ def run_study(
             differ; a folder that holds another study's runs; a pattern that matches no run.
     """
     study = read_study(file)
-    folder = (out or Path("runs") / study.name).absolute()
+    folder = absolute(out or Path("runs") / study.name)
     dense, cells = plan_study(study, folder, changes)
     commands = {cell: plan.command for cell, plan in cells.items()}
     if only:
@@ -46,16 +47,16 @@ def run_study(
     for planned in cells.values():
         planned.check_same()
 
-    folder.mkdir(parents=True, exist_ok=True)
-    runs = Runs(jobs)
-    runs.all(dense.values())
-    runs.all(plan for cell, plan in cells.items() if dense[cell.baseline].finished)
-    write_results(study, folder, commands)
+    with folder_of_runs(folder):
+        runs = Runs(jobs)
+        runs.all(dense.values())
+        runs.all(plan for cell, plan in cells.items() if dense[cell.baseline].finished)
+        write_results(study, folder, commands)
     return folder, all(plan.finished for plan in (*dense.values(), *cells.values()))
 
 
 def plan_study(
-    study: Study, folder: Path, changes: list[str]
+    study: Study, folder: Path, changes: Sequence[Settings]
 ) -> tuple[dict[Baseline, PlannedRun], dict[Cell, PlannedRun]]:
     """All runs of a study, with their recipes resolved; see `run_study`."""
     dense = {b: _plan_baseline(study, b, folder, changes) for b in study.baselines}
@@ -79,21 +80,21 @@ def _matching(cells: dict[Cell, PlannedRun], only: Sequence[str]) -> dict[Cell, 
 
 
 def _plan_baseline(
-    study: Study, baseline: Baseline, folder: Path, changes: list[str]
+    study: Study, baseline: Baseline, folder: Path, changes: Sequence[Settings]
 ) -> PlannedRun:
-    settings = [*study.settings_of(baseline), *changes, *DENSE_ONLY]
+    settings = [*study.settings_of(baseline), *changes, DENSE_ONLY]
     return PlannedRun.plan(folder / baseline.folder, study.recipe, settings)
 
 
 def _plan_cell(
-    study: Study, cell: Cell, folder: Path, changes: list[str], dense: PlannedRun
+    study: Study, cell: Cell, folder: Path, changes: Sequence[Settings], dense: PlannedRun
 ) -> PlannedRun:
     settings = [
         *study.settings_of(cell.baseline),
         *changes,
-        *dense.recipe.from_dense(dense.folder),
-        *assignments(study.methods[cell.method]),
-        f"budget.compression={cell.rate}",
+        dense.recipe.from_dense(dense.folder),
+        study.methods[cell.method],
+        {"budget.compression": cell.rate},
     ]
     return PlannedRun.plan(folder / cell.folder, study.recipe, settings)
 

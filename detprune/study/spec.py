@@ -1,22 +1,19 @@
 """What a study is: one recipe, and the grid of what is changed in it."""
 
 import os
-from collections.abc import Mapping
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from detprune.errors import InputError
 from detprune.problems import listed
-from detprune.recipe import Section, read_yaml, validate
+from detprune.recipe import FolderName, Section, Settings, read_yaml, validate
 
-Label = Annotated[str, StringConstraints(pattern=r"^[\w.+-]+$")]
+SettingsField = dict[str, Any]
 Rates = tuple[Annotated[float, Field(ge=1)], ...]
-Settings = dict[str, Any]
-"""Dotted keys of a recipe → values, as ``--set`` takes them."""
 
 
 class Published(Section):
@@ -28,7 +25,7 @@ class Published(Section):
     """
 
     source: str
-    values: dict[Label, dict[float, tuple[float | None, float | None]]]
+    values: dict[FolderName, dict[float, tuple[float | None, float | None]]]
 
 
 class Study(Section):
@@ -46,13 +43,13 @@ class Study(Section):
         published: numbers to be shown beside the results.
     """
 
-    name: Label
+    name: FolderName
     recipe: Path
-    settings: Settings = Field(default_factory=dict)
-    methods: dict[Label, Settings] = Field(min_length=1)
+    settings: SettingsField = Field(default_factory=dict)
+    methods: dict[FolderName, SettingsField] = Field(min_length=1)
     rates: Rates = ()
-    own_rates: dict[Label, Rates] = Field(default_factory=dict)
-    models: dict[Label, Settings] = Field(default_factory=dict)
+    own_rates: dict[FolderName, Rates] = Field(default_factory=dict)
+    models: dict[FolderName, SettingsField] = Field(default_factory=dict)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     published: Published | None = None
 
@@ -72,6 +69,17 @@ class Study(Section):
         if without := [label for label in self.labels if not self.rates_of(label)]:
             of_model = f" for {listed(without)}" if self.models else ""
             raise InputError(f"there is no rate{of_model}; write rates: [2, 4]")
+        return self
+
+    @model_validator(mode="after")
+    def _every_run_has_a_folder(self) -> Self:
+        # names may join to the same folder (a_b + c, a + b_c); some file systems ignore case
+        folders = Counter(run.folder.casefold() for run in (*self.baselines, *self.cells))
+        if twice := sorted(name for name, count in folders.items() if count > 1):
+            raise InputError(
+                f"several runs would have the same folder: {listed(twice)}; give every rate and seed once, and "
+                "methods and models other labels"
+            )
         return self
 
     def rates_of(self, model: str) -> tuple[float, ...]:
@@ -99,10 +107,15 @@ class Study(Section):
             for method in self.methods
         ]
 
-    def settings_of(self, baseline: "Baseline") -> list[str]:
-        """The assignments of a dense network's run, without what makes it a dense one."""
-        own = {**self.settings, **self.models.get(baseline.model, {}), "seed": baseline.seed}
-        return assignments(own)
+    def settings_of(self, baseline: "Baseline") -> list[Settings]:
+        """The settings of a dense network's run, without what makes it a dense one."""
+        return [self.settings, self.models.get(baseline.model, {}), {"seed": baseline.seed}]
+
+
+def rate_name(rate: float) -> str:
+    """A compression rate in names and tables: short, and no two rates alike."""
+    short = f"{rate:g}"
+    return short if float(short) == rate else repr(rate)
 
 
 @dataclass(frozen=True)
@@ -129,7 +142,8 @@ class Cell:
     @property
     def folder(self) -> str:
         """Name of its run directory."""
-        parts = (self.baseline.model, self.method, f"{self.rate:g}x", str(self.baseline.seed))
+        rate = f"{rate_name(self.rate)}x"
+        parts = (self.baseline.model, self.method, rate, str(self.baseline.seed))
         return "_".join(part for part in parts if part)
 
 
@@ -141,13 +155,3 @@ def read_study(path: Path) -> Study:
     """
     study = validate(Study, read_yaml(path), str(path))
     return study.model_copy(update={"recipe": Path(os.path.normpath(path.parent / study.recipe))})
-
-
-def assignments(settings: Mapping[str, Any]) -> list[str]:
-    """``key=value`` with values as YAML on one line."""
-    return [f"{key}={_flow(value)}" for key, value in settings.items()]
-
-
-def _flow(value: Any) -> str:
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False)
-    return text.removesuffix("\n").removesuffix("\n...")

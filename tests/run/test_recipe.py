@@ -12,7 +12,7 @@ from detprune.recipe import dump_yaml, override, read_yaml, validate
 from detprune.rundir import RunDirectory
 from detprune.runs import PlannedRun, dense_part
 from detprune.study.runner import plan_study
-from detprune.study.spec import assignments, read_study
+from detprune.study.spec import read_study
 from detprune.task import load_adapter, load_recipe
 from detprune_classification import ClassificationRecipe
 from detprune_classification.recipe import DataSpec, ModelSpec
@@ -39,7 +39,7 @@ def test_every_study_in_configs_can_be_planned(path: Path, tmp_path: Path) -> No
 def test_every_progressive_pruning_in_configs_has_a_valid_recipe(path: Path) -> None:
     spec = read_progressive(path)
     assert spec.name == path.stem
-    _, recipe = load_recipe(spec.recipe, assignments(spec.settings))
+    _, recipe = load_recipe(spec.recipe, [spec.settings])
     assert recipe.pruning_epochs > 0
 
 

@@ -4,6 +4,7 @@ import copy
 import json
 import shlex
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import yaml
 from command_line import detprune
 
 from detprune import InputError
-from detprune.recipe import override
+from detprune.recipe import assignments, override, read_assignments
 from detprune.report.rundir import read_run
 from detprune.runs import dense_part
 from detprune.study.figures import metric_track
 from detprune.study.runner import plan_study
-from detprune.study.spec import assignments, read_study
+from detprune.study.spec import read_study
+from detprune.task import load_recipe
 
 STUDY: dict[str, Any] = {
     "name": "tiny_study",
@@ -155,7 +157,7 @@ def test_models_have_rows_and_folders_of_their_own(tiny: dict[str, Any], tmp_pat
     spec = read_study(write(tmp_path, tiny, models=models))
     plan_study(spec, tmp_path, [])
     assert spec.cells[0].folder == "r20_magnitude_4x_0"
-    assert "model.name=cifar_resnet32" in spec.settings_of(spec.baselines[2])
+    assert models["r32"] in spec.settings_of(spec.baselines[2])
 
 
 @pytest.mark.parametrize(
@@ -168,6 +170,7 @@ def test_models_have_rows_and_folders_of_their_own(tiny: dict[str, Any], tmp_pat
         ({"own_rates": {"a": [2]}}, "own_rates are given for a, but the models are: "),
         ({"models": {"a": {}}, "rates": []}, "no rate for a; write rates"),
         ({"name": "a/b"}, "name: String should match pattern"),
+        ({"name": ".."}, "names no folder of its own"),
     ],
 )
 def test_a_study_that_is_wrong(
@@ -183,14 +186,94 @@ def test_a_dense_network_does_not_depend_on_what_comes_later(tiny: dict[str, Any
     assert dense_part({**tiny, "seed": 4}) != dense_part(tiny)
 
 
-def test_settings_survive_the_command_line() -> None:
-    settings = {
-        "a.b": 1e-05,
-        "c": None,
-        "d": {"name": "slr", "rho": {"pull": {"start": 0.3, "end": 6}}},
-        "e": "auto",
-        "f": ["x", "1"],
-        "g": True,
-    }
-    read = override({}, assignments(settings))
-    assert read == {"a": {"b": 1e-05}, **{k: v for k, v in settings.items() if k != "a.b"}}
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            "run #2",
+            "a,b",
+            "a: b",
+            "{x}",
+            "[1",
+            "'",
+            '"',
+            " lead",
+            "trail ",
+            "1",
+            "true",
+            "null",
+            "~",
+        ),
+        *(
+            "- x",
+            "*a",
+            "&a",
+            "!t",
+            "%",
+            "@",
+            "`",
+            "a\\nb",
+            "a\nb",
+            "\t",
+            "½ ü",
+            "...",
+            "---",
+            "=",
+            "",
+        ),
+        *("1e-3", "0x10", "1_000", "2026-11-27", "yes", "C:\\x", "a #b, {c: d}/dense.pt", "😀"),
+        *(1e-05, 1e30, 0.1, 10**20, -0.0, float("inf"), None, True, [], {}, ["x", "1"], {"a": "#"}),
+        {"name": "slr", "rho": {"pull": {"start": 0.3, "end": 6}}},
+        "x" * 5000 + " y" * 500,
+    ],
+)
+def test_settings_survive_the_command_line(value: Any) -> None:
+    assert override({}, assignments({"a.b": value, "c": value})) == {"a": {"b": value}, "c": value}
+
+
+@pytest.mark.parametrize("folder", ["run #2", "a,b", "{x: y}", "it's", "a: b", "null"])
+def test_paths_of_other_runs_travel_unchanged(
+    tiny: dict[str, Any], tmp_path: Path, folder: str
+) -> None:
+    tiny["distillation"] = {"weight": 0.5}
+    spec = read_study(write(tmp_path / folder, tiny))
+    _, cells = plan_study(spec, tmp_path / folder, [])
+    for cell, plan in cells.items():
+        dense = tmp_path / folder / cell.baseline.folder / "checkpoints" / "dense.pt"
+        words = shlex.split(plan.command)
+        texts = [word for flag, word in pairwise(words) if flag == "--set"]
+        _, again = load_recipe(plan.recipe_file, read_assignments(texts))
+        assert again == plan.recipe
+        assert again.model_dump(mode="json")["model"]["weights"] == str(dense)
+    recipe = next(iter(cells.values())).recipe
+    settings = recipe.taught_by_dense(tmp_path / folder)
+    assert settings == {"distillation.teacher": str(tmp_path / folder / "checkpoints" / "dense.pt")}
+
+
+def test_rates_that_print_alike_have_folders_of_their_own(
+    tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    spec = read_study(write(tmp_path, tiny, rates=[2, 2.0000001, 2.5, 1234567], seeds=[0]))
+    folders = [cell.folder for cell in spec.cells if cell.method == "magnitude"]
+    assert folders == [
+        *("magnitude_2x_0", "magnitude_2.0000001x_0", "magnitude_2.5x_0", "magnitude_1234567.0x_0")
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rates": [2, 2.0]},
+        {"seeds": [1, 1]},
+        {"methods": {"m": {"method": "slr"}, "M": {"method": "admm"}}},
+        {
+            "models": {"a": {}, "a_b": {}},
+            "methods": {"b_c": {"method": "slr"}, "c": {"method": "slr"}},
+        },
+    ],
+)
+def test_two_runs_never_share_a_folder(
+    tiny: dict[str, Any], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match="several runs would have the same folder: "):
+        read_study(write(tmp_path, tiny, **changes))

@@ -1,0 +1,59 @@
+"""Whether a process that wrote its number down is still the one of that number.
+
+Process numbers are used again, within seconds in a container; the time at which a process started tells two
+of them apart. It is known on Linux; elsewhere the number alone counts.
+"""
+
+import os
+import socket
+from pathlib import Path
+
+HOST = socket.gethostname()
+
+
+def start_mark(pid: int) -> str | None:
+    """Boot of the machine and start of a process since then; None where it is dead or not known."""
+    ticks = _start_ticks(pid)
+    if ticks is None:
+        return None
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        boot = ""
+    return f"{boot}+{ticks}"
+
+
+def is_alive(pid: int, mark: str | None = None) -> bool:
+    """Whether a process of this machine runs, and is the one that has the mark, if one is given."""
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # it is another user's
+    if not Path("/proc/self/stat").exists():
+        return True
+    found = start_mark(pid)
+    return found is not None and mark in (None, found)
+
+
+def start_seconds(pid: int) -> float | None:
+    """When a process started, in seconds since 1970; None where it is dead or not known."""
+    ticks = _start_ticks(pid)
+    if ticks is None:
+        return None
+    lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+    boot = next((line.split()[1] for line in lines if line.startswith("btime ")), None)
+    return None if boot is None else int(boot) + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _start_ticks(pid: int) -> int | None:
+    """Field 22 of ``/proc/PID/stat`` (proc(5)); a zombie counts as dead."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    state, *fields = text.rpartition(")")[2].split()  # the name before it may hold anything
+    return None if state in "ZX" else int(fields[18])

@@ -1,0 +1,45 @@
+"""Signals that end a command: it leaves with 128 + the signal's number, as shells count (SIGTERM 143, SIGINT 130).
+
+Frameworks treat signals in ways of their own: Lightning turns Ctrl-C into exit code 1 and SIGTERM into 0, Ultralytics
+dies of SIGTERM without closing anything. So a signal raises SystemExit in the main thread, which both hand on, and what
+has to be put away is put away. A second signal kills at once.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_ENDING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+
+
+@contextmanager
+def exit_on_signals() -> Iterator[None]:
+    """Leave with the signal's own exit code, whatever a framework makes of it; ignored ones stay ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def leave(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        for each in handlers:
+            signal.signal(each, signal.SIG_DFL)
+        raise SystemExit(128 + number)
+
+    handlers = {number: signal.getsignal(number) for number in _ENDING}
+    handlers = {number: old for number, old in handlers.items() if old is not signal.SIG_IGN}
+    for number in handlers:
+        signal.signal(number, leave)
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if received:
+            raise SystemExit(128 + received[0]) from error
+        raise
+    finally:
+        for number, old in handlers.items():
+            signal.signal(number, old)

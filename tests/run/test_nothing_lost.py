@@ -1,0 +1,372 @@
+"""Kills, locks and folders: what a run did not make stays, and what it replaces is there until it is whole."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tiny_recipe import TINY
+
+from detprune import cli
+from detprune.locks import Holder, hold
+from detprune.temporaries import temporary_name
+
+ONE_STAGE = ("--set", "stages.constrained.epochs=0", "--set", "stages.retrain.epochs=0")
+DEAD = 2**22 + 1  # above the largest process number of Linux
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """Calls detprune in this process, in a working directory; returns exit code and what it said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")
+
+    def call(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["detprune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        said = capsys.readouterr()
+        return int(stopped.value.code or 0), " ".join((said.err + said.out).split())
+
+    return call
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that writes a checkpoint and is done."""
+
+    def run(_adapter: object, _recipe: object, run: Any) -> dict[str, Any]:
+        run.save(run.pruned, {"new": torch.ones(1)})
+        run.write_json("summary.json", {})
+        return {}
+
+    monkeypatch.setattr("detprune.cli._run", run)
+    monkeypatch.setattr("detprune.cli.headline", lambda _: "done")
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts detprune in processes that are killed at the end."""
+    processes = []
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "detprune", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "300"},
+            cwd=tmp_path,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def wait_for(happened: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def file_of(folder: Path, **changes: Any) -> Path:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**TINY, **changes}), encoding="utf-8")
+    return path
+
+
+def an_earlier_run(path: Path, text: str = "weeks of work") -> None:
+    path.mkdir(parents=True)
+    (path / "recipe.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
+    (path / "pruned.pt").write_text(text, encoding="utf-8")
+
+
+# ---------------------------------------------------------------- folders
+
+
+@pytest.mark.parametrize("name", ["..", ".", "...", "a/b", "/tmp/x", "a\\b", ""])
+def test_a_name_is_no_path(tmp_path: Path, here: Any, name: str) -> None:
+    before = file_of(tmp_path, name=name).read_text()
+    code, said = here("run", "tiny.yaml")
+    assert (code, [p.name for p in tmp_path.iterdir()]) == (2, ["tiny.yaml"])
+    assert "name" in said
+    assert (tmp_path / "tiny.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "out", ["new/../theirs", "link", "link/../theirs", ".", "new/..", "theirs/new/..", "theirs/."]
+)
+@pytest.mark.parametrize("flags", [[], ["--overwrite"], ["--resume"]])
+def test_what_the_run_did_not_make_stays(
+    tmp_path: Path, here: Any, out: str, flags: list[str]
+) -> None:
+    file_of(tmp_path)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "thesis.txt").write_text("all I have")
+    (tmp_path / "link").symlink_to(theirs)
+    before = sorted(map(str, tmp_path.rglob("*")))
+    code, _ = here("run", "tiny.yaml", "--out", out, *flags, "--set", "model.weights=none.pt")
+    assert code == 2
+    assert sorted(map(str, tmp_path.rglob("*"))) == before
+
+
+@pytest.mark.parametrize("out", ["a/b/c", "new/../fresh", "link", "empty", "empty/inner"])
+def test_bad_input_takes_away_what_the_run_made(tmp_path: Path, here: Any, out: str) -> None:
+    file_of(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    before = sorted(map(str, tmp_path.rglob("*")))
+    code, said = here("run", "tiny.yaml", "--out", out, "--set", "model.weights=none.pt")
+    assert code == 2
+    assert "none.pt" in said
+    assert sorted(map(str, tmp_path.rglob("*"))) == before
+
+
+@pytest.mark.usefixtures("no_training")
+def test_overwriting_through_a_link_replaces_what_it_points_to(tmp_path: Path, here: Any) -> None:
+    an_earlier_run(tmp_path / "disk" / "run")
+    (tmp_path / "link").symlink_to("disk/run")
+    assert here("run", file_of(tmp_path), "--out", "link", "--overwrite")[0] == 0
+    assert (tmp_path / "link").is_symlink()
+    assert torch.load(tmp_path / "disk" / "run" / "pruned.pt")["new"] == 1
+    assert [p.name for p in (tmp_path / "disk").iterdir()] == ["run"]
+
+
+def test_the_working_directory_is_not_set_aside(
+    tmp_path: Path, here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    an_earlier_run(tmp_path / "run")
+    recipe = file_of(tmp_path)
+    monkeypatch.chdir(tmp_path / "run")
+    code, said = here("run", recipe, "--out", ".", "--overwrite")
+    assert code == 2
+    assert "is the working directory or holds it" in said
+
+
+# ---------------------------------------------------------------- runs that are replaced
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("kills", [1, 2])
+def test_a_finished_run_is_kept_until_the_one_in_its_place_is_whole(
+    tmp_path: Path, here: Any, monkeypatch: pytest.MonkeyPatch, kills: int
+) -> None:
+    run, recipe = tmp_path / "run", file_of(tmp_path)
+    an_earlier_run(run)
+    for _ in range(kills):
+        with monkeypatch.context() as patched:
+            patched.setattr("detprune.cli._run", lambda *_: sys.exit(137))
+            code, said = here("run", recipe, "--out", run, "--overwrite")
+        assert code == 137
+        assert f"the run that was to be replaced is kept in {tmp_path}/.run.replaced" in said
+        assert (tmp_path / ".run.replaced" / "pruned.pt").read_text() == "weeks of work"
+    code, said = here("run", run, "--resume")
+    assert code == 0
+    assert ".run.replaced is kept until the run in its place is finished" in said
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "tiny.yaml"]
+
+
+def test_killed_between_setting_aside_and_beginning(tmp_path: Path, here: Any) -> None:
+    an_earlier_run(tmp_path / ".run.replaced")
+    code, said = here("run", "run", "--resume")
+    assert code == 2
+    assert ".run.replaced: rename it to have it back" in said
+
+
+# ---------------------------------------------------------------- locks
+
+
+@pytest.mark.parametrize("flags", [["--resume"], ["--overwrite"]])
+def test_a_second_process_is_refused_with_the_number_of_the_first(
+    tmp_path: Path, here: Any, flags: list[str]
+) -> None:
+    an_earlier_run(tmp_path / "run")
+    recipe = file_of(tmp_path)
+    with hold(tmp_path / "run"):
+        code, said = here("run", recipe, "--out", "run", *flags)
+        assert code == 2
+        assert f"run is in use by process {os.getpid()} on " in said
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["pruned.pt", "recipe.yaml"]
+
+
+def test_studies_hold_their_folder(tmp_path: Path, here: Any) -> None:
+    a_study(tmp_path)
+    steps = {"name": "p", "recipe": "tiny.yaml", "rates": [2]}
+    (tmp_path / "steps.yaml").write_text(yaml.safe_dump(steps))
+    (tmp_path / "out").mkdir()
+    with hold(tmp_path / "out"):
+        for command in (("study", "study.yaml"), ("progressive", "steps.yaml")):
+            code, said = here(*command, "--out", "out")
+            assert code == 2
+            assert f"out is in use by process {os.getpid()}" in said
+
+
+def test_a_lock_dies_with_its_process_and_not_with_its_children(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom detprune.locks import hold\n"
+        "with hold(Path(sys.argv[1])):\n"
+        "    if os.fork() == 0: time.sleep(60); os._exit(0)\n"
+        "    print('held', flush=True); time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    found = Holder.read(tmp_path)
+    assert found is not None
+    assert found.pid == process.pid
+    with pytest.raises(cli.InputError, match=f"process {process.pid} on "), hold(tmp_path):
+        pass
+    process.kill()
+    process.wait()
+    with hold(tmp_path):  # its child, as a loader's worker would, lives on
+        assert Holder.read(tmp_path) == Holder.this()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.stdout.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("holder", "refused"),
+    [
+        (None, ""),
+        ({"pid": DEAD}, ""),
+        ({"started": "another boot+1"}, ""),  # the number is used again
+        ({}, "is in use by process"),
+        ({"host": "elsewhere"}, "on elsewhere; .* if it is dead there, delete .*lock"),
+        ({"host": "elsewhere", "pid": DEAD}, "on elsewhere"),
+    ],
+)
+def test_without_locks_of_the_file_system_what_the_file_says_counts(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    holder: dict[str, Any] | None,
+    refused: str,
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    this = Holder.this()
+    if holder is not None:
+        record = {"pid": this.pid, "host": this.host, "started": this.started, **holder}
+        (tmp_path / ".lock").write_text(json.dumps(record))
+    if refused:
+        with pytest.raises(cli.InputError, match=refused), hold(tmp_path):
+            pass
+    else:
+        with hold(tmp_path):
+            assert Holder.read(tmp_path) == this
+
+
+# ---------------------------------------------------------------- temporary files
+
+
+@pytest.mark.usefixtures("no_training")
+def test_temporary_files_of_killed_writers_are_swept(tmp_path: Path, here: Any) -> None:
+    run = tmp_path / "run"
+    an_earlier_run(run)
+    (run / "checkpoints" / "dense").mkdir(parents=True)
+    alive = subprocess.Popen(["sleep", "60"])
+    try:
+        young = run / "checkpoints" / f".last.ckpt.{alive.pid}.tmp"
+        reused = run / f".pruned.pt.{alive.pid}.tmp"
+        earlier = [
+            run / "checkpoints" / "dense" / f".last.ckpt.{DEAD}.tmp",
+            run / temporary_name(run / "metrics.jsonl").name.replace(str(os.getpid()), str(DEAD)),
+            run / f".pruned.pt.{DEAD}@00000000.tmp",  # of another machine
+            reused,
+        ]
+        mine = [run / ".notes.tmp", run / "notes.12.tmp", run / ".notes.12a.tmp", young]
+        for file in (*earlier, *mine):
+            file.write_text("half")
+        os.utime(reused, (1, 1))
+        assert here("run", run, "--resume")[0] == 0
+        assert not [file for file in earlier if file.exists()]
+        assert all(file.exists() for file in mine)
+    finally:
+        alive.kill()
+        alive.wait()
+
+
+# ---------------------------------------------------------------- signals
+
+
+def test_a_signal_ends_a_stage_with_its_own_exit_code_and_nothing_is_lost(
+    tmp_path: Path, started: Any
+) -> None:
+    run = tmp_path / "run"
+    command = ("run", file_of(tmp_path), "--out", run, "--resume", *ONE_STAGE)
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        process = started(*command, "--set", "stages.dense.epochs=2000")
+        wait_for((run / "checkpoints" / "dense" / "last.ckpt").exists, process)
+        process.send_signal(number)
+        said = process.communicate()[0]
+        assert process.returncode == code, said
+        assert "interrupted; continue with: detprune run" in said
+        assert not (run / ".lock").exists()
+        assert not list(run.rglob("*.tmp"))
+        shutil.rmtree(run)
+
+
+def a_study(folder: Path, **settings: Any) -> Path:
+    file_of(folder)
+    study = {"name": "s", "recipe": "tiny.yaml", "methods": {"m": {"method": "magnitude"}}}
+    file = folder / "study.yaml"
+    file.write_text(yaml.safe_dump({**study, "rates": [2], "settings": settings}))
+    return file
+
+
+def test_a_study_that_is_ended_ends_its_runs(tmp_path: Path, started: Any) -> None:
+    dense = tmp_path / "out #1" / "dense_0"
+    file = a_study(tmp_path, **{"stages.dense.epochs": 2000})
+    process = started("study", file, "--out", dense.parent)
+    wait_for((dense / "checkpoints" / "dense" / "last.ckpt").exists, process)
+    process.terminate()
+    said = process.communicate()[0]
+    assert process.returncode == 143, said
+    assert "dense_0: interrupted (exit code 143)" in said
+    with hold(dense):  # no run goes on without its study
+        pass
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (143, "dense_0: interrupted (exit code 143)"),
+        (-9, "dense_0: interrupted (exit code -9)"),
+        (1, "dense_0: failed with exit code 1"),
+        (0, "dense_0: failed with exit code 0"),  # it left no summary
+    ],
+)
+def test_a_study_counts_a_run_that_was_ended_as_interrupted(
+    tmp_path: Path, here: Any, monkeypatch: pytest.MonkeyPatch, code: int, text: str
+) -> None:
+    monkeypatch.setattr("detprune.runs.Runs._call", lambda *_, **__: code)
+    ended, said = here("study", a_study(tmp_path), "--out", "out")
+    assert ended == 1
+    assert text in said
