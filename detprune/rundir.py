@@ -13,9 +13,10 @@ import torch
 import yaml
 
 from detprune.errors import InputError
+from detprune.loggers import logger
 from detprune.recipe import Recipe, dump_yaml, is_same
 
-LOGGER = logging.getLogger("detprune")
+LOGGER = logger("detprune")
 
 
 def is_main_process() -> bool:

@@ -106,7 +106,7 @@ def test_an_auxiliary_branch_of_the_file_is_left_out(
     source: LaneNetwork, target: LaneNetwork, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch.save({"model": prefixed(source.state_dict(), "module.")}, path)
-    with caplog.at_level(logging.INFO, "detprune_ufld"):
+    with caplog.at_level(logging.INFO, "detprune.ufld"):
         assert load_checkpoint(target, path) == ()
     assert "its auxiliary branch is left out" in caplog.text
     assert_equal(source.state_dict(), target.state_dict())

@@ -1,6 +1,5 @@
 """Checkpoints in the form of Ultra-Fast-Lane-Detection's scripts: theirs are read, and ours they load."""
 
-import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -11,12 +10,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from detprune.errors import InputError
+from detprune.loggers import logger
 from detprune.task import plain_state_dict
 from detprune_ufld.network.model import POOLED_CHANNELS, STRIDE, LaneNetwork
 from detprune_ufld.network.safe_load import safe_load
 from detprune_ufld.network.trunks import trunks_of
 
-LOGGER = logging.getLogger(__name__)
+LOGGER = logger(__name__)
 
 _AUXILIARY = "aux_"
 _NEEDED = {"pool.weight": 4, "cls.0.weight": 2, "cls.2.weight": 2, "model.conv1.weight": 4}  # dims
