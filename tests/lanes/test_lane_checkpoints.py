@@ -67,8 +67,19 @@ def snapshot(model: nn.Module) -> State:
         lambda s: s,
         lambda s: prefixed(s, "module."),
         lambda s: {"state_dict": prefixed(s, "network."), "epoch": 3},
+        lambda s: {"ema": {"module": prefixed(s, "module._orig_mod.")}, "epoch": 3},
+        lambda s: {"net": s},
     ],
-    ids=["original", "data parallel", "compiled", "bare", "bare data parallel", "Lightning"],
+    ids=[
+        "original",
+        "data parallel",
+        "compiled",
+        "bare",
+        "bare data parallel",
+        "Lightning",
+        "averaged",
+        "net",
+    ],
 )
 def test_layouts(source: LaneNetwork, path: Path, wrap) -> None:
     state = source.state_dict()
