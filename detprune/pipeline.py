@@ -6,7 +6,6 @@ Every stage leaves its weights in ``checkpoints/`` and a mark in ``progress.json
 resumed takes up finished stages from there, and the task's trainer resumes within a stage.
 """
 
-import logging
 import platform
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from torch import nn
 import detprune
 from detprune.errors import DetpruneError
 from detprune.layers import select_layers
+from detprune.loggers import logger
 from detprune.methods import OneShot
 from detprune.pruner import Pruner
 from detprune.recipe import Recipe
@@ -28,7 +28,7 @@ from detprune.sets import Unstructured
 from detprune.summary import Summary, summarize
 from detprune.task import Task, plain_state_dict
 
-LOGGER = logging.getLogger(__name__)
+LOGGER = logger(__name__)
 
 _HIGH_RATE = 8  # 8× on a detector and 20× on CIFAR-10 are what was measured (docs/results.md)
 

@@ -13,10 +13,11 @@ import yaml
 
 from detprune.errors import InputError
 from detprune.locks import NAME as LOCK
+from detprune.loggers import logger
 from detprune.recipe import Recipe, dump_yaml, is_same
 from detprune.temporaries import is_temporary, temporary_name
 
-LOGGER = logging.getLogger("detprune")
+LOGGER = logger("detprune")
 
 
 def is_main_process() -> bool:

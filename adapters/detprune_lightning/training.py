@@ -19,11 +19,12 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 import lightning as L
+from detprune.loggers import logger
 from detprune.rundir import RunDirectory, atomic
 from detprune.seeds import derive_seed
 from detprune_lightning.spec import StageSpec, TrainerSpec
 
-LOGGER = logging.getLogger("detprune.training")
+LOGGER = logger(__name__)
 
 THIRD_PARTY_WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 on torch 2.15 warns of its own internals

@@ -50,8 +50,24 @@ def refused(model: nn.Module, path: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["", "module.", "model.", "module.model."])
+@pytest.mark.parametrize(
+    ("wrapper", "prefix"),
+    [
+        (None, ""),
+        (None, "module."),
+        (None, "_orig_mod."),
+        ("state_dict", "network."),
+        ("state_dict", "model."),
+        ("model", "module._orig_mod."),
+        ("model", "_orig_mod.module."),
+        ("ema", "module.model."),
+        ("state_dict_ema", ""),
+        ("model_ema", "module."),
+        ("model_state_dict", "module."),
+        ("net", ""),
+        ("weights", "backbone.body."),
+    ],
+)
 def test_layouts(
     source: nn.Module, target: nn.Module, tmp_path: Path, wrapper: str | None, prefix: str
 ) -> None:
@@ -60,6 +76,46 @@ def test_layouts(
     torch.save(content, tmp_path / "c.th")
     load_checkpoint(target, tmp_path / "c.th")
     assert_same(target, snapshot(source))
+
+
+def test_plain_weights_go_before_averaged_ones_and_it_is_said(
+    source: nn.Module, target: nn.Module, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = {f"module.{key}": tensor for key, tensor in source.state_dict().items()}
+    averaged = {key: torch.zeros_like(tensor) for key, tensor in state.items()}
+    torch.save({"ema": {"module": averaged}, "optimizer": {}, "net": state}, tmp_path / "c.th")
+    load_checkpoint(target, tmp_path / "c.th")
+    assert_same(target, snapshot(source))
+    assert "took the weights under 'net', names with 'module.' before them" in caplog.text
+    assert "there are also 'ema.module'" in caplog.text
+
+
+def test_two_networks_in_a_file_are_refused(
+    source: nn.Module, target: nn.Module, tmp_path: Path
+) -> None:
+    state = source.state_dict()
+    both = {f"{name}.{key}": v for name in ("student", "teacher") for key, v in state.items()}
+    torch.save(both, tmp_path / "c.th")
+    text = refused(target, tmp_path / "c.th")
+    assert "holds 2 networks that fit, with 'student.', 'teacher.' before their names" in text
+
+
+def test_what_stands_beside_the_network_is_left_out_and_named(
+    source: nn.Module, target: nn.Module, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = {f"net.{key}": tensor for key, tensor in source.state_dict().items()}
+    torch.save({**state, "criterion.weight": torch.ones(10)}, tmp_path / "c.th")
+    load_checkpoint(target, tmp_path / "c.th")
+    assert_same(target, snapshot(source))
+    assert "left out what the network has not: criterion.weight" in caplog.text
+
+
+def test_masks_are_no_weights(target: nn.Module, tmp_path: Path) -> None:
+    masks = {key: torch.ones_like(v, dtype=torch.bool) for key, v in target.state_dict().items()}
+    torch.save({"masks": masks}, tmp_path / "pruner.pt")
+    assert "none of the network's weights, but a dict with 'masks'" in refused(
+        target, tmp_path / "pruner.pt"
+    )
 
 
 def test_a_wrapped_module_with_its_metadata(
@@ -134,7 +190,8 @@ def test_a_checkpoint_with_code_is_refused_unopened(
     else:
         torch.save(content, path)
     text = refused(target, path)
-    assert f"was refused: opening it would run code ({os.name}.mkdir)" in text
+    assert f"refused to open {path}: safe loading allows tensors and plain values" in text
+    assert f"this file would run {os.name}.mkdir; where it was written, save" in text
     # torch's own message advises to switch the protection off.
     assert "weights_only" not in text
     assert not marker.exists()
@@ -153,7 +210,9 @@ def test_a_checkpoint_with_code_is_refused_unopened(
 )
 def test_garbage_is_refused(target: nn.Module, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "c.th").write_bytes(content)
-    assert "is not a checkpoint that can be opened safely" in refused(target, tmp_path / "c.th")
+    assert "cannot be opened: it is empty, damaged, of another format or holds more" in refused(
+        target, tmp_path / "c.th"
+    )
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
@@ -163,21 +222,28 @@ def test_a_truncated_checkpoint_is_refused(
     torch.save(source.state_dict(), tmp_path / "c.th")
     whole = (tmp_path / "c.th").read_bytes()
     (tmp_path / "c.th").write_bytes(whole[: int(len(whole) * keep)])
-    assert "is not a checkpoint that can be opened safely" in refused(target, tmp_path / "c.th")
+    assert "cannot be opened: it is empty, damaged, of another format or holds more" in refused(
+        target, tmp_path / "c.th"
+    )
 
 
 def test_a_missing_file_and_a_folder_are_refused(target: nn.Module, tmp_path: Path) -> None:
-    assert "does not exist or is not a file" in refused(target, tmp_path / "none.th")
-    assert "does not exist or is not a file" in refused(target, tmp_path)
+    assert "there is no file" in refused(target, tmp_path / "none.th")
+    assert "is a folder; give a checkpoint of the same network" in refused(target, tmp_path)
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
+    assert "is a device, pipe or socket and no file" in refused(target, tmp_path / "pipe")
 
 
 @pytest.mark.parametrize(
     ("content", "text"),
     [
         ([1, 2], "holds a list, not a state dict"),
-        ({}, "holds nothing; expected a state dict"),
-        ({"epoch": 3, "lr": 0.1}, "entries that are not tensors: epoch, lr; expected"),
-        ({"state_dict": {"conv1.weight": 1}}, "entries that are not tensors: conv1.weight;"),
+        ({}, "holds nothing; give a checkpoint"),
+        (
+            {"epoch": 3, "lr": 0.1},
+            "none of the network's weights, but a dict with 'epoch', 'lr'; give",
+        ),
+        ({"state_dict": {"conv1.weight": 1}}, "but a dict with 'state_dict'; give"),
     ],
 )
 def test_what_is_no_state_dict_is_refused(

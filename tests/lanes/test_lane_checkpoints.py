@@ -67,8 +67,19 @@ def snapshot(model: nn.Module) -> State:
         lambda s: s,
         lambda s: prefixed(s, "module."),
         lambda s: {"state_dict": prefixed(s, "network."), "epoch": 3},
+        lambda s: {"ema": {"module": prefixed(s, "module._orig_mod.")}, "epoch": 3},
+        lambda s: {"net": s},
     ],
-    ids=["original", "data parallel", "compiled", "bare", "bare data parallel", "Lightning"],
+    ids=[
+        "original",
+        "data parallel",
+        "compiled",
+        "bare",
+        "bare data parallel",
+        "Lightning",
+        "averaged",
+        "net",
+    ],
 )
 def test_layouts(source: LaneNetwork, path: Path, wrap) -> None:
     state = source.state_dict()
@@ -106,7 +117,7 @@ def test_an_auxiliary_branch_of_the_file_is_left_out(
     source: LaneNetwork, target: LaneNetwork, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch.save({"model": prefixed(source.state_dict(), "module.")}, path)
-    with caplog.at_level(logging.INFO, "detprune_ufld"):
+    with caplog.at_level(logging.INFO, "detprune.ufld"):
         assert load_checkpoint(target, path) == ()
     assert "its auxiliary branch is left out" in caplog.text
     assert_equal(source.state_dict(), target.state_dict())

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -43,13 +44,14 @@ def test_frames_are_in_the_order_of_files_and_lines(root):
         {"h_samples": list(range(240, 711, 10)), "lanes": [[-2] * 48, list(range(48))]},
         {"lanes": []},
         {"lanes": [[-2] * 56]},
+        {"lanes": [[-2] * 55 + [1]]},
         {"lanes": [straight(x).tolist() for x in (-400, 200, 600, 900, 1200, 1500)]},
         {"h_samples": [160], "lanes": [[7]], "classes": [1]},
     ],
 )
 def test_rows_and_lanes_may_be_of_any_number(root, changes):
-    file = write_lines(root / "labels.json", [label(**changes)])
-    (frame,) = read_labels([file], root)
+    file = write_lines(root / "labels.json", [label(**changes), label("clips/b/20.jpg")])
+    frame, _ = read_labels([file], root)
     expected = label(**changes)
     assert frame.rows.tolist() == expected["h_samples"]
     assert [x.tolist() for x in frame.lanes] == expected["lanes"]
@@ -118,6 +120,26 @@ WRONG = {
         label("clips/b/20.jpg", lanes=[[1600] * 56]),
         r"right edge \(1\): l.json:2 lanes\[0\] \(x = 1600\); x is in pixels of an image 1280 wide",
     ),
+    "shares": (
+        label("clips/b/20.jpg", lanes=[(straight(200) / 1280).tolist(), [-2] * 56]),
+        r"fractions of the image \(1\): l.json:2 lanes \(x up to 0.* wide and 720 high: multiply",
+    ),
+    "shares of rows": (
+        label("clips/b/20.jpg", h_samples=(ROWS / 720).tolist()),
+        r"fractions of the image \(1\): l.json:2 h_samples \(up to 0.986111\); x and h_samples",
+    ),
+    "negative rows": (
+        label("clips/b/20.jpg", h_samples=[-1, *range(170, 720, 10)]),
+        r"do not go down the image \(1\): l.json:2",
+    ),
+    "falling rows": (
+        label("clips/b/20.jpg", h_samples=ROWS[::-1].tolist()),
+        r"do not go down the image \(1\): l.json:2",
+    ),
+    "just too wide": (
+        label("clips/b/20.jpg", lanes=[[1280] * 56]),
+        r"right edge \(1\): l.json:2 lanes\[0\] \(x = 1280\)",
+    ),
     "no name": (label(7), r"no file name \(1\): l.json:2 `7`"),
     "null byte": (label("clips/\0"), r"no file name \(1\): l.json:2"),
     "missing": (
@@ -146,6 +168,30 @@ def test_what_is_wrong_is_named_with_its_place(root, tmp_path, line, message):
     with pytest.raises(InputError, match=f"(?s)cannot be used as it is:\n- .*{message}") as caught:
         read_labels([file], root)
     assert str(caught.value).count("\n- ") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "looks"),
+    [
+        ({"run_time": 1000}, "no key lanes in its 2 labels, as in TuSimple's list of frames to be"),
+        ({"lanes": []}, r"lanes is empty in its 2 labels, .*test_tasks_0627.json\); give the file"),
+        ({"lanes": [[-2] * 56] * 4}, "every x of its 2 labels is negative: no lane is seen"),
+        ({"lanes": [[-1.5] * 3]}, "every x of its 2 labels is negative"),
+        ({"lanes": [[]]}, "every x of its 2 labels is negative"),
+    ],
+)
+def test_a_file_without_a_lane_is_refused(root, line, looks):
+    tasks = [{"raw_file": f"{n}.jpg", "h_samples": ROWS.tolist(), **line} for n in "ab"]
+    files = [
+        write_lines(root / "good.json", [label(), label("clips/b/20.jpg", lanes=[])]),
+        write_lines(root / "test_tasks_0627.json", tasks),
+    ]
+    with pytest.raises(InputError) as caught:
+        read_labels(files, root)
+    pattern = rf"without a single lane \(1\): test_tasks_0627.json \({looks}"
+    assert re.search(pattern, str(caught.value))
+    assert str(caught.value).count("\n- ") == 1
+    assert len(read_labels(files[:1], root)) == 2
 
 
 def test_an_absolute_name_is_refused_below_the_root_too(root):

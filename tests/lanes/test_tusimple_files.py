@@ -248,11 +248,32 @@ def test_long_values_are_cut_in_messages(tmp_path: Path) -> None:
         ({"h_samples": None}, r"truth.json:1: h_samples is None; it is a list of the rows' y"),
         ({"h_samples": []}, r"h_samples is \[\]"),
         ({"h_samples": ["160", *ROWS[1:]]}, r"h_samples: value 0 is '160'; allowed are numbers"),
-        ({"h_samples": [math.nan, *ROWS[1:]]}, r"a y that is no number"),
+        (
+            {"h_samples": [math.nan, *ROWS[1:]]},
+            r"h_samples does not go down the frame; its y increase, and",
+        ),
         ({"h_samples": ROWS[1:]}, r"truth.json:1: lane 0 has 20 values; the frame has 19 rows"),
-        ({"lanes": [[math.inf, *LANE[1:]]]}, r"an x or y beyond 1e\+06"),
-        ({"lanes": [[10**400, *LANE[1:]]]}, r"an x or y beyond"),
+        (
+            {"lanes": [[math.inf, *LANE[1:]]]},
+            r"an x is inf; allowed are pixels of a frame 1280 wide, -2 where",
+        ),
+        ({"lanes": [[10**400, *LANE[1:]]]}, r"an x is 1e\+300"),
         ({"lanes": [[None, *LANE[1:]]]}, r"truth.json:1: lane 0: value 0 is None"),
+        ({"lanes": [[math.nan, *LANE[1:]]]}, r"an x is nan; allowed are pixels"),
+        ({"lanes": [LANE, [1280, *LANE[1:]]]}, r"an x is 1280; allowed"),
+        ({"lanes": [["x", *LANE[1:]]]}, r"truth.json:1: lane 0: value 0 is 'x'"),
+        ({"lanes": [[x / 1280 for x in LANE]]}, r"truth.json:1: no x is beyond 1; x and h_samples"),
+        ({"lanes": [[-2] * 19 + [True], [-2] * 19 + [0]]}, r"no x is beyond 1"),
+        (
+            {"h_samples": [y / 720 for y in ROWS]},
+            r"truth.json:1: no y is beyond 1; x and h_samples",
+        ),
+        ({"h_samples": ROWS[::-1]}, r"truth.json:1: h_samples does not go down the frame"),
+        ({"h_samples": [*ROWS[:-1], ROWS[-2]]}, r"h_samples does not go down the frame"),
+        ({"h_samples": [*ROWS[:-1], 720]}, r"h_samples does not go down the frame; .* 0 and 719"),
+        ({"h_samples": [-1, *ROWS[1:]]}, r"h_samples does not go down the frame"),
+        ({"lanes": []}, r"truth.json has no lanes: lanes is empty in its 2 labels, as in TuSimple"),
+        ({"lanes": [[-2] * 20] * 3}, r"has no lanes: every x of its 2 labels is negative"),
         ({"lanes": 3}, r"lanes is 3; it is a list"),
         ({"raw_file": 3}, r"raw_file is 3; it is a text"),
     ],
@@ -261,6 +282,24 @@ def test_ground_truth_that_is_refused(tmp_path: Path, line: Any, message: str) -
     truth = [{**TRUTH[0], **line} if isinstance(line, dict) else line, TRUTH[1]]
     with pytest.raises(InputError, match=message):
         evaluate_files(*files(tmp_path, FOUND, "" if line is None else truth))
+
+
+def test_a_list_of_frames_to_be_tested_is_no_ground_truth(tmp_path: Path) -> None:
+    """TuSimple's test_tasks_0627.json, in both forms in which it is found."""
+    for line in ({"h_samples": ROWS, "run_time": 1000}, {"h_samples": ROWS, "lanes": []}):
+        tasks = [{"raw_file": f"clips/{name}/20.jpg", **line} for name in "ab"]
+        paths = files(tmp_path, FOUND, tasks)
+        with pytest.raises(InputError, match=r"in its 2 labels, .*test_tasks_0627.json; give the"):
+            evaluate_files(*paths)
+
+
+def test_predictions_in_fractions_are_refused_and_none_at_all_are_not(tmp_path: Path) -> None:
+    found = changed(put("lanes", [[x / 1280 for x in LANE]]))
+    with pytest.raises(InputError, match=r"no x in .*found.json is beyond 1, as if in fractions"):
+        evaluate_files(*files(tmp_path, found))
+    for lanes in ([], [[-2] * 20] * 4, [[-2] * 19 + [1]]):
+        scores = evaluate_files(*files(tmp_path, changed(put("lanes", lanes))))
+        assert scores.fn >= 0.25
 
 
 def test_a_submission_is_no_ground_truth(tmp_path: Path) -> None:

@@ -92,4 +92,4 @@ def _drawn_lane(rng: np.random.Generator, heights: NDArray[np.float64]) -> NDArr
         x[np.arange(heights.size) != rng.integers(heights.size)] = -2.0
     elif kind == 2:
         x[: rng.integers(heights.size)] = -2.0
-    return x
+    return np.where(x < 1280, x, -2.0)

@@ -1,52 +1,36 @@
 """Loading weights from a file without running anything that the file contains."""
 
-import pickle
-import re
-import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from detprune.errors import InputError
+from detprune.safe_load import safe_load
+from detprune.state_dicts import find_weights
 
-# What wraps a state dict (training scripts save more than weights), and what data-parallel and
-# Lightning wrappers put before every key.
-_WRAPPERS = ("state_dict", "model")
-_PREFIXES = ("module.", "model.")
+_WANTED = "a checkpoint of the same network, written by torch.save(model.state_dict(), path)"
 _LISTED = 8
-
-# torch's restricted unpickler interprets whatever bytes it is given, so that a file that is no
-# checkpoint can fail in any of these ways; a damaged zip archive is a RuntimeError.
-_UNREADABLE = (
-    pickle.UnpicklingError,
-    EOFError,
-    RuntimeError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    struct.error,
-)
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     """Load the weights in the file ``path`` into ``model``, all of them or none.
 
-    The file holds a state dict, plain or under ``state_dict`` or ``model``; a ``module.`` or
-    ``model.`` before all keys is taken off. Batch-norm counters may be missing, as in files written
-    before torch 0.4.1. Tensors go to the CPU first, then to the model's own device and dtype.
+    The file holds a state dict, plain or under any key, such as ``state_dict``, ``model`` or ``ema``
+    (which one is logged); what wrappers put before all names, such as ``module.``, ``_orig_mod.`` or
+    ``network.``, is taken off. Batch-norm counters may be missing, as in files written before torch
+    0.4.1. Tensors go to the CPU first, then to the model's own device and dtype.
 
     Raises `InputError` where the file is missing, is no checkpoint or would run code when opened,
     or where names or shapes differ from the model's; the model is unchanged then.
     """
     path = Path(path).expanduser()
-    state = _strip_prefixes(_find_state_dict(_read(path), path), model)
+    content = safe_load(path, _WANTED)
     own = model.state_dict()
+    found = find_weights(content, [n for n, v in own.items() if v.is_floating_point()], path)
+    if found is None:
+        raise InputError(f"{path} holds {_look(content)}; give {_WANTED}")
+    state = found.tensors
     for key in own.keys() - state.keys():
         if key.endswith("num_batches_tracked"):
             state[key] = own[key]
@@ -54,55 +38,13 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     model.load_state_dict(state)
 
 
-def _read(path: Path) -> object:
-    if not path.is_file():
-        raise InputError(f"checkpoint {str(path)!r} does not exist or is not a file")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"checkpoint {str(path)!r} cannot be read: {error}") from error
-    except _UNREADABLE as error:
-        # torch's own text is left out: it advises to switch the protection off.
-        wanted = re.search(r"GLOBAL (\S+)", str(error))
-        if wanted:
-            raise InputError(
-                f"checkpoint {str(path)!r} was refused: opening it would run code "
-                f"({wanted[1]}); save the state dict alone: torch.save(model.state_dict(), path)"
-            ) from error
-        raise InputError(
-            f"{str(path)!r} is not a checkpoint that can be opened safely: it is damaged, of "
-            "another format, or holds more than tensors; expected a file written by "
-            "torch.save(model.state_dict(), path)"
-        ) from error
-
-
-def _find_state_dict(content: object, path: Path) -> dict[str, Any]:
-    if isinstance(content, Mapping):
-        for wrapper in _WRAPPERS:
-            if isinstance(content.get(wrapper), Mapping):
-                content = content[wrapper]
-                break
-    if not isinstance(content, dict):
-        raise InputError(
-            f"checkpoint {str(path)!r} holds a {type(content).__name__}, not a state dict"
-        )
-    others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    if others or not content:
-        found = f"entries that are not tensors: {_listed(others)}" if others else "nothing"
-        raise InputError(
-            f"checkpoint {str(path)!r} holds {found}; expected a state dict, plain or under "
-            f"{' or '.join(map(repr, _WRAPPERS))}"
-        )
-    return content
-
-
-def _strip_prefixes(state: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-    own = model.state_dict().keys()
-    for prefix in _PREFIXES:
-        belongs_to_model = all(key.startswith(prefix) for key in own)
-        if not belongs_to_model and all(key.startswith(prefix) for key in state):
-            consume_prefix_in_state_dict_if_present(state, prefix)
-    return state
+def _look(content: object) -> str:
+    """What a file without the network's weights seems to be."""
+    if not isinstance(content, Mapping):
+        return f"a {type(content).__name__}, not a state dict"
+    if not content:
+        return "nothing"
+    return f"none of the network's weights, but a dict with {_listed(map(repr, content))}"
 
 
 def _check(state: Mapping[str, Tensor], own: Mapping[str, Tensor], kind: str, path: Path) -> None:
@@ -125,7 +67,7 @@ def _check(state: Mapping[str, Tensor], own: Mapping[str, Tensor], kind: str, pa
     ]
     if problems:
         raise InputError(
-            f"checkpoint {str(path)!r} does not fit {kind} ({len(own)} tensors):\n  "
+            f"{path} does not fit {kind} ({len(own)} tensors):\n  "
             + "\n  ".join(problems)
             + "\nbuild the model that the checkpoint was saved from: the same name, number of "
             "classes and input channels"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from detprune.errors import InputError
 from detprune.problems import Kind, Problems, refuse
+from detprune_ufld.data.units import IN_PIXELS, WITH_LANES, in_fractions, without_lanes
 from detprune_ufld.grid import FRAME_HEIGHT, FRAME_WIDTH
 
 _KEYS = ("raw_file", "lanes", "h_samples")
@@ -43,6 +44,8 @@ class Frame:
 
 _NO_FILE = Kind("label files that cannot be read", "correct their names")
 _EMPTY = Kind("label files without a label", "leave them out")
+_NO_LANES = Kind("label files without a single lane", WITH_LANES)
+_FRACTIONS = Kind("labels in fractions of the image", IN_PIXELS)
 _NOT_JSON = Kind("lines that are no JSON object", "a label is one JSON object in one line")
 _NO_KEY = Kind("labels with missing keys", f"a label has {', '.join(_KEYS)}")
 _NUMBERS = Kind(
@@ -73,7 +76,7 @@ _TWICE = Kind("images with more than one label", "leave all but one label of an 
 def read_labels(files: Sequence[Path], root: Path, *, check_images: bool = True) -> list[Frame]:
     """Read the frames of label files, in the order of files and lines; blank lines are skipped.
 
-    A frame may have any number of lanes, none included, and any rows.
+    A frame may have any number of lanes, none included, and any rows; a file has a lane at least.
 
     Args:
         files: the label files.
@@ -91,7 +94,11 @@ def read_labels(files: Sequence[Path], root: Path, *, check_images: bool = True)
     frames: list[Frame] = []
     places: dict[str, str] = {}  # image → place of its label
     for file in files:
-        for place, label in _labels(file, problems):
+        labels = list(_labels(file, problems))
+        if looks := without_lanes([label for _, label in labels]):
+            problems[_NO_LANES].append(f"{file.name} ({looks})")
+            continue
+        for place, label in labels:
             frame = _frame(place, label, folder, check_images, problems)
             if frame is None:
                 continue
@@ -141,6 +148,8 @@ def _frame(
         problems[_NUMBERS].append(f"{place} h_samples")
     elif not len(rows) or rows[0] < 0 or rows[-1] >= FRAME_HEIGHT or (np.diff(rows) <= 0).any():
         problems[_ROWS].append(place)
+    elif in_fractions(rows):
+        problems[_FRACTIONS].append(f"{place} h_samples (up to {rows[-1]:g})")
     good: list[NDArray[np.float64]] = []
     for number, x in enumerate(lanes):
         if x is None:
@@ -153,6 +162,8 @@ def _frame(
             problems[_WIDE].append(f"{place} lanes[{number}] (x = {x.max():g})")
         else:
             good.append(x)
+    if len(good) == len(lanes) and in_fractions(*good):
+        problems[_FRACTIONS].append(f"{place} lanes (x up to {max(x.max() for x in good):g})")
     if image is None or rows is None or len(good) < len(lanes):
         return None
     return Frame(label["raw_file"], image, rows, tuple(good), place)

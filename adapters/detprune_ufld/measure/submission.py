@@ -12,7 +12,9 @@ looked at where it is compared with nothing. Deliberately stricter are only thes
   one of the right length where it does not look inside;
 - [x] is not a number, whereas the script compares every row with every row if all x of a lane are so;
 - the ground truth must be one, also in frames in which the script does not look at it: an x for every
-  row of each lane, and no x or y beyond a million.
+  row of each lane, rows that go down the frame, all in pixels of a frame of 1280x720, and a lane at
+  least in one of the frames;
+- a submission whose every x is at most 1 is one in fractions of the width.
 """
 
 import json
@@ -25,11 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detprune.errors import InputError, nearest
-from detprune_ufld.grid import ABSENT
+from detprune_ufld.data.units import IN_PIXELS, WITH_LANES, in_fractions, without_lanes
+from detprune_ufld.grid import ABSENT, FRAME_HEIGHT, FRAME_WIDTH
 from detprune_ufld.measure.tusimple import Scores, average, hopeless, score
 
 _FAR = 1e300  # a whole number of JSON may be more than a float can hold
-_LARGEST = 1e6  # pixels, in the ground truth
 _SHOWN = 60  # characters of a value in messages
 
 
@@ -71,6 +73,8 @@ def evaluate_files(predictions: Path, annotations: Path) -> Scores:
             )
     matched = [frames[each.raw_file] for each in submitted]
     found = [_submitted(each, frame) for each, frame in zip(submitted, matched, strict=True)]
+    if in_fractions(*(lanes.ravel() for lanes in found)):
+        raise InputError(f"no x in {predictions} is beyond 1, as if in fractions; {IN_PIXELS}")
     times = [min(each.run_time, _FAR) for each in submitted]
     scores = score(
         found, [frame.lanes for frame in matched], [frame.rows for frame in matched], times
@@ -116,6 +120,9 @@ def read_ground_truth(path: Path) -> list[Truth]:
     lines = _lines(path, "the ground truth cannot be loaded")
     if not lines:
         raise InputError(f"the ground truth {path} is empty; give TuSimple's test_label.json")
+    labels = [content for _, content in lines if isinstance(content, dict)]
+    if len(labels) == len(lines) and (looks := without_lanes(labels)):
+        raise InputError(f"the ground truth {path} has no lanes: {looks}; {WITH_LANES}")
     truth = []
     for place, content in lines:
         start = f"format of the ground truth: {place}"
@@ -128,10 +135,19 @@ def read_ground_truth(path: Path) -> list[Truth]:
         y = _numbers([rows], [f"{start}: h_samples"])[0]
         _sizes(lanes, len(rows), start)
         x = _numbers(lanes, _names(lanes, start)).reshape(len(lanes), len(rows))
-        if not (np.abs(y) <= _LARGEST).all() or (x > _LARGEST).any():
+        if in_fractions(y) or in_fractions(x):
             raise InputError(
-                f"{start}: an x or y beyond {_LARGEST:.0e}, or a y that is no number; both are pixels "
-                "of the frame"
+                f"{start}: no {'y' if in_fractions(y) else 'x'} is beyond 1; {IN_PIXELS}"
+            )
+        if not (y[0] >= 0 and y[-1] < FRAME_HEIGHT and (np.diff(y) > 0).all()):
+            raise InputError(
+                f"{start}: h_samples does not go down the frame; its y increase, and lie between 0 and "
+                f"{FRAME_HEIGHT - 1}"
+            )
+        if not (x < FRAME_WIDTH).all():
+            raise InputError(
+                f"{start}: an x is {x[~(x < FRAME_WIDTH)][0]:g}; allowed are pixels of a frame "
+                f"{FRAME_WIDTH} wide, {ABSENT} where the lane is not seen"
             )
         truth.append(Truth(raw_file, x, y, place))
     return truth

@@ -1,6 +1,5 @@
 """Checkpoints in the form of Ultra-Fast-Lane-Detection's scripts: theirs are read, and ours they load."""
 
-import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -11,12 +10,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from detprune.errors import InputError
+from detprune.loggers import logger
+from detprune.safe_load import safe_load
+from detprune.state_dicts import find_weights
 from detprune.task import plain_state_dict
 from detprune_ufld.network.model import POOLED_CHANNELS, STRIDE, LaneNetwork
-from detprune_ufld.network.safe_load import safe_load
 from detprune_ufld.network.trunks import trunks_of
 
-LOGGER = logging.getLogger(__name__)
+LOGGER = logger(__name__)
 
 _AUXILIARY = "aux_"
 _NEEDED = {"pool.weight": 4, "cls.0.weight": 2, "cls.2.weight": 2, "model.conv1.weight": 4}  # dims
@@ -56,19 +57,19 @@ class Architecture(NamedTuple):
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """The state dict of a lane network in a file, on the CPU.
 
-    It may stand alone or under ``model`` or ``state_dict``; what wrappers such as DataParallel put
-    before the names is taken off. Nothing that the file holds is run.
+    It may stand alone or under any key (``model``, ``state_dict``, ``ema``); what wrappers such as
+    DataParallel put before the names is taken off. Nothing that the file holds is run.
 
     Raises:
         InputError: a file that cannot be opened safely, or holds no lane network.
     """
     content = safe_load(path, _WANTED)
-    for candidate in _state_dicts(content):
-        prefixes = (n.removesuffix("pool.weight") for n in candidate if n.endswith("pool.weight"))
-        for prefix in prefixes:
-            needed = {n: candidate.get(prefix + n) for n in _NEEDED}
-            if all(v is not None and v.dim() == _NEEDED[n] for n, v in needed.items()):
-                return {n.removeprefix(prefix): value for n, value in candidate.items()}
+    found = find_weights(content, _NEEDED, path)
+    if found is not None and all(
+        name in found.tensors and found.tensors[name].dim() == dims
+        for name, dims in _NEEDED.items()
+    ):
+        return found.tensors
     raise InputError(f"{path} holds {_look(content)}; give {_WANTED}")
 
 

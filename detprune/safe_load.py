@@ -37,11 +37,13 @@ def safe_load(path: str | Path, wanted: str) -> object:
     Raises:
         InputError: the file is missing, a folder or damaged, or would run code when opened.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_dir():
-        raise InputError(f"{path} is a folder; give {wanted}, a file such as ep099.pth")
+        raise InputError(f"{path} is a folder; give {wanted}, which is a file in it")
     if not path.exists():
         raise InputError(f"there is no file {path}, and nothing is downloaded; give {wanted}")
+    if not path.is_file():
+        raise InputError(f"{path} is a device, pipe or socket and no file; give {wanted}")
     try:
         with path.open("rb") as file:
             head = file.read(64).lstrip()
@@ -75,5 +77,5 @@ def _refused(path: Path, wanted: str, code: re.Match[str] | None) -> InputError:
     return InputError(
         f"refused to open {path}: safe loading allows tensors and plain values, and this file would "
         f"run {code[1]}; where it was written, save the weights alone: "
-        "torch.save({'model': net.state_dict()}, path)"
+        "torch.save(net.state_dict(), path)"
     )
