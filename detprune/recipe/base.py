@@ -9,10 +9,10 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from detprune.errors import InputError, nearest
+from detprune.reading import dump_yaml_text, load_yaml, parse_yaml
 from detprune.recipe.components import BudgetField, MethodField, SetField
 from detprune.sets import Unstructured
 
@@ -89,14 +89,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         InputError: no such file, not YAML, or not a mapping.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from error
+    values = load_yaml(path)
     if not isinstance(values, dict):
         raise InputError(
             f"{path} holds no mapping; it begins with keys, as the files in configs/ do"
@@ -113,12 +106,7 @@ def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
             raise InputError(f"--set {assignment!r} is no assignment; write --set a.b=value")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise InputError(
-                f"--set {assignment!r}: the value is not valid YAML: {error}"
-            ) from error
+        value = parse_yaml(text, f"the value of --set {assignment[:80]!r}")
         values = _assign(values, path.split("."), value, assignment)
     return values
 
@@ -150,7 +138,7 @@ def validate(kind: type[S], values: Mapping[str, Any], what: str = "the recipe")
 
 def dump_yaml(recipe: Recipe) -> str:
     """The resolved recipe, every default spelled out; reading it back gives an equal recipe."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return dump_yaml_text(recipe.model_dump(mode="json"))
 
 
 def is_same(stored: Any, recipe: Recipe) -> bool:
@@ -158,15 +146,19 @@ def is_same(stored: Any, recipe: Recipe) -> bool:
 
     Keys that it lacks have their defaults: an earlier version of detprune did not know them.
     """
-    return bool(spelled_out(stored, type(recipe)) == yaml.safe_load(dump_yaml(recipe)))
+    return bool(spelled_out(stored, type(recipe)) == _plain(recipe))
 
 
 def spelled_out(stored: Any, kind: type[Recipe]) -> Any:
     """A stored recipe with the defaults of keys that it lacks; as it is where it is no recipe of that kind."""
     try:
-        return yaml.safe_load(dump_yaml(validate(kind, stored)))
+        return _plain(validate(kind, stored))
     except InputError:
         return stored
+
+
+def _plain(recipe: Recipe) -> Any:
+    return parse_yaml(dump_yaml(recipe), "the recipe")
 
 
 def _describe(recipe_type: type[BaseModel], problem: dict[str, Any]) -> str:
