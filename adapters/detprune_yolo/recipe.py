@@ -99,7 +99,7 @@ class DataSpec(Section):
 class StageSpec(Section):
     """A stretch of training; ``train`` holds Ultralytics' options for it alone."""
 
-    epochs: int = Field(ge=0)
+    epochs: int = Field(ge=0, le=1_000_000)
     train: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("train")

@@ -13,6 +13,7 @@ from detprune.budgets import Budget
 from detprune.errors import DetpruneError, InputError
 from detprune.methods import OneShot
 from detprune.pruner import Pruner
+from detprune.reading import load_tensors
 from detprune.recipe import Recipe
 from detprune.report.pictures import write_pictures
 from detprune.rundir import LOGGER, RunDirectory, atomic
@@ -178,7 +179,8 @@ class DetectionTask(Task):
         weights = self._train(ConstrainedTrainer, settings, start)
         self.load_weights(model, weights / "hard_pruned.pt")
         pruner = Pruner(model, None, OneShot(), self.recipe.set, self.budget(model))
-        pruner.load_state_dict(torch.load(weights / "pruner.pt", weights_only=True))
+        way_out = f"delete {weights.parent} and resume, to train this stage again"
+        pruner.load_state_dict(load_tensors(weights / "pruner.pt", way_out))
         return pruner
 
     def retrain(self, model: nn.Module, pruner: Pruner) -> None:
@@ -283,10 +285,13 @@ class DetectionTask(Task):
     def load_weights(self, model: nn.Module, path: Path) -> None:
         """Load weights of the same architecture: a stage's plain ones, or an Ultralytics checkpoint."""
         if path.parent == self.run.checkpoints:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_tensors(path, self.run.way_out)
         else:
             state = load_model(path).state_dict()
-        model.load_state_dict(state)
+        try:
+            model.load_state_dict(state)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} does not fit the network: {error}") from error
 
     def pruned_file(self, model: nn.Module, pruner: Pruner) -> object:
         """An Ultralytics checkpoint, which also carries the masks."""

@@ -9,7 +9,14 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from detprune.errors import InputError, nearest
 from detprune.reading import dump_yaml_text, load_yaml, parse_yaml
@@ -17,10 +24,31 @@ from detprune.recipe.components import BudgetField, MethodField, SetField
 from detprune.sets import Unstructured
 
 
+def _leaves(annotation: Any) -> set[Any]:
+    """The types of which an annotation is made."""
+    inner = get_args(annotation)
+    return set().union(*map(_leaves, inner)) if inner else {annotation}
+
+
 class Section(BaseModel):
     """A mapping in a recipe; keys that it does not know are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic takes true for 1."""
+        kinds = _leaves(cls.model_fields[str(info.field_name)].annotation)
+        if {int, float} & kinds and not {bool, Any} & kinds:
+            for item in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(item, bool):
+                    raise InputError(
+                        f"{str(item).lower()} is no number; YAML reads yes, no, on and off like that too"
+                    )
+        return value
 
 
 class Recipe(Section):
@@ -37,7 +65,7 @@ class Recipe(Section):
 
     task: str
     name: str = Field(pattern=r"^[\w.+-]+$")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     method: MethodField
     set: SetField = Unstructured()
     budget: BudgetField
