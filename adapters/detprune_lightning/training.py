@@ -132,7 +132,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
     copy, which a kill leaves half done.
     """
 
-    def __init__(self, module: L.LightningModule, stage: str) -> None:
+    def __init__(self, module: L.LightningModule | None = None, stage: str = "") -> None:
         super().__init__()
         self._module, self._stage = module, stage
 
@@ -153,9 +153,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
         lacking = [key for key in _KEYS if key not in content]
         if lacking:
             raise InputError(f"{file} lacks {', '.join(lacking)}; {way_out}")
-        state, own = content["state_dict"], self._module.state_dict()
+        own = {} if self._module is None else self._module.state_dict()
+        state = content["state_dict"]
         shapes = {name: value.shape for name, value in own.items()}
-        if {name: getattr(value, "shape", None) for name, value in state.items()} != shapes:
+        found = {name: getattr(value, "shape", None) for name, value in state.items()}
+        if own and found != shapes:
             raise InputError(f"{file} is of another network; {way_out}")
         of = content["callbacks"].get("EventLog", {}).get("stage", self._stage)
         if of != self._stage:
