@@ -129,7 +129,7 @@ class _Loader(yaml.SafeLoader):
                 key: Any = "<<"
             elif isinstance(key_node, yaml.ScalarNode):
                 key = self.construct_object(key_node)
-                self.check_key(key, key_node)
+                self.vet_key(key, key_node)
             else:
                 continue  # refused later: lists and mappings are no keys
             if key in seen:
@@ -138,7 +138,7 @@ class _Loader(yaml.SafeLoader):
                 raise MarkedYAMLError(None, None, problem, key_node.start_mark)
             seen[key] = key_node.start_mark
 
-    def check_key(self, key: Hashable, node: yaml.ScalarNode) -> None:
+    def vet_key(self, key: Hashable, node: yaml.ScalarNode) -> None:
         """Any key is as good as another here."""
 
     def flatten_mapping(self, node: Any) -> None:
@@ -180,7 +180,7 @@ class _Loader(yaml.SafeLoader):
 class _Strict(_Loader):
     """Also refuses what hardly anybody means by what is written."""
 
-    def check_key(self, key: Hashable, node: yaml.ScalarNode) -> None:
+    def vet_key(self, key: Hashable, node: yaml.ScalarNode) -> None:
         """Keys are text or numbers; ``on``, ``yes`` and ``null`` are none of them in YAML."""
         if key is None or isinstance(key, bool):
             text = f"the key {node.value} is {_WORDS[key]} in YAML; write '{node.value}' in quotes"
@@ -211,8 +211,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 for _kind in (_Loader, _Dumper):
-    _kind.add_implicit_resolver(_TAG + "float", _FLOAT, list("-+.0123456789"))  # type: ignore[no-untyped-call]
-    _kind.add_implicit_resolver(_TAG + "int", re.compile(r"^[-+]?0o[0-7]+$"), list("-+0"))  # type: ignore[no-untyped-call]
+    _kind.add_implicit_resolver(_TAG + "float", _FLOAT, list("-+.0123456789"))
+    _kind.add_implicit_resolver(_TAG + "int", re.compile(r"^[-+]?0o[0-7]+$"), list("-+0"))
 for _name in ("int", "float", "bool", "null", "timestamp"):
     _Loader.add_constructor(_TAG + _name, _Loader.construct_scalar_checked)
     _Strict.add_constructor(_TAG + _name, _Strict.construct_meant)

@@ -242,6 +242,7 @@ def test_text_and_numbers_survive_their_own_dump() -> None:
     ]
     assert parse_yaml(dump_yaml_text(values), "") == values
     assert parse_yaml("[1e-3, 1.5e3, 0x1F, 1_000]", "") == [0.001, 1500.0, 31, 1000]
+    assert parse_yaml("? a\n: 1\nb: 2", "") == {"a": 1, "b": 2}
     merged = "a: &a {b: 1, c: 1}\nd: {<<: *a, b: 2}"
     assert parse_yaml(merged, "")["d"] == {"b": 2, "c": 1}
 
