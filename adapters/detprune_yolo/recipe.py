@@ -273,7 +273,6 @@ def check_options(options: dict[str, Any]) -> dict[str, Any]:
             raise InputError(f"{key} is {value}, which is no finite number")
         if isinstance(value, bool) and type(DEFAULT_CFG_DICT[key]) in (int, float):
             raise InputError(f"{key} is {str(value).lower()}, which is no number")
-    check_device(options.get("device"))
     if isinstance(options.get("fraction"), list):
         raise InputError("fraction is a list; give one number, for the training images alone")
     if "mps" in str(options.get("device")):

@@ -27,7 +27,7 @@ from detprune_yolo.measure.validation import validate
 from detprune_yolo.networks import architecture, build_network
 from detprune_yolo.pictures import detection_pictures
 from detprune_yolo.process_state import quiet
-from detprune_yolo.recipe import DetectionRecipe
+from detprune_yolo.recipe import DetectionRecipe, check_device
 from detprune_yolo.training.resumable import ResumableTrainer
 from detprune_yolo.training.run_stage import run_stage
 from detprune_yolo.training.settings import StageSettings
@@ -52,6 +52,8 @@ class DetectionTask(Task):
             raise InputError(f"the recipe is a {type(recipe).__name__}, not a DetectionRecipe")
         super().__init__(recipe, run)
         self.recipe: DetectionRecipe = recipe
+        for stage in self.epochs:
+            check_device(recipe.options(stage).get("device"))
         if recipe.distillation is not None:
             check_teacher(recipe.distillation.teacher)
         check_output_name(run.checkpoints.absolute() / "dense" / "weights" / "best.pt")

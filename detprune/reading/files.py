@@ -104,7 +104,7 @@ def read_json(path: Path, way_out: str, kind: type[Any] = dict) -> Any:
         raise InputError(f"{path} is empty, not JSON; {way_out}")
     value = parse_json(text, str(path), way_out)
     if not isinstance(value, kind):
-        wanted = {dict: "an object", list: "a list"}[kind]
+        wanted = "a list" if kind is list else "an object"
         raise InputError(f"{path} holds {str(value)[:40]!r}, not {wanted} of JSON; {way_out}")
     return value
 

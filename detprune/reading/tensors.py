@@ -49,7 +49,7 @@ def load_tensors(path: Path, way_out: str) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         # torch's own text is left out: it advises to switch the protection off
-        code = re.search(r"GLOBAL (\S*\w)\s", str(error))
+        code = re.search(r"GLOBAL ([\w.]+\.\w+)\s", str(error))
         if code is not None:
             raise InputError(
                 f"{path} was refused: safe loading takes tensors and plain values, and this file would run "
