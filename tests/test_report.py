@@ -319,7 +319,7 @@ def test_checkpoints_that_do_not_fit_are_refused(run: Path) -> None:
     with pytest.raises(InputError, match="holds a list without names"):
         write_report(run)
     (run / "checkpoints/final.pt").write_bytes(b"cut off")
-    with pytest.raises(InputError, match=r"final\.pt cannot be read .*move it away"):
+    with pytest.raises(InputError, match=r"final\.pt cannot be read: .*move it away"):
         write_report(run)
 
 
