@@ -17,6 +17,7 @@ from detprune.claim import claim, located, set_aside
 from detprune.errors import DetpruneError, InputError
 from detprune.evaluation import Assignments
 from detprune.methods import METHODS
+from detprune.reading import check_output_path
 from detprune.recipe import Recipe, dump_yaml, read_assignments, read_yaml
 from detprune.rundir import LOGGER, RunDirectory, is_main_process
 from detprune.sets import SETS
@@ -115,11 +116,12 @@ def _run(adapter: Adapter, recipe: Recipe, run_directory: RunDirectory) -> dict[
         raise InputError(f"the adapter {recipe.task!r} runs no recipes")
     task = adapter.task(recipe, run_directory)
     command = shlex.join(["detprune", *sys.argv[1:]])
-    summary = run_stages(task, recipe, run_directory, command)
-    if is_main_process():
-        from detprune.report import write_report  # matplotlib only where a report is drawn
+    with run_directory.storage_errors():
+        summary = run_stages(task, recipe, run_directory, command)
+        if is_main_process():
+            from detprune.report import write_report  # matplotlib only where a report is drawn
 
-        write_report(run_directory.path)
+            write_report(run_directory.path)
     return summary
 
 
@@ -174,6 +176,7 @@ def suggest(
 
     if out.exists():
         raise InputError(f"{out} is there already; choose another --out")
+    check_output_path(out, "--out")
     adapter, resolved = load_recipe(recipe, read_assignments(assignments or []))
     suggestion = suggest_plan(adapter, resolved, images)
     out.write_text(dump_yaml(suggestion.recipe), encoding="utf-8")

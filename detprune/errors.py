@@ -16,6 +16,10 @@ class MissingLossError(InputError):
     """An outer iteration ends for which no task loss was seen, and the method compares them."""
 
 
+class StorageError(DetpruneError):
+    """The system refused to write: a full disk, a limit of file size, a folder that became read-only."""
+
+
 class NonFiniteError(DetpruneError, ArithmeticError):
     """A loss, weight or norm became NaN or infinite; the pruner's state was left as it was."""
 

@@ -8,7 +8,8 @@ resumed takes up finished stages from there, and the task's trainer resumes with
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from rich.console import Console
 from torch import nn
 
 import detprune
-from detprune.errors import DetpruneError
+from detprune.errors import DetpruneError, InputError, NonFiniteError
+from detprune.finite import check_finite
 from detprune.layers import select_layers
 from detprune.loggers import logger
 from detprune.methods import OneShot
 from detprune.pruner import Pruner
+from detprune.reading import load_tensors
 from detprune.recipe import Recipe
 from detprune.rundir import RunDirectory, is_main_process
 from detprune.sets import Unstructured
@@ -49,6 +52,10 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> d
     """
     stages = _Stages(task, recipe, run)
     model = task.build_model()
+    try:
+        check_finite(model, "the network that the recipe begins with")
+    except NonFiniteError as error:
+        raise InputError(f"{error}; give another checkpoint as model.weights") from error
     layers = select_layers(model, recipe.set, task.budget(model), optimizer=None)
     plan = summarize(model, layers)
     LOGGER.debug("%s", plan)
@@ -97,14 +104,20 @@ class _Stages:
     def constrained(self, model: nn.Module) -> Pruner:
         if self._take_up("hard_pruned", model):
             pruner = Pruner(model, None, OneShot(), self.recipe.set, self.task.budget(model))
-            state = torch.load(self.run.checkpoints / "pruner.pt", weights_only=True)
-            pruner.load_state_dict(state)
+            file = self.run.checkpoints / "pruner.pt"
+            way_out = self.run.way_out
+            state = load_tensors(file, way_out)
+            try:
+                pruner.load_state_dict(state)
+            except (InputError, LookupError, TypeError, AttributeError, ValueError) as error:
+                raise InputError(f"{file} does not fit the network: {error}; {way_out}") from error
             return pruner
         epochs = self.task.epochs["constrained"]
         LOGGER.info("constrained training: %d epochs of %r", epochs, self.recipe.method)
         began = time.perf_counter()
         pruner = self.task.train_constrained(model)
         pruner.detach()
+        check_finite(model, "the network after the stage constrained")
         pruner.hard_prune()
         if self.recipe.batch_norm_images:
             self.task.estimate_batch_norm(model)
@@ -120,6 +133,7 @@ class _Stages:
             LOGGER.info("masked retraining: %d epochs", self.task.epochs["retrain"])
             self.task.retrain(model, pruner)
             pruner.detach()
+        check_finite(model, "the network after the stage retrain")
         self.run.save(self.run.pruned, self.task.pruned_file(model, pruner))
         self._finish("final", model, time.perf_counter() - began)
 
@@ -129,17 +143,29 @@ class _Stages:
     def _take_up(self, stage: str, model: nn.Module) -> bool:
         if stage not in self.finished:
             return False
-        self.task.load_weights(model, self._file(stage))
+        with _file_of(self.run):
+            self.task.load_weights(model, self._file(stage))
+        check_finite(model, f"the network in {self._file(stage)}, after the stage {stage}")
         LOGGER.info("%s: taken up from %s", stage, self._file(stage))
         return True
 
     def _finish(self, stage: str, model: nn.Module, seconds: float) -> None:
+        check_finite(model, f"the network after the stage {stage}")
         metrics = dict(self.task.evaluate(model))
         metric = metrics[self.task.metric]
         self.run.save(self._file(stage), plain_state_dict(model))
         self.run.log_event("stage", stage=stage, metric=metric)
         self.run.finish(stage, metric=metric, metrics=metrics, seconds=round(seconds, 3))
         LOGGER.info("%s: %s %.4f", stage, self.task.metric, metric)
+
+
+@contextmanager
+def _file_of(run: RunDirectory) -> Iterator[None]:
+    """Say what to do about a damaged file that the run itself wrote."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{error}\nIt is a file of this run: {run.way_out}") from error
 
 
 def _summarize_run(
@@ -211,7 +237,9 @@ def _verify(
 ) -> dict[str, Any]:
     """Load the saved file into a new model, count its zeros, measure it again."""
     model = task.build_model()
-    task.load_weights(model, run.pruned)
+    with _file_of(run):
+        task.load_weights(model, run.pruned)
+    check_finite(model, f"the network in {run.pruned}")
     saved = dict(model.named_parameters())
     for layer in counts.layers:
         nonzero = int(torch.count_nonzero(saved[layer.name]))

@@ -1,19 +1,21 @@
 """The run directory: everything a run leaves behind, written so that a kill never leaves half a file."""
 
+import errno
 import json
 import logging
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from detprune.errors import InputError
+from detprune.errors import InputError, StorageError
 from detprune.locks import NAME as LOCK
 from detprune.loggers import logger
+from detprune.reading import load_yaml, read_json, read_text
 from detprune.recipe import Recipe, dump_yaml, is_same
 from detprune.temporaries import is_temporary, temporary_name
 
@@ -34,6 +36,41 @@ def atomic(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+_SUMMARY = (
+    "model",
+    "data",
+    "metric",
+    "dense",
+    "hard_pruned",
+    "final",
+    "compression",
+    "epochs",
+    "seconds",
+)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT)  # reading a file may end so too
+
+
+def _storage_reason(error: OSError | RuntimeError, folder: Path) -> str | None:
+    """What the system says where it refused to write a file; None where that is not what happened.
+
+    Args:
+        folder: the run directory; a refusal that may be one of reading counts for its files alone.
+    """
+    if isinstance(error, OSError):
+        place = f" {error.filename}" if error.filename else ""
+        own = isinstance(error.filename, str) and Path(error.filename).absolute().is_relative_to(
+            folder.absolute()
+        )
+        refused = error.errno in _FULL or (error.errno in _DENIED and own)
+        return f"cannot write{place}: {error.strerror}" if refused else None
+    if "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error):
+        cause = error.__context__
+        because = cause.strerror if isinstance(cause, OSError) else "the disk may be full"
+        return f"cannot write a checkpoint: {because}"
+    return None
 
 
 def _is_of_the_opening(file: Path) -> bool:
@@ -92,7 +129,7 @@ class RunDirectory:
                     f"{path} holds a run already; continue it with --resume, replace it with "
                     "--overwrite, or choose another place with --out"
                 )
-            if not is_same(yaml.safe_load(recipe_file.read_text(encoding="utf-8")), recipe):
+            if not is_same(load_yaml(recipe_file), recipe):
                 raise InputError(
                     f"{recipe_file} is not the recipe that is to be resumed; resume a run with the "
                     f"recipe it began with (detprune run {path} --resume), or start a new one with --out"
@@ -123,14 +160,21 @@ class RunDirectory:
     def events(self) -> list[dict[str, Any]]:
         """All whole lines of ``metrics.jsonl``; a last line that a kill cut off is left out."""
         file = self.path / "metrics.jsonl"
-        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        way_out = f"delete it, which loses the curves of the report, and continue with {self.resume_command}"
+        lines = read_text(file, way_out).splitlines() if os.path.lexists(file) else []
         events = []
         for number, line in enumerate(lines, 1):
             try:
-                events.append(json.loads(line))
-            except json.JSONDecodeError:
-                if number < len(lines):
-                    raise InputError(f"{file}: line {number} is not JSON: {line[:80]!r}") from None
+                event = json.loads(line)
+            except (ValueError, RecursionError):
+                if number == len(lines):
+                    break
+                event = None
+            if not isinstance(event, dict):
+                raise InputError(
+                    f"{file}, line {number} is no JSON object: {line[:80]!r}; {way_out}"
+                )
+            events.append(event)
         return events
 
     def rewind(self, stage: str, epoch: int) -> None:
@@ -146,9 +190,16 @@ class RunDirectory:
     def finished(self) -> dict[str, dict[str, Any]]:
         """Stages that are finished, with their results."""
         file = self.path / "progress.json"
-        if not file.exists():
+        if not os.path.lexists(file):
             return {}
-        stages: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+        way_out = f"delete it and continue with {self.resume_command}"
+        stages: dict[str, dict[str, Any]] = read_json(file, way_out)
+        for stage, found in stages.items():
+            keys = ("metric", "metrics", "seconds")
+            if not isinstance(found, dict) or not all(key in found for key in keys):
+                raise InputError(
+                    f"{file}: the stage {stage!r} has not {', '.join(keys)}; {way_out}"
+                )
         return stages
 
     def finish(self, stage: str, **results: Any) -> None:
@@ -158,10 +209,43 @@ class RunDirectory:
     def summary(self) -> dict[str, Any] | None:
         """``summary.json``, which a run writes when all its stages are finished; None before."""
         file = self.path / "summary.json"
-        if not file.is_file():
+        if not os.path.lexists(file):
             return None
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        way_out = f"delete it and continue with {self.resume_command}"
+        found: dict[str, Any] = read_json(file, way_out)
+        if lacking := [key for key in _SUMMARY if key not in found]:
+            raise InputError(f"{file} lacks {', '.join(lacking)}; {way_out}")
         return found
+
+    @property
+    def resume_command(self) -> str:
+        """The command that continues the run."""
+        return f"detprune run {shlex.quote(str(self.path))} --resume"
+
+    @property
+    def way_out(self) -> str:
+        """What to do about a damaged file of a finished stage."""
+        return (
+            f"delete {self.path / 'progress.json'} and continue with {self.resume_command}, which makes the "
+            "files of all stages again from their last checkpoints"
+        )
+
+    @contextmanager
+    def storage_errors(self) -> Iterator[None]:
+        """Say of a full disk and the like that the run can go on after it.
+
+        Raises:
+            StorageError: the system refused to write.
+        """
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            said = _storage_reason(error, self.path)
+            if said is None:
+                raise
+            raise StorageError(
+                f"{said}; make room, or let the folder be written, then continue with {self.resume_command}"
+            ) from error
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a JSON file atomically."""

@@ -18,10 +18,10 @@ from threading import Lock
 from typing import Any
 
 import torch
-import yaml
 
 from detprune.errors import InputError
 from detprune.locks import hold
+from detprune.reading import load_yaml, parse_yaml
 from detprune.recipe import Recipe, Settings, assignments, dump_yaml, spelled_out
 from detprune.rundir import LOGGER, RunDirectory
 from detprune.task import load_recipe
@@ -119,8 +119,8 @@ class PlannedRun:
         file = self.folder / "recipe.yaml"
         if not file.is_file():
             return
-        there = spelled_out(yaml.safe_load(file.read_text(encoding="utf-8")), type(self.recipe))
-        planned = yaml.safe_load(dump_yaml(self.recipe))
+        there = spelled_out(load_yaml(file), type(self.recipe))
+        planned = parse_yaml(dump_yaml(self.recipe), "the recipe")
         if (part(there) != part(planned)) if part else (there != planned):
             raise InputError(
                 f"{self.folder} holds a run of another recipe than the one to be run there; choose another --out, or "

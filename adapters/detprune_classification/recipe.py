@@ -30,12 +30,12 @@ class DataSpec(Section):
 
     name: str = "digits"
     root: Path | None = None
-    image_size: int | None = Field(default=None, ge=8)
+    image_size: int | None = Field(default=None, ge=8, le=8192)
     augment: bool = True
     train_limit: int | None = Field(default=None, ge=1)
     test_limit: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=128, ge=1)
-    workers: int = Field(default=0, ge=0)
+    batch_size: int = Field(default=128, ge=1, le=1_000_000)
+    workers: int = Field(default=0, ge=0, le=256)
 
     @field_validator("name")
     @classmethod

@@ -53,7 +53,7 @@ class StageSpec(Section):
         evaluate_every: epochs between evaluations of the live weights.
     """
 
-    epochs: int = Field(ge=0)
+    epochs: int = Field(ge=0, le=1_000_000)
     optimizer: OptimizerSpec = OptimizerSpec()
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     final_lr: float = Field(default=0.0, ge=0, le=1)

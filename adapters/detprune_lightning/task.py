@@ -21,7 +21,7 @@ from detprune_lightning.callbacks import ConstrainedTraining, HardPruningCheck, 
 from detprune_lightning.distillation import Teacher
 from detprune_lightning.recipe import LightningRecipe
 from detprune_lightning.spec import StageSpec, TrainerSpec
-from detprune_lightning.training import fit
+from detprune_lightning.training import check_trainer, fit
 
 _BATCH = 64  # images at a time; batch-norm statistics become the mean over batches
 
@@ -32,6 +32,7 @@ class LightningTask(Task):
     def __init__(self, recipe: LightningRecipe, run: RunDirectory) -> None:
         super().__init__(recipe, run)
         self.recipe: LightningRecipe = recipe
+        check_trainer(recipe.trainer)
         if recipe.distillation is not None:
             check_teacher(recipe.distillation.teacher)
         self._teacher: Teacher | None = None

@@ -5,6 +5,7 @@ A checkpoint is written at the end of every epoch. All randomness of an epoch is
 """
 
 import logging
+import os
 import sys
 import time
 import warnings
@@ -13,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 import lightning as L
+from detprune.errors import InputError
 from detprune.loggers import logger
+from detprune.reading import load_tensors
 from detprune.rundir import RunDirectory, atomic
 from detprune.seeds import derive_seed
 from detprune_lightning.spec import StageSpec, TrainerSpec
@@ -34,8 +38,27 @@ THIRD_PARTY_WARNINGS = (
     r"The dirpath has changed",  # a run directory that was moved, then resumed
 )
 
+_KEYS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch")
+
 METRIC_KEY = "metric"
 """Key under which a module logs the metric of its test data."""
+
+
+def check_trainer(spec: TrainerSpec) -> None:
+    """Checks what the recipe gives Lightning's Trainer, before anything is read or trained.
+
+    Raises:
+        InputError: Lightning refuses it, or this machine has no such device.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    given = spec.model_dump(exclude={"progress_bar", "channels_last", "deterministic"})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            L.Trainer(**given, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
+        stated = {k: given[k] for k in ("accelerator", "devices", "strategy", "precision")}
+        raise InputError(f"Lightning refuses trainer: {stated}: {error}") from error
 
 
 def fit(
@@ -86,18 +109,18 @@ def fit(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
-        plugins=[AtomicCheckpoints()],
+        plugins=[AtomicCheckpoints(module, stage)],
         **trainer.model_dump(exclude={"progress_bar", "channels_last"}),
     )
     if trainer.channels_last:
         module.to(memory_format=torch.channels_last)
     last = folder / "last.ckpt"
-    if last.exists():
+    if os.path.lexists(last):
         LOGGER.info("%s: resuming from %s", stage, last)
     with warnings.catch_warnings():
         for message in THIRD_PARTY_WARNINGS:
             warnings.filterwarnings("ignore", message)
-        checkpoint = str(last) if last.exists() else None
+        checkpoint = str(last) if os.path.lexists(last) else None
         lightning_trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
     module.to(memory_format=torch.contiguous_format)
     return lightning_trainer
@@ -109,6 +132,38 @@ class AtomicCheckpoints(TorchCheckpointIO):
     Lightning's own writes to the system's temporary folder and moves: across file systems that is a
     copy, which a kill leaves half done.
     """
+
+    def __init__(self, module: L.LightningModule | None = None, stage: str = "") -> None:
+        super().__init__()
+        self._module, self._stage = module, stage
+
+    def load_checkpoint(
+        self,
+        path: Any,
+        map_location: Any = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read a checkpoint of this stage and this network.
+
+        Raises:
+            InputError: the file is damaged, or of another network or stage.
+        """
+        file = Path(path)
+        way_out = f"delete {file.parent} and resume, to train this stage again"
+        content = load_tensors(file, way_out)
+        lacking = [key for key in _KEYS if key not in content]
+        if lacking:
+            raise InputError(f"{file} lacks {', '.join(lacking)}; {way_out}")
+        own = {} if self._module is None else self._module.state_dict()
+        state = content["state_dict"]
+        shapes = {name: value.shape for name, value in own.items()}
+        found = {name: getattr(value, "shape", None) for name, value in state.items()}
+        if own and found != shapes:
+            raise InputError(f"{file} is of another network; {way_out}")
+        of = content["callbacks"].get("EventLog", {}).get("stage", self._stage)
+        if of != self._stage:
+            raise InputError(f"{file} is of the stage {of!r}, not {self._stage!r}; {way_out}")
+        return content
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
@@ -203,7 +258,7 @@ class EventLog(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The last epoch that was logged."""
-        return {"epoch": self._epoch}
+        return {"epoch": self._epoch, "stage": self._stage}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue after it."""

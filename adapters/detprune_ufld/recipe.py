@@ -79,8 +79,8 @@ class DataSpec(Section):
     augment: Augmentation | None = Augmentation()
     train_limit: int | None = Field(default=None, ge=1)
     test_limit: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=32, ge=1)
-    workers: int = Field(default=0, ge=0)
+    batch_size: int = Field(default=32, ge=1, le=1_000_000)
+    workers: int = Field(default=0, ge=0, le=256)
     cache: bool = True
     pictures: Path | None = None
 

@@ -1,9 +1,11 @@
 """The recipe of a detection run."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import torch
 from pydantic import Field, field_validator, model_validator
 from ultralytics.cfg import get_cfg
 from ultralytics.utils import DEFAULT_CFG_DICT
@@ -13,6 +15,8 @@ from detprune.methods import Pull
 from detprune.methods.splitting import Splitting
 from detprune.recipe import Recipe, Section, Settings
 from detprune_yolo.data.drawing import DrawnSet
+
+_LARGEST = 8192  # pixels a side: more is beyond any GPU
 
 SET_BY_DETPRUNE: Mapping[str, str] = {
     "model": "model: of the recipe",
@@ -100,7 +104,7 @@ class DataSpec(Section):
 class StageSpec(Section):
     """A stretch of training; ``train`` holds Ultralytics' options for it alone."""
 
-    epochs: int = Field(ge=0)
+    epochs: int = Field(ge=0, le=1_000_000)
     train: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("train")
@@ -237,6 +241,21 @@ class DetectionRecipe(Recipe):
         return options
 
 
+def check_device(device: Any) -> None:
+    """Refuse a device that this machine has not."""
+    named = ",".join(map(str, device)) if isinstance(device, list | tuple) else str(device)
+    parts = [part.strip().removeprefix("cuda:") for part in named.strip("()[] ").split(",")]
+    if parts[0].lower() in ("", "none", "-1", "cpu", "mps") or parts[0].startswith(("npu", "xpu")):
+        return
+    there = torch.cuda.device_count()
+    if not all(part == "cuda" or part.isdecimal() for part in parts):
+        raise InputError(
+            f"device is {device!r}; write cpu, or the numbers of GPUs such as 0 or 0,1"
+        )
+    if any(there == 0 if part == "cuda" else int(part[:9]) >= there for part in parts):
+        raise InputError(f"device is {device!r}, but this machine has {there} CUDA GPUs; write cpu")
+
+
 def check_options(options: dict[str, Any]) -> dict[str, Any]:
     """Refuse options that Ultralytics does not know, whose values it refuses, or that detprune sets."""
     for key in options:
@@ -251,6 +270,13 @@ def check_options(options: dict[str, Any]) -> dict[str, Any]:
             )
     if not isinstance(options.get("imgsz", 640), int):
         raise InputError(f"imgsz is {options['imgsz']!r}; training takes one number of pixels")
+    if not 1 <= options.get("imgsz", 640) <= _LARGEST or isinstance(options.get("imgsz"), bool):
+        raise InputError(f"imgsz is {options['imgsz']}; allowed are 1 to {_LARGEST} pixels")
+    for key, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{key} is {value}, which is no finite number")
+        if isinstance(value, bool) and type(DEFAULT_CFG_DICT[key]) in (int, float):
+            raise InputError(f"{key} is {str(value).lower()}, which is no number")
     if isinstance(options.get("fraction"), list):
         raise InputError("fraction is a list; give one number, for the training images alone")
     if "mps" in str(options.get("device")):

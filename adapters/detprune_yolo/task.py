@@ -13,6 +13,7 @@ from detprune.budgets import Budget
 from detprune.errors import DetpruneError, InputError
 from detprune.methods import OneShot
 from detprune.pruner import Pruner
+from detprune.reading import load_tensors
 from detprune.recipe import Recipe
 from detprune.report.pictures import write_pictures
 from detprune.rundir import LOGGER, RunDirectory, atomic
@@ -26,7 +27,7 @@ from detprune_yolo.measure.validation import validate
 from detprune_yolo.networks import architecture, build_network
 from detprune_yolo.pictures import detection_pictures
 from detprune_yolo.process_state import quiet
-from detprune_yolo.recipe import DetectionRecipe
+from detprune_yolo.recipe import DetectionRecipe, check_device
 from detprune_yolo.training.resumable import ResumableTrainer
 from detprune_yolo.training.run_stage import run_stage
 from detprune_yolo.training.settings import StageSettings
@@ -51,6 +52,8 @@ class DetectionTask(Task):
             raise InputError(f"the recipe is a {type(recipe).__name__}, not a DetectionRecipe")
         super().__init__(recipe, run)
         self.recipe: DetectionRecipe = recipe
+        for stage in self.epochs:
+            check_device(recipe.options(stage).get("device"))
         if recipe.distillation is not None:
             check_teacher(recipe.distillation.teacher)
         check_output_name(run.checkpoints.absolute() / "dense" / "weights" / "best.pt")
@@ -178,7 +181,8 @@ class DetectionTask(Task):
         weights = self._train(ConstrainedTrainer, settings, start)
         self.load_weights(model, weights / "hard_pruned.pt")
         pruner = Pruner(model, None, OneShot(), self.recipe.set, self.budget(model))
-        pruner.load_state_dict(torch.load(weights / "pruner.pt", weights_only=True))
+        way_out = f"delete {weights.parent} and resume, to train this stage again"
+        pruner.load_state_dict(load_tensors(weights / "pruner.pt", way_out))
         return pruner
 
     def retrain(self, model: nn.Module, pruner: Pruner) -> None:
@@ -283,10 +287,13 @@ class DetectionTask(Task):
     def load_weights(self, model: nn.Module, path: Path) -> None:
         """Load weights of the same architecture: a stage's plain ones, or an Ultralytics checkpoint."""
         if path.parent == self.run.checkpoints:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_tensors(path, self.run.way_out)
         else:
             state = load_model(path).state_dict()
-        model.load_state_dict(state)
+        try:
+            model.load_state_dict(state)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} does not fit the network: {error}") from error
 
     def pruned_file(self, model: nn.Module, pruner: Pruner) -> object:
         """An Ultralytics checkpoint, which also carries the masks."""

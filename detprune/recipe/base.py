@@ -9,7 +9,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_args
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -17,18 +16,42 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
+    field_validator,
 )
 
 from detprune.errors import InputError, nearest
+from detprune.reading import dump_yaml_text, load_yaml, parse_yaml
 from detprune.recipe.components import BudgetField, MethodField, SetField
 from detprune.recipe.settings import Settings, assign
 from detprune.sets import Unstructured
 
 
+def _leaves(annotation: Any) -> set[Any]:
+    """The types of which an annotation is made."""
+    inner = get_args(annotation)
+    return set().union(*map(_leaves, inner)) if inner else {annotation}
+
+
 class Section(BaseModel):
     """A mapping in a recipe; keys that it does not know are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic takes true for 1."""
+        kinds = _leaves(cls.model_fields[str(info.field_name)].annotation)
+        if {int, float} & kinds and not {bool, Any} & kinds:
+            for item in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(item, bool):
+                    raise InputError(
+                        f"{str(item).lower()} is no number; YAML reads yes, no, on and off like that too"
+                    )
+        return value
 
 
 def _is_no_step(name: str) -> str:
@@ -55,7 +78,7 @@ class Recipe(Section):
 
     task: str
     name: FolderName
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     method: MethodField
     set: SetField = Unstructured()
     budget: BudgetField
@@ -107,14 +130,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         InputError: no such file, not YAML, or not a mapping.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from error
+    values = load_yaml(path)
     if not isinstance(values, dict):
         raise InputError(
             f"{path} holds no mapping; it begins with keys, as the files in configs/ do"
@@ -141,13 +157,7 @@ def read_assignments(assignments: Sequence[str]) -> list[Settings]:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
             raise InputError(f"--set {assignment!r} is no assignment; write --set a.b=value")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise InputError(
-                f"--set {assignment!r}: the value is not valid YAML: {error}"
-            ) from error
-        read.append({path: value})
+        read.append({path: parse_yaml(text, f"the value of --set {assignment[:80]!r}")})
     return read
 
 
@@ -166,7 +176,7 @@ def validate(kind: type[S], values: Mapping[str, Any], what: str = "the recipe")
 
 def dump_yaml(recipe: Recipe) -> str:
     """The resolved recipe, every default spelled out; reading it back gives an equal recipe."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return dump_yaml_text(recipe.model_dump(mode="json"))
 
 
 def is_same(stored: Any, recipe: Recipe) -> bool:
@@ -174,15 +184,19 @@ def is_same(stored: Any, recipe: Recipe) -> bool:
 
     Keys that it lacks have their defaults: an earlier version of detprune did not know them.
     """
-    return bool(spelled_out(stored, type(recipe)) == yaml.safe_load(dump_yaml(recipe)))
+    return bool(spelled_out(stored, type(recipe)) == _plain(recipe))
 
 
 def spelled_out(stored: Any, kind: type[Recipe]) -> Any:
     """A stored recipe with the defaults of keys that it lacks; as it is where it is no recipe of that kind."""
     try:
-        return yaml.safe_load(dump_yaml(validate(kind, stored)))
+        return _plain(validate(kind, stored))
     except InputError:
         return stored
+
+
+def _plain(recipe: Recipe) -> Any:
+    return parse_yaml(dump_yaml(recipe), "the recipe")
 
 
 def _describe(recipe_type: type[BaseModel], problem: dict[str, Any]) -> str:

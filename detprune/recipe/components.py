@@ -5,6 +5,7 @@ name and its options (``method: {name: slr, rho: auto}``).
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Annotated, TypeVar
 
@@ -83,6 +84,12 @@ def _from_mapping(path: str, component: type[T], value: object) -> T:
     options = dict(value)
     if isinstance(options.get("rho"), Mapping):
         options["rho"] = _parse_schedule(f"{path}.rho", options["rho"])
+    for key, given in options.items():
+        if isinstance(given, float) and not math.isfinite(given):
+            raise InputError(f"{path}.{key} is {given}, which is no finite number")
+        hint = str(next(f.type for f in dataclasses.fields(component) if f.name == key))  # type: ignore[arg-type]
+        if isinstance(given, bool) and "bool" not in hint and ("float" in hint or "int" in hint):
+            raise InputError(f"{path}.{key} is {str(given).lower()}, which is no number")
     try:
         return TypeAdapter(component).validate_python(options)
     except ValidationError as error:

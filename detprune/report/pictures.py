@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from detprune.errors import InputError
+from detprune.reading import read_json
 from detprune.rundir import atomic
 
 PICTURES = "pictures/pictures.json"
@@ -52,10 +53,10 @@ def read_pictures(run_dir: Path) -> tuple[list[Picture], list[str]]:
     with `file`, `title` and `caption`, or names anything but a PNG or JPEG file beside itself.
     """
     listing = run_dir / PICTURES
-    if not listing.is_file():
+    if not listing.exists():
         return [], []
+    content = read_json(listing, "move it away to report without pictures", list)
     try:
-        content = json.loads(listing.read_text(encoding="utf-8"))
         entries = TypeAdapter(list[_Entry]).validate_python(content)
     except (ValueError, ValidationError) as error:
         reason = f"{error.errors()[0]['msg']}" if isinstance(error, ValidationError) else f"{error}"

@@ -1,6 +1,7 @@
 """Reads what a run left in its directory; the report knows a run through this module alone."""
 
 import json
+import os
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from detprune.errors import InputError
+from detprune.reading import read_bytes, read_json, read_text
 
 SUMMARY = "summary.json"
 METRICS = "metrics.jsonl"
@@ -147,7 +149,9 @@ def read_run(path: Path) -> Run:
         epochs=epochs,
         outer=sorted(_latest(events, Outer, lambda e: e.k), key=lambda e: e.k),
         checks=sorted(_latest(events, HardPruneCheck, lambda e: e.epoch), key=lambda e: e.epoch),
-        recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else None,
+        recipe=read_text(recipe, "write it again, or move it away to report without it")
+        if os.path.lexists(recipe)
+        else None,
         has_metrics=(path / METRICS).is_file(),
         damaged_lines=damaged,
     )
@@ -160,15 +164,12 @@ def _read_summary(path: Path) -> Summary:
             "`detprune run` wrote"
         )
     file = path / SUMMARY
-    if not file.is_file():
+    if not os.path.lexists(file):
         raise InputError(
             f"{str(path)!r} has no {SUMMARY}, which a run writes when it is finished; if it was "
             f"stopped, finish it with `detprune run --resume {path}` and report again"
         )
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{str(file)!r} is not JSON: {error}") from error
+    content = read_json(file, f"delete it and continue with `detprune run --resume {path}`")
     try:
         return Summary.model_validate(content)
     except ValidationError as error:
@@ -205,26 +206,27 @@ def _read_events(file: Path) -> tuple[list[_Record], tuple[int, ...]]:
     A last line that a kill cut off is dropped without a word; the same damage further up (a run
     that was killed and resumed) is counted, so that the page can say so.
     """
-    if not file.is_file():
+    if not os.path.lexists(file):
         return [], ()
+    content = read_bytes(file, "delete it, to report without curves")
     events: list[_Record] = []
     damaged: list[int] = []
     # A kill may also cut a character of several bytes in two.
-    lines = file.read_text(encoding="utf-8", errors="replace").rstrip("\n").split("\n")
+    lines = content.decode("utf-8", errors="replace").rstrip("\n").split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            content: Any = json.loads(line)
-        except ValueError:
+            value: Any = json.loads(line)
+        except (ValueError, RecursionError):
             if number < len(lines):
                 damaged.append(number)
             continue
-        kind = _EVENTS.get(content.get("event", "")) if isinstance(content, dict) else None
+        kind = _EVENTS.get(str(value.get("event", ""))) if isinstance(value, dict) else None
         if kind is None:
             continue
         try:
-            events.append(kind.model_validate(content))
+            events.append(kind.model_validate(value))
         except ValidationError as error:
             raise InputError(f"{str(file)!r} line {number} {_faults(error)}") from error
     return events, tuple(damaged)

@@ -1,7 +1,6 @@
 """Figures of the weights before and after; all but the layer chart need the checkpoints."""
 
-import pickle
-from pathlib import Path
+import os
 from typing import TypeAlias
 
 import numpy as np
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from detprune.errors import InputError
+from detprune.reading import load_tensors
 from detprune.report.rundir import Layer, Run
 from detprune.report.style import (
     BLUE,
@@ -39,9 +39,9 @@ _NAMED_BARS = 45
 def read_checkpoint(run: Run, relative: str) -> dict[str, Array] | None:
     """Return the pruned tensors of a checkpoint by name, or None where there is no such file."""
     file = run.path / relative
-    if not file.is_file():
+    if not os.path.lexists(file):
         return None
-    state = _load(file)
+    state = load_tensors(file, "write it again, or move it away to report without it")
     tensors: dict[str, Array] = {}
     wrong: list[str] = []
     for layer in run.pruned:
@@ -57,20 +57,6 @@ def read_checkpoint(run: Run, relative: str) -> dict[str, Array] | None:
             "this run, or move the file away to report without it"
         )
     return tensors
-
-
-def _load(file: Path) -> dict[str, object]:
-    advice = "write it again, or move it away to report without it"
-    try:
-        state = torch.load(file, weights_only=True, map_location="cpu")
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{str(file)!r} cannot be read ({reason}); {advice}") from error
-    if not isinstance(state, dict):
-        raise InputError(
-            f"{str(file)!r} holds a {type(state).__name__}, not a state_dict; {advice}"
-        )
-    return state
 
 
 def histograms(before: dict[str, Array], after: dict[str, Array]) -> Figure:

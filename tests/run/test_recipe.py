@@ -1,5 +1,6 @@
 """Recipes: typed, every unknown key refused with path and nearest key, YAML equals Python."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import yaml
 
 import detprune as dp
 from detprune.progressive.spec import read_progressive
+from detprune.reading import dump_yaml_text, parse_yaml
 from detprune.recipe import dump_yaml, override, read_yaml, validate
 from detprune.rundir import RunDirectory
 from detprune.runs import PlannedRun, dense_part
@@ -171,6 +173,78 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
     bad.write_text("a: !!python/object/apply:os.system [echo owned]", encoding="utf-8")
     with pytest.raises(dp.InputError, match="not valid YAML"):
         read_yaml(bad)
+
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n"
+    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "problem"),
+    [
+        ("a: 1\nb: 2\na: 3", "line 3, column 1", "the key 'a' stands here again, after line 1"),
+        ("a: [{b: 1, b: 1}]", "line 1, column 12", "the key 'b' stands here again"),
+        ("<<: {a: 1}\n<<: {b: 1}", "line 2, column 1", "the key '<<' stands here again"),
+        ("a: " + "[" * 3000, "line 1, column 103", "more than 100 levels"),
+        ("a: " + "7" * 6000, "line 1, column 4", "a whole number of 6,000 digits"),
+        (LAUGHS, "line 5", "more than 100,000 values"),
+        ("a: &b [*b]", "line 1, column 8", "'b' contains itself"),
+        ("a: 2024-01-01", "line 1, column 4", "in quotes it is text: '2024-01-01'"),
+        ("a: 2024-13-45", "line 1, column 4", "is no timestamp"),
+        ("a: .inf", "line 1, column 4", "no finite number"),
+        ("a: 1e999", "line 1, column 4", "no finite number"),
+        ("a: 017", "line 1, column 4", "octal number 15"),
+        ("a: 0o17", "line 1, column 4", "octal number 15"),
+        ("a: 1:30", "line 1, column 4", "to the base 60"),
+        ("a: 1\n\tb: 2", "line 2, column 1", "indent with spaces"),
+        ("a: 1\n---\nb: 2", "line 2, column 1", "take out the line ---"),
+        ("a: !!binary aGk=", "line 1, column 4", "!!binary is not used"),
+        ("a: !!int x", "line 1, column 4", "'x' is no int"),
+        ("a: 1\nno: 2", "line 2, column 1", "the key no is false"),
+        ('a: "\\ud800"', "line 1, column 4", "the character 0xd800"),
+        ("a: 1\nb: \x01", "line 2, column 4", "special characters"),
+    ],
+)
+def test_yaml_that_is_not_what_it_looks_like(text: str, place: str, problem: str) -> None:
+    with pytest.raises(dp.InputError) as caught:
+        parse_yaml(text, "recipe.yaml")
+    assert f"recipe.yaml, {place}" in str(caught.value)
+    assert problem in str(caught.value)
+
+
+def test_yaml_in_another_encoding_is_refused_with_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_bytes(b"a: 1\nb: \xe9")
+    with pytest.raises(dp.InputError, match=r"recipe\.yaml, line 2, column 4: the byte 0xe9"):
+        read_yaml(file)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(dp.InputError, match="it is a named pipe, not a file"):
+        read_yaml(tmp_path / "pipe")
+
+
+def test_text_and_numbers_survive_their_own_dump() -> None:
+    values = [
+        "1e-3",
+        "017",
+        "0o17",
+        "1:30",
+        "2024-01-01",
+        "yes",
+        "<<",
+        "",
+        "#a",
+        1e-5,
+        1e22,
+        None,
+        True,
+    ]
+    assert parse_yaml(dump_yaml_text(values), "") == values
+    assert parse_yaml("[1e-3, 1.5e3, 0x1F, 1_000]", "") == [0.001, 1500.0, 31, 1000]
+    assert parse_yaml("? a\n: 1\nb: 2", "") == {"a": 1, "b": 2}
+    merged = "a: &a {b: 1, c: 1}\nd: {<<: *a, b: 2}"
+    assert parse_yaml(merged, "")["d"] == {"b": 2, "c": 1}
 
 
 def test_a_run_of_an_earlier_version_is_resumed(tiny: dict[str, Any], tmp_path: Path) -> None:

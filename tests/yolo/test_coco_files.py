@@ -123,8 +123,8 @@ def test_the_command_takes_names(tmp_path: Path, names: str) -> None:
         ("nc: 2", "data.yaml has no names; give the class names"),
         ("- car", "data.yaml has no names"),
         ("names: {1: car, 2: dog}", r"names has the keys \[1, 2\]; they are 0, 1, …"),
-        ("names: [", "data.yaml is not YAML"),
-        (None, "data.yaml cannot be read: No such file"),
+        ("names: [", "data.yaml, line 1, column 9 is not valid YAML"),
+        (None, "cannot read .*data.yaml: No such file"),
     ],
 )
 def test_bad_names(tmp_path: Path, content: str | None, message: str) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ultralytics.data.utils import IMG_FORMATS, check_det_dataset, img2label_paths
-from ultralytics.utils import YAML
 
 from detprune.errors import InputError
 from detprune.problems import Kind, Problems, listed, refuse
+from detprune.reading import load_yaml
 from detprune_yolo.data import problem_kinds as kinds
 
 _TOLERANCE = 0.01  # Ultralytics' own: beyond it, it drops the image
@@ -84,10 +84,9 @@ def _read(yaml: Path, nc: int | None) -> dict[str, Any]:
         )
     if yaml.suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"the data yaml {str(yaml)!r} must be called *.yaml or *.yml")
-    try:
-        raw = YAML.load(yaml)
-    except ValueError as error:
-        raise InputError(f"{yaml} is not a YAML mapping ({error}); correct the file") from error
+    raw = load_yaml(yaml, strict=False)
+    if not isinstance(raw, dict):
+        raise InputError(f"{yaml} is not a YAML mapping; correct the file")
     if "validation" in raw:
         raw.setdefault("val", raw["validation"])
     problems: Problems = defaultdict(list)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from detprune.errors import InputError
+from detprune.reading import load_yaml
 from detprune_yolo.measure.coco import evaluate_file
 
 
@@ -45,12 +45,7 @@ def evaluate_coco(
 
 
 def _names(file: Path) -> dict[int, str]:
-    try:
-        content = yaml.safe_load(file.read_bytes())
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{file} is not YAML: {error}") from error
+    content = load_yaml(file, strict=False)
     names = content.get("names") if isinstance(content, Mapping) else None
     if isinstance(names, Mapping):
         listed = dict(names)

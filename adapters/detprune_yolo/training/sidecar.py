@@ -6,17 +6,19 @@ the epoch ended, and its own record of the last whole epoch: it may lag one epoc
 if a kill came in between, and it is the one that counts.
 """
 
-import pickle
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from detprune.errors import InputError
+from detprune.reading import load_tensors
 from detprune.rundir import atomic
 
 NAME = "last.detprune.pt"
 _VERSION = 1
+_KEYS = ("stage", "epoch", "done", "batch", "batches", "model", "ema", "optimizer", "pruner")
 
 
 def write_sidecar(folder: Path, state: dict[str, Any]) -> None:
@@ -32,20 +34,19 @@ def read_sidecar(folder: Path) -> dict[str, Any] | None:
         InputError: the file is damaged or of another version.
     """
     path = folder / NAME
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}); without it training cannot be resumed exactly: delete "
-            f"{folder} to run this stage again"
-        ) from error
+    way_out = (
+        f"without it training cannot be resumed exactly: delete {folder} to run this stage again"
+    )
+    state = load_tensors(path, way_out)
     if state.get("version") != _VERSION:
         raise InputError(
             f"{path} is of version {state.get('version')!r}, this detprune reads {_VERSION}; resume "
             "with the detprune that wrote it, or run the stage again"
         )
+    if lacking := [key for key in _KEYS if key not in state]:
+        raise InputError(f"{path} lacks {', '.join(lacking)}; {way_out}")
     return state
 
 

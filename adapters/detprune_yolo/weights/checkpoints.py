@@ -241,7 +241,9 @@ def _plain(value: Any) -> Any:
 def _stripped(model: DetectionModel, settings: Mapping[str, Any]) -> DetectionModel:
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise NonFiniteError(f"{name} contains NaN or infinity, so the model is not saved")
+            raise NonFiniteError(
+                f"{name} contains NaN or infinity: training has diverged, and the model is not saved"
+            )
     # hooks and the loss refer to trainers and pruners: they stay behind, without touching the model
     memo: dict[int, Any] = {
         id(held): type(held)()

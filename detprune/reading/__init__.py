@@ -1,0 +1,25 @@
+"""Reads files that may be damaged, of another kind or written by somebody else: one reader for each kind."""
+
+from detprune.reading.files import (
+    check_output_path,
+    check_regular,
+    read_bytes,
+    read_json,
+    read_text,
+    utf8,
+)
+from detprune.reading.tensors import load_tensors
+from detprune.reading.yaml import dump_yaml_text, load_yaml, parse_yaml
+
+__all__ = [
+    "check_output_path",
+    "check_regular",
+    "dump_yaml_text",
+    "load_tensors",
+    "load_yaml",
+    "parse_yaml",
+    "read_bytes",
+    "read_json",
+    "read_text",
+    "utf8",
+]

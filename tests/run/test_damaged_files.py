@@ -1,0 +1,196 @@
+"""Damaged files of a run: every command names the file, says what to delete, and leaves with 2."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from command_line import detprune
+from tiny_recipe import TINY
+
+from detprune import cli
+
+DAMAGES = ("truncated", "empty", "garbage", "other type", "folder")
+RESUMED = (
+    "recipe.yaml",
+    "progress.json",
+    "checkpoints/dense.pt",
+    "checkpoints/hard_pruned.pt",
+    "checkpoints/final.pt",
+    "checkpoints/pruner.pt",
+    "pruned.pt",
+)
+REPORTED = ("summary.json", "checkpoints/dense.pt", "checkpoints/final.pt")
+
+
+def damage(file: Path, how: str) -> None:
+    content = file.read_bytes()
+    file.unlink()
+    if how == "folder":
+        file.mkdir()
+    elif how == "truncated":
+        file.write_bytes(content[: len(content) // 2] + b"\n\t:")
+    elif how == "empty":
+        file.write_bytes(b"")
+    elif how == "garbage":
+        file.write_bytes(bytes(range(255, 127, -1)) * 4)
+    elif file.suffix == ".pt":
+        torch.save([1, 2], file)
+    else:
+        file.write_text("[1, 2]", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("damaged")
+    short = {stage: {**spec, "epochs": 1} for stage, spec in TINY["stages"].items()}
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump({**TINY, "stages": short}), encoding="utf-8")
+    detprune("run", recipe, "--out", folder / "run")
+    shutil.rmtree(folder / "run" / "tensorboard")
+    return folder / "run"
+
+
+def said(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str]:
+    monkeypatch.setattr(sys, "argv", ["detprune", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return int(stopped.value.code or 0), capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [*(("resume", name) for name in RESUMED), *(("report", name) for name in REPORTED)],
+)
+def test_a_damaged_file_is_named_with_the_way_out(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    name: str,
+    how: str,
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    damage(run / name, how)
+    arguments = ["run", str(run), "--resume"] if command == "resume" else ["report", str(run)]
+    code, error = said(arguments, monkeypatch, capsys)
+    assert code == 2
+    assert str(run / name) in error
+    assert "weights_only" not in error
+    if name != "recipe.yaml":
+        assert "delete" in error or "move it away" in error
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_checkpoint_of_a_stage(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    how: str,
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    marks = json.loads((run / "progress.json").read_text())
+    (run / "progress.json").write_text(json.dumps({"dense": marks["dense"]}))
+    (run / "summary.json").unlink()
+    damage(run / "checkpoints/constrained/last.ckpt", how)
+    code, error = said(["run", str(run), "--resume"], monkeypatch, capsys)
+    assert code == 2
+    assert "last.ckpt" in error
+    assert f"delete {run / 'checkpoints/constrained'} and resume" in error
+
+
+@pytest.mark.parametrize("name", ["dense", "final"])
+def test_a_stage_that_was_damaged_by_nan_is_not_taken_up(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    file = run / "checkpoints" / f"{name}.pt"
+    state = torch.load(file, weights_only=True)
+    state["bn1.running_var"][0] = float("nan")
+    torch.save(state, file)
+    (run / "summary.json").unlink()
+    code, error = said(["run", str(run), "--resume"], monkeypatch, capsys)
+    assert code == 1
+    assert f"after the stage {name} holds NaN or infinite values in bn1.running_var" in error
+    assert not (run / "summary.json").exists()
+
+
+@pytest.mark.parametrize("stage", ["dense", "retrain"])
+def test_a_stage_that_diverges_ends_the_run_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stage: str
+) -> None:
+    short = {name: {**spec, "epochs": 0} for name, spec in TINY["stages"].items()}
+    short[stage] = {"epochs": 1, "optimizer": {"lr": 1e30}}
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump({**TINY, "stages": short}), encoding="utf-8")
+    out = tmp_path / "run"
+    code, error = said(["run", str(recipe), "--out", str(out)], monkeypatch, capsys)
+    assert code == 1
+    assert f"the network after the stage {stage} holds NaN" in error
+    assert not (out / "summary.json").exists()
+
+
+def test_weights_with_nan_are_bad_input(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    state = torch.load(finished / "checkpoints/dense.pt", weights_only=True)
+    state["conv1.weight"][0] = float("inf")
+    torch.save(state, tmp_path / "nan.pt")
+    weights = f"model.weights={tmp_path / 'nan.pt'}"
+    recipe = str(finished.parent / "tiny.yaml")
+    arguments = ["run", recipe, "--out", str(tmp_path / "run"), "--set", weights]
+    code, error = said(arguments, monkeypatch, capsys)
+    assert code == 2
+    assert "conv1.weight" in error
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("trainer.precision=7", "precision"),
+        ("trainer.precision='8-bit'", "Lightning refuses trainer"),
+        ("trainer.accelerator=abacus", "Lightning refuses trainer"),
+        ("trainer.strategy=none", "Lightning refuses trainer"),
+        ("trainer.devices=0", "Lightning refuses trainer"),
+        ("seed=18446744073709551616", "seed"),
+        ("stages.retrain.warmup=.inf", "no finite number"),
+        ("stages.retrain.epochs=-1", "stages.retrain.epochs"),
+        ("stages.retrain.epochs=true", "true is no number"),
+        ("stages.dense.optimizer.lr=.nan", "no finite number"),
+        ("budget.compression=yes", "true, which is no number"),
+        ("data.image_size=99999999", "image_size"),
+        ("data.batch_size=1e30", "batch_size"),
+    ],
+)
+def test_values_that_no_framework_takes(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    setting: str,
+    text: str,
+) -> None:
+    recipe = str(finished.parent / "tiny.yaml")
+    arguments = ["run", recipe, "--out", str(tmp_path / "run"), "--set", setting]
+    code, error = said(arguments, monkeypatch, capsys)
+    assert code == 2
+    assert text in error
+    assert not (tmp_path / "run").exists()
