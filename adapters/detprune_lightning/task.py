@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 import lightning as L
+from detprune.batch_norm import estimate_statistics, even_batches
 from detprune.methods import OneShot, OuterIteration
 from detprune.pruner import Pruner
 from detprune.rundir import RunDirectory
@@ -95,6 +95,7 @@ class LightningTask(Task):
             budget,
             every=spec.every,
             network=model,
+            batch_norm_images=0,  # from the task's own images, wherever it measures
             on_update=self._log_update,
         )
         check = HardPruningCheck(
@@ -125,10 +126,12 @@ class LightningTask(Task):
         channels_last = self.recipe.trainer.channels_last
         self._teacher = Teacher(dense, spec, channels_last=channels_last)
 
-    def estimate_batch_norm(self, model: nn.Module) -> None:
-        """PyTorch's ``update_bn`` over augmented training images that are spread over the set."""
+    def estimate_batch_norm(self, model: nn.Module) -> int:
+        """Over augmented training images that are spread over the set."""
+        batches = self._samples(self.recipe.batch_norm_images)
         with isolate_rng(), measuring(model, self.recipe.trainer) as device:
-            update_bn(self._samples(self.recipe.batch_norm_images), model, device)
+            estimate_statistics(model, (batch[0].to(device) for batch in batches))
+        return sum(len(batch[0]) for batch in batches)
 
     def loss_probe(self, model: nn.Module, images: int) -> Callable[[], float]:
         """The loss over augmented training images, the same every time, that are spread over the set."""
@@ -152,11 +155,10 @@ class LightningTask(Task):
         images: Subset[Any] = Subset(data, [i * total // count for i in range(count)])
         with isolate_rng():
             L.seed_everything(derive_seed(self.recipe.seed, "samples"), verbose=False)
-            return list(DataLoader(images, batch_size=min(count, _BATCH)))
+            return list(DataLoader(images, batch_sampler=even_batches(count, _BATCH)))
 
     def _measure_hard_pruned(self, network: nn.Module) -> float:
-        if self.recipe.batch_norm_images:
-            self.estimate_batch_norm(network)
+        self.renew_batch_norm(network)
         return self.evaluate(network)[self.metric]
 
     def _fit(

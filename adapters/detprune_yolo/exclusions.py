@@ -56,7 +56,19 @@ def _first_and_last(model: nn.Module) -> Iterator[str]:
 
 def _frozen(weights: set[str], freeze: int | Sequence[int | str] | None) -> Iterator[str]:
     """Names that Ultralytics' trainer freezes: its rule is a substring of the name."""
-    parts = range(freeze) if isinstance(freeze, int) else freeze or ()
     for name in weights:
-        if any(f"model.{part}." in name for part in parts):
+        if any(part in name for part in _frozen_parts(freeze)):
             yield name
+
+
+def frozen_batch_norms(
+    model: nn.Module, freeze: int | Sequence[int | str] | None
+) -> list[nn.Module]:
+    """Modules that Ultralytics' trainer freezes: their batch norms keep their statistics in training too."""
+    parts = _frozen_parts(freeze)
+    return [m for name, m in model.named_modules() if any(part in f"{name}." for part in parts)]
+
+
+def _frozen_parts(freeze: int | Sequence[int | str] | None) -> list[str]:
+    numbers = range(freeze) if isinstance(freeze, int) else freeze or ()
+    return [f"model.{number}." for number in numbers]

@@ -9,6 +9,7 @@ import torch
 import yaml
 from torch import nn
 
+from detprune.batch_norm import statistics_layers
 from detprune.budgets import Budget
 from detprune.errors import DetpruneError, InputError
 from detprune.methods import OneShot
@@ -20,7 +21,7 @@ from detprune.seeds import seed_all
 from detprune.task import Task, check_teacher
 from detprune_yolo.data.check import DetectionData, check_data
 from detprune_yolo.data.drawing import cached
-from detprune_yolo.exclusions import detector_budget
+from detprune_yolo.exclusions import detector_budget, frozen_batch_norms
 from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm, task_loss
 from detprune_yolo.measure.validation import validate
 from detprune_yolo.networks import architecture, build_network
@@ -254,10 +255,19 @@ class DetectionTask(Task):
             "mAP50-95 (Ultralytics' own)": scores.ultralytics_map50_95,
         }
 
-    def estimate_batch_norm(self, model: nn.Module) -> None:
+    def estimate_batch_norm(self, model: nn.Module) -> int:
         """From training images as validation would load them."""
         images = self._training_images(self.recipe.batch_norm_images)
-        estimate_batch_norm(model, images, self._device)
+        frozen = frozen_batch_norms(model, self.recipe.options("constrained").get("freeze"))
+        estimate_batch_norm(model, images, self._device, frozen=frozen)
+        return len(images)
+
+    def finish_hard_pruning(self, model: nn.Module) -> int:
+        """The trainer estimated the statistics already, for ``hard_pruned.pt``."""
+        if not self.recipe.stages.constrained.epochs:
+            return self.renew_batch_norm(model)
+        asked = self.recipe.batch_norm_images if statistics_layers(model) else 0
+        return min(asked, len(self._data.images["train"]))
 
     def loss_probe(self, model: nn.Module, images: int) -> Callable[[], float]:
         """Ultralytics' detection loss per image."""

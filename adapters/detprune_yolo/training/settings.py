@@ -9,10 +9,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from detprune.batch_norm import BATCH_NORM_IMAGES
 from detprune.errors import InputError
 from detprune.methods import SLR
 from detprune.recipe import BudgetField, MethodField, Section, SetField
@@ -52,12 +53,17 @@ class StageSettings(Section):
     check_every: int = Field(default=0, ge=0)
     stop_at: float | None = Field(default=None, gt=0, le=1)
     prune: Literal["ema", "live"] = "ema"
-    batch_norm_images: int = Field(default=0, ge=0)
+    batch_norm_images: int = Field(default=BATCH_NORM_IMAGES, ge=0)
     teacher: Path | None = None
     teacher_weight: float = Field(default=0.5, gt=0, le=1)
     annotations: Path | None = None
     run_dir: Path | None = None
     resume: bool = False
+
+    @model_validator(mode="after")
+    def _method_goes_with_set(self) -> Self:
+        self.method.check_set(self.set)
+        return self
 
     def put(self) -> None:
         """Make these the settings of trainers that are made from now on."""
