@@ -54,7 +54,11 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> d
     LOGGER.debug("%s", plan)
     if is_main_process():
         Console().print(plan.table())
+        for note in task.plan_notes(model):
+            LOGGER.info("%s", note)
         _advise(recipe)
+    if "final" not in run.finished():
+        task.check_before_training(model)
 
     stages.dense(model)
     pruner = stages.constrained(model)
@@ -159,7 +163,7 @@ def _summarize_run(
         "metric": task.metric,
         **{stage: result["metric"] for stage, result in stages.items()},
         "metrics": {stage: result["metrics"] for stage, result in stages.items()},
-        "notes": [*task.notes, *_batch_norm_note(recipe, stages)],
+        "notes": [*task.notes, *task.plan_notes(pruner.model), *_batch_norm_note(recipe, stages)],
         **_counts(counts),
         "epochs": dict(task.epochs),
         "seconds": {

@@ -114,6 +114,20 @@ class Task(ABC):
         """The recipe's budget, with what this kind of network leaves dense by default."""
         return self.recipe.budget
 
+    def plan_notes(self, model: nn.Module) -> Sequence[str]:
+        """What has to be known about the plan of what is pruned: printed with it, and in the report."""
+        return ()
+
+    def check_before_training(self, model: nn.Module) -> None:
+        """Refuse what the stages after the dense one would refuse, before it is trained.
+
+        Args:
+            model: as ``build_model`` gives it.
+
+        Raises:
+            InputError: a teacher that cannot be read or does not fit.
+        """
+
     def pruned_file(self, model: nn.Module, pruner: Pruner) -> object:
         """What ``pruned.pt`` holds, in the form that the framework's users load."""
         return plain_state_dict(model)

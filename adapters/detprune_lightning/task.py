@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 import lightning as L
 from detprune.batch_norm import estimate_statistics, even_batches
+from detprune.errors import InputError
 from detprune.methods import OneShot, OuterIteration
 from detprune.pruner import Pruner
 from detprune.rundir import RunDirectory
@@ -77,6 +78,23 @@ class LightningTask(Task):
             f"Constrained training and masked retraining learn from {spec.teacher or 'the dense network'} too: "
             f"weight {spec.weight:g}, temperature {spec.temperature:g}.",
         )
+
+    def check_before_training(self, model: nn.Module) -> None:
+        """A teacher of its own has to load into the recipe's network, and to hold numbers."""
+        spec = self.recipe.distillation
+        if spec is None or spec.teacher is None:
+            return
+        teacher = self.build_model()
+        try:
+            self.load_weights(teacher, spec.teacher.expanduser())
+        except InputError as error:
+            raise InputError(f"distillation.teacher: {error}") from error
+        bad = [name for name, p in teacher.named_parameters() if not bool(p.isfinite().all())]
+        if bad:
+            raise InputError(
+                f"distillation.teacher: {spec.teacher} holds NaN or infinity in {len(bad)} weights, {bad[0]} "
+                "first; give another checkpoint, or leave it out, so that the dense network teaches"
+            )
 
     def train_dense(self, model: nn.Module) -> None:
         """Train the baseline."""

@@ -21,13 +21,14 @@ from detprune.seeds import seed_all
 from detprune.task import Task, check_teacher
 from detprune_yolo.data.check import DetectionData, check_data
 from detprune_yolo.data.drawing import cached
-from detprune_yolo.exclusions import detector_budget, frozen_batch_norms
+from detprune_yolo.exclusions import detector_budget, frozen_batch_norms, merged_note
 from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm, task_loss
 from detprune_yolo.measure.validation import validate
 from detprune_yolo.networks import architecture, build_network
 from detprune_yolo.pictures import detection_pictures
 from detprune_yolo.process_state import quiet
 from detprune_yolo.recipe import DetectionRecipe
+from detprune_yolo.training.distillation import check_fits
 from detprune_yolo.training.resumable import ResumableTrainer
 from detprune_yolo.training.run_stage import run_stage
 from detprune_yolo.training.settings import StageSettings
@@ -133,6 +134,17 @@ class DetectionTask(Task):
         return detector_budget(
             self.recipe.budget, model, self.recipe.options("constrained").get("freeze")
         )
+
+    def plan_notes(self, model: nn.Module) -> Sequence[str]:
+        """Branches that fusing merges."""
+        note = merged_note(self.recipe.budget, model)
+        return () if note is None else (note,)
+
+    def check_before_training(self, model: Any) -> None:
+        """A teacher of its own has to load, and to fit."""
+        spec = self.recipe.distillation
+        if spec is not None and spec.teacher is not None:
+            check_fits(model, load_model(spec.teacher.expanduser()), str(spec.teacher))
 
     # ---------------------------------------------------------------- stages
 

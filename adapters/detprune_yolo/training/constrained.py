@@ -8,6 +8,7 @@ from detprune.methods import Method
 from detprune.sets import SparsitySet, Unstructured
 from detprune_yolo.training.settings import StageSettings
 from detprune_yolo.training.trainers import ConstrainedTrainer, RetrainingTrainer
+from detprune_yolo.weights.checkpoints import load_model
 
 
 def constrained(
@@ -40,6 +41,8 @@ def constrained(
         teacher: checkpoint of a detector that teaches, such as the one from which training starts.
         teacher_weight: its share in the loss; the labels have the rest.
     """
+    if teacher is not None:
+        load_model(Path(teacher))  # before anything is trained
     StageSettings(
         stage="constrained",
         method=method,
@@ -63,6 +66,7 @@ def retraining(teacher: str | Path, teacher_weight: float = 0.5) -> type[Retrain
         teacher: checkpoint of the dense detector.
         teacher_weight: its share in the loss; the labels have the rest.
     """
+    load_model(Path(teacher))  # before anything is trained
     StageSettings(
         stage="retrain", teacher=Path(teacher).absolute(), teacher_weight=teacher_weight
     ).put()

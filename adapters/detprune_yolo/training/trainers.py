@@ -30,7 +30,12 @@ from detprune_yolo.training.epochs import plain
 from detprune_yolo.training.resumable import IS_MAIN, ResumableTrainer
 from detprune_yolo.training.settings import Stage
 from detprune_yolo.training.sidecar import read_sidecar
-from detprune_yolo.weights.checkpoints import pruned_checkpoint, read_masks, save_checkpoint
+from detprune_yolo.weights.checkpoints import (
+    carry_masks,
+    pruned_checkpoint,
+    read_masks,
+    save_checkpoint,
+)
 
 
 class ConstrainedTrainer(ResumableTrainer):
@@ -232,7 +237,8 @@ class RetrainingTrainer(ResumableTrainer):
         if not masks:
             raise InputError(
                 f"{self.args.model} carries no masks, so there is nothing to hold at zero; start "
-                "masked retraining from hard_pruned.pt, which constrained training leaves"
+                "masked retraining from hard_pruned.pt, which constrained training leaves, or from a file "
+                "that RetrainingTrainer wrote: training without detprune keeps no masks, and does not keep zeros"
             )
         self._masks = masks
         # what Ultralytics froze no optimizer moves
@@ -250,3 +256,4 @@ class RetrainingTrainer(ResumableTrainer):
         with torch.no_grad():
             for name, mask in self._masks.items():
                 weights[name].masked_fill_(~mask.to(weights[name].device), 0.0)
+        carry_masks(self.ema.ema, self._masks)
