@@ -75,9 +75,8 @@ def renew(network: nn.Module, inputs: TrainingInputs | None) -> None:
         seed_all(0)
         try:
             estimate_statistics(network, (batch.to(device) for batch in inputs))
-        except (
-            Exception
-        ) as error:  # of a network that is called in another way: only its owner knows it
+        # a network that is called in another way may raise anything; only its owner knows how
+        except Exception as error:  # noqa: BLE001
             LOGGER.warning(
                 "batch norm keeps the statistics of constrained training, for the network does not take "
                 "the first entry of a batch (%s: %s); pass network=, the module that does, or "

@@ -54,7 +54,8 @@ class LightningRecipe(Recipe):
         if _pulls_through_gradient(self.method) and optimizer != "sgd":
             raise InputError(
                 f"method.rho is chosen by pull, which through the gradient is worked out for SGD, but "
-                f"stages.constrained.optimizer.name is {optimizer!r}; leave penalty out, use sgd, or give rho as a number"
+                f"stages.constrained.optimizer.name is {optimizer!r}; leave "
+                "penalty out, use sgd, or give rho as a number"
             )
         return self
 
