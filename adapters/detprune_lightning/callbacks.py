@@ -158,8 +158,11 @@ class ConstrainedTraining(L.Callback):
         )
         if trainer.max_steps > 0:
             done = max(done, trainer.global_step / trainer.max_steps)
-        return math.floor(done * self._total_steps + 1e-6) >= round(
-            k * self._total_steps / self._updates
+        # whole steps, unless the steps to come are longer than was planned
+        steps = math.floor(done * self._total_steps + 1e-6)
+        return (
+            steps >= round(k * self._total_steps / self._updates)
+            or done + 1e-9 >= k / self._updates
         )
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

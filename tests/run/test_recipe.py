@@ -129,7 +129,10 @@ def test_rho_is_chosen_by_pull_unless_a_recipe_says_otherwise(
             r"stages.constrained.epochs: .*greater than or equal to 0",
         ),
         ("stages.dense=null", r"no dense baseline: give stages.dense .* or model.weights"),
-        ("stages.constrained.optimizer.name=adam", r"rho is chosen by pull.*'adam'; use sgd"),
+        (
+            "stages.constrained={epochs: 1, optimizer: {name: adam}}",
+            r"rho is chosen by pull.*'adam'; leave penalty out",
+        ),
         ("name=../up", r"name: "),
         ("distillation=0.5", r"distillation is 0.5, but holds keys: weight, temperature"),
         ("stages.retrain=5", r"stages.retrain is 5, but holds keys: epochs, optimizer"),

@@ -90,7 +90,7 @@ def test_what_retraining_leaves_can_be_retrained(tmp_path: Path) -> None:
     )
     lost = tmp_path / "plain" / "weights" / "last.pt"
     with pytest.raises(
-        dp.InputError, match="carries no masks.*keeps no masks, and does not keep zeros"
+        dp.InputError, match=r"carries no masks.*keeps no masks, and does not keep zeros"
     ):
         trainer_of(
             RetrainingTrainer, StageSettings(stage="retrain"), lost, tmp_path, epochs=1

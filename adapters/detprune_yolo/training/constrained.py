@@ -41,6 +41,7 @@ def constrained(
         teacher: checkpoint of a detector that teaches, such as the one from which training starts.
         teacher_weight: its share in the loss; the labels have the rest.
     """
+    method.check_set(sparsity_set if sparsity_set is not None else Unstructured())
     if teacher is not None:
         load_model(Path(teacher))  # before anything is trained
     StageSettings(

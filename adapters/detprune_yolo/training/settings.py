@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from detprune.batch_norm import BATCH_NORM_IMAGES
 from detprune.errors import InputError
@@ -59,11 +59,6 @@ class StageSettings(Section):
     annotations: Path | None = None
     run_dir: Path | None = None
     resume: bool = False
-
-    @model_validator(mode="after")
-    def _method_goes_with_set(self) -> Self:
-        self.method.check_set(self.set)
-        return self
 
     def put(self) -> None:
         """Make these the settings of trainers that are made from now on."""
