@@ -49,15 +49,11 @@ def test_every_pruned_zero_outlives_fusing(cfg: str, kind: str | None) -> None:
     assert (note is None) == (kind is None)
     pruner = dp.Pruner(model, None, dp.OneShot(), budget=detector_budget(asked, model))
     pruner.hard_prune()
-    head = len(model.model) - 1
     masks = pruner.masks or {}
-    if model.end2end:  # fusing keeps the one-to-one branches alone, under the names of the others
-        masks = {
-            name.replace("one2one_", ""): mask
-            for name, mask in masks.items()
-            if not name.startswith(f"model.{head}.") or "one2one_" in name
-        }
     fused = dict(model.eval().fuse(verbose=False).named_parameters())
+    # of a head's two branches fusing keeps one
+    head = f"model.{len(model.model) - 1}."
+    masks = {n: mask for n, mask in masks.items() if n in fused or not n.startswith(head)}
     for name, mask in masks.items():
         assert not torch.count_nonzero(fused[name].detach()[~mask]), name
 
