@@ -61,7 +61,11 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> d
     LOGGER.debug("%s", plan)
     if is_main_process():
         Console().print(plan.table())
+        for note in task.plan_notes(model):
+            LOGGER.info("%s", note)
         _advise(recipe)
+    if "final" not in run.finished():
+        task.check_before_training(model)
 
     stages.dense(model)
     pruner = stages.constrained(model)
@@ -119,10 +123,9 @@ class _Stages:
         pruner.detach()
         check_finite(model, "the network after the stage constrained")
         pruner.hard_prune()
-        if self.recipe.batch_norm_images:
-            self.task.estimate_batch_norm(model)
+        images = self.task.finish_hard_pruning(model)
         self.run.save(self.run.checkpoints / "pruner.pt", pruner.state_dict())
-        self._finish("hard_pruned", model, time.perf_counter() - began)
+        self._finish("hard_pruned", model, time.perf_counter() - began, batch_norm_images=images)
         return pruner
 
     def retrain(self, model: nn.Module, pruner: Pruner) -> None:
@@ -149,13 +152,14 @@ class _Stages:
         LOGGER.info("%s: taken up from %s", stage, self._file(stage))
         return True
 
-    def _finish(self, stage: str, model: nn.Module, seconds: float) -> None:
+    def _finish(self, stage: str, model: nn.Module, seconds: float, **results: Any) -> None:
         check_finite(model, f"the network after the stage {stage}")
         metrics = dict(self.task.evaluate(model))
         metric = metrics[self.task.metric]
         self.run.save(self._file(stage), plain_state_dict(model))
         self.run.log_event("stage", stage=stage, metric=metric)
-        self.run.finish(stage, metric=metric, metrics=metrics, seconds=round(seconds, 3))
+        seconds = round(seconds, 3)
+        self.run.finish(stage, metric=metric, metrics=metrics, seconds=seconds, **results)
         LOGGER.info("%s: %s %.4f", stage, self.task.metric, metric)
 
 
@@ -185,7 +189,7 @@ def _summarize_run(
         "metric": task.metric,
         **{stage: result["metric"] for stage, result in stages.items()},
         "metrics": {stage: result["metrics"] for stage, result in stages.items()},
-        "notes": [*task.notes, *_batch_norm_note(recipe)],
+        "notes": [*task.notes, *task.plan_notes(pruner.model), *_batch_norm_note(recipe, stages)],
         **_counts(counts),
         "epochs": dict(task.epochs),
         "seconds": {
@@ -204,12 +208,14 @@ def _summarize_run(
     }
 
 
-def _batch_norm_note(recipe: Recipe) -> list[str]:
-    if not recipe.batch_norm_images:
+def _batch_norm_note(recipe: Recipe, stages: Mapping[str, Any]) -> list[str]:
+    # a stage that an earlier version finished does not say how many they were
+    images = stages["hard_pruned"].get("batch_norm_images", recipe.batch_norm_images)
+    if not images:
         return []
     return [
         f"After hard pruning, before it was measured, the batch-norm statistics were estimated anew from "
-        f"{recipe.batch_norm_images} training images; no weight moved."
+        f"{images} training images; no weight moved."
     ]
 
 

@@ -1,6 +1,7 @@
 """The pruner: one object between a model, its optimizer and a pruning method."""
 
 import copy
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -34,6 +35,8 @@ from detprune.saved import check_masks, check_saved_state
 from detprune.seam import OptimizerSeam
 from detprune.sets import SparsitySet, Unstructured
 from detprune.summary import Summary, summarize
+
+LOGGER = logging.getLogger(__name__)
 
 
 class Pruner:
@@ -351,6 +354,13 @@ class Pruner:
         if self._lookahead is not None:
             self._lookahead.remove()
             self._lookahead = None
+        if (left := self.method.unfinished(self._state, self._pace())) is not None:
+            LOGGER.warning(
+                "%s is hard-pruned at %s: the rest is cut off at once. Constrained training was shorter than "
+                "the Pruner was told (steps_per_update=, updates=)",
+                type(self.method).__name__,
+                left,
+            )
         points, masks = self._final()
         with torch.no_grad():
             for weight, point in zip(self._problem.weights, points, strict=True):

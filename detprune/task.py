@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
+from detprune.batch_norm import statistics_layers
 from detprune.budgets import Budget
 from detprune.errors import InputError, unknown
 from detprune.pruner import Pruner
@@ -74,11 +75,33 @@ class Task(ABC):
         """Load a checkpoint file into the model, strictly."""
 
     @abstractmethod
-    def estimate_batch_norm(self, model: nn.Module) -> None:
+    def estimate_batch_norm(self, model: nn.Module) -> int:
         """Replace the running statistics by those of ``recipe.batch_norm_images`` training images.
 
-        Nothing else of the model changes, nor any random state; called only if the recipe asks for it.
+        Nothing else of the model changes, nor any random state; see ``detprune.batch_norm``. Called only
+        if the recipe asks for it and the model has such statistics.
+
+        Returns:
+            How many images these were: all there are, where the recipe asks for more.
         """
+
+    def renew_batch_norm(self, model: nn.Module) -> int:
+        """After hard pruning: estimate the statistics anew, if the recipe says so and there are any.
+
+        Returns:
+            How many images were seen.
+        """
+        if not self.recipe.batch_norm_images or not statistics_layers(model):
+            return 0
+        return self.estimate_batch_norm(model)
+
+    def finish_hard_pruning(self, model: nn.Module) -> int:
+        """What the pipeline calls after hard pruning, once a run; ``renew_batch_norm`` unless that is done.
+
+        Returns:
+            From how many images the statistics are.
+        """
+        return self.renew_batch_norm(model)
 
     @abstractmethod
     def loss_probe(self, model: nn.Module, images: int) -> Callable[[], float]:
@@ -90,6 +113,20 @@ class Task(ABC):
     def budget(self, model: nn.Module) -> Budget:
         """The recipe's budget, with what this kind of network leaves dense by default."""
         return self.recipe.budget
+
+    def plan_notes(self, model: nn.Module) -> Sequence[str]:
+        """What has to be known about the plan of what is pruned: printed with it, and in the report."""
+        return ()
+
+    def check_before_training(self, model: nn.Module) -> None:
+        """Refuse what the stages after the dense one would refuse, before it is trained.
+
+        Args:
+            model: as ``build_model`` gives it.
+
+        Raises:
+            InputError: a teacher that cannot be read or does not fit.
+        """
 
     def pruned_file(self, model: nn.Module, pruner: Pruner) -> object:
         """What ``pruned.pt`` holds, in the form that the framework's users load."""

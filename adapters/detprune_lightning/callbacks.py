@@ -4,15 +4,22 @@ Only public hooks are used. The pruner is made in ``on_fit_start``, where the op
 when a checkpoint is resumed, this callback's state has been read already.
 """
 
-from collections.abc import Callable
+import logging
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import lightning as L
-from detprune import Budget, InputError, Method, OuterIteration, Pruner, SparsitySet
+from detprune import Budget, InputError, Method, OuterIteration, Pruner, SparsitySet, Unstructured
+from detprune.batch_norm import BATCH_NORM_IMAGES, statistics_layers
 from detprune.schedule import outer_iterations
+from detprune_lightning.batch_norm import TrainingInputs, renew
+
+LOGGER = logging.getLogger("detprune.training")
 
 
 class ConstrainedTraining(L.Callback):
@@ -25,8 +32,11 @@ class ConstrainedTraining(L.Callback):
             their own (SAS-ADMM) update at its end instead.
         network: the module to prune; the whole LightningModule if left out.
         on_update: called with every outer iteration's log entry and the epoch (from 1).
+        batch_norm_images: training samples from which batch-norm statistics are estimated anew after hard
+            pruning, in the checks and in ``hard_prune``; no weight moves. 0: they stay as they are.
 
-    ``pruner`` is there from ``on_fit_start`` on. After ``fit`` call ``pruner.hard_prune()``.
+    ``pruner`` is there from ``on_fit_start`` on. After ``fit`` call ``hard_prune()``, which is
+    ``pruner.hard_prune()`` and the estimate of the statistics.
     """
 
     def __init__(
@@ -38,7 +48,13 @@ class ConstrainedTraining(L.Callback):
         every: float | None = None,
         network: nn.Module | None = None,
         on_update: Callable[[OuterIteration, int], None] | None = None,
+        batch_norm_images: int = BATCH_NORM_IMAGES,
     ) -> None:
+        if batch_norm_images < 0:
+            raise InputError(
+                f"batch_norm_images is {batch_norm_images}; allowed is a number of training samples, or 0"
+            )
+        method.check_set(sparsity_set if sparsity_set is not None else Unstructured())
         if every is not None and not every > 0:
             raise InputError(f"every is {every}, allowed is a number of epochs > 0, or none")
         self._method, self._sparsity_set, self._budget = method, sparsity_set, budget
@@ -47,6 +63,8 @@ class ConstrainedTraining(L.Callback):
         self._saved: dict[str, Any] | None = None
         self._total_steps = self._updates = 0
         self._last_step = 0
+        self._batch_norm_images = batch_norm_images
+        self._inputs: TrainingInputs | None = None
 
     @property
     def pruner(self) -> Pruner:
@@ -55,9 +73,20 @@ class ConstrainedTraining(L.Callback):
             raise InputError("there is no pruner before fit; it is made when training starts")
         return self._pruner
 
+    def hard_prune(self) -> None:
+        """Hard-prune the network, and estimate its batch-norm statistics anew."""
+        self.pruner.hard_prune()
+        renew(self.pruner.model, self._inputs)
+
+    def hard_pruned_copy(self) -> nn.Module:
+        """A copy of the network as ``hard_prune`` would leave it now; training is not touched."""
+        network = self.pruner.hard_pruned_copy()
+        renew(network, self._inputs)
+        return network
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Bind to the optimizer; continue from a checkpoint's state if there is one."""
-        total, epochs = trainer.estimated_stepping_batches, trainer.max_epochs
+        total, epochs = _planned_steps(trainer), trainer.max_epochs
         if total == float("inf") or not epochs or epochs < 0:
             raise InputError(
                 "constrained training needs a known length; give the Trainer max_epochs and a loader "
@@ -78,6 +107,15 @@ class ConstrainedTraining(L.Callback):
             self._pruner.load_state_dict(self._saved)
             self._saved = None
         self._last_step = trainer.global_step
+        self._inputs = None
+        if self._batch_norm_images and statistics_layers(self._pruner.model):
+            try:
+                self._inputs = TrainingInputs(trainer, self._batch_norm_images)
+            except InputError as error:
+                LOGGER.warning(
+                    "batch norm keeps the statistics of constrained training after hard pruning: %s",
+                    error,
+                )
 
     def on_train_batch_end(
         self,
@@ -88,28 +126,44 @@ class ConstrainedTraining(L.Callback):
         batch_idx: int,
     ) -> None:
         """Note the loss; end the outer iteration when its steps are done."""
-        if outputs is None:
-            return  # the module skipped this batch
-        # Lightning divides the loss by the number of accumulated batches
-        self.pruner.observe(outputs["loss"] * trainer.accumulate_grad_batches)
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if isinstance(loss, Tensor):  # a module may skip a batch
+            # Lightning divides the loss by the number of accumulated batches
+            self.pruner.observe(loss * trainer.accumulate_grad_batches)
         if trainer.global_step == self._last_step:
             return
         self._last_step = trainer.global_step
-        if self.pruner.due if self._method.has_inner_loop else self._at_boundary():
+        if (
+            self.pruner.due
+            if self._method.has_inner_loop
+            else self._at_boundary(trainer, batch_idx)
+        ):
             entry = self.pruner.update()
             for logger in trainer.loggers:
                 logger.log_metrics(_curves(entry), step=self._last_step)
             if self._on_update is not None:
                 self._on_update(entry, trainer.current_epoch + 1)
 
-    def _at_boundary(self) -> bool:
-        """Whether the steps done reach the end of the current outer iteration.
+    def _at_boundary(self, trainer: L.Trainer, batch_idx: int) -> bool:
+        """Whether training has come to the end of the current outer iteration.
 
-        Boundaries are spread evenly over all steps, so that the last outer iteration ends with the
-        last step also where an epoch has no whole number of them.
+        Boundaries are spread evenly over all steps that were planned, so that the last outer iteration
+        ends with the last step also where an epoch has no whole number of them. Where training stands is
+        its share of the epochs, so that they stay where they are if epochs turn out to have more steps, or
+        fewer: a loader that shrinks, batches that are accumulated in another number.
         """
         k = len(self.pruner.history) + 1
-        return self._last_step >= round(k * self._total_steps / self._updates)
+        done = (trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches) / (
+            trainer.max_epochs or 1
+        )
+        if trainer.max_steps > 0:
+            done = max(done, trainer.global_step / trainer.max_steps)
+        # whole steps, unless the steps to come are longer than was planned
+        steps = math.floor(done * self._total_steps + 1e-6)
+        return (
+            steps >= round(k * self._total_steps / self._updates)
+            or done + 1e-9 >= k / self._updates
+        )
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the hooks off; the pruner stays."""
@@ -126,6 +180,8 @@ class ConstrainedTraining(L.Callback):
 
 class HardPruningCheck(L.Callback):
     """Measures every few epochs, on a copy, what hard pruning would give now; can stop training.
+
+    The copy's batch-norm statistics are estimated anew, as ``training.hard_prune()`` will do.
 
     Args:
         training: the callback whose pruner is checked.
@@ -157,7 +213,7 @@ class HardPruningCheck(L.Callback):
         epoch = trainer.current_epoch + 1
         if epoch % self._every:
             return
-        value = self._evaluate(self._training.pruner.hard_pruned_copy())
+        value = self._evaluate(self._training.hard_pruned_copy())
         if self._on_check is not None:
             self._on_check(value, epoch)
         if self._stop_at is not None and value >= self._stop_at:
@@ -187,6 +243,18 @@ class MaskedRetraining(L.Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the hooks off; the pruner stays."""
         self._pruner.detach()
+
+
+def _planned_steps(trainer: L.Trainer) -> float:
+    """Optimizer steps of the whole fit; Lightning's own estimate takes the first epoch's accumulation for all."""
+    total = trainer.estimated_stepping_batches
+    found = (c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler))  # type: ignore[attr-defined]
+    schedule, batches = next(found, None), trainer.num_training_batches
+    if schedule is None or math.isinf(total) or math.isinf(batches) or not trainer.max_epochs:
+        return total
+    epochs = range(trainer.max_epochs)
+    steps = sum(math.ceil(batches / schedule.get_accumulate_grad_batches(e)) for e in epochs)
+    return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
 
 
 def _curves(entry: OuterIteration) -> dict[str, float]:

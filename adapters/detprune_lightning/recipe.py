@@ -6,8 +6,7 @@ from typing import Self
 from pydantic import model_validator
 
 from detprune.errors import InputError
-from detprune.methods import Pull
-from detprune.methods.splitting import Splitting
+from detprune.methods import Method, Pull
 from detprune.recipe import Recipe, Section, Settings
 from detprune_lightning.distillation import Distillation
 from detprune_lightning.spec import ConstrainedSpec, StageSpec, TrainerSpec
@@ -52,12 +51,16 @@ class LightningRecipe(Recipe):
                 "there is no dense baseline: give stages.dense to train one, or model.weights to load one"
             )
         optimizer = self.stages.constrained.optimizer.name
-        method = self.method
-        by_pull = isinstance(method, Splitting) and isinstance(method.rho, Pull)
-        if by_pull and method.penalty == "gradient" and optimizer != "sgd":
+        if _pulls_through_gradient(self.method) and optimizer != "sgd":
             raise InputError(
-                f"method.rho is chosen by pull and method.penalty is gradient, which is worked out for SGD, but the "
-                f"optimizer of constrained training is {optimizer!r}; leave out method.penalty, use sgd, or give rho "
-                "as a number"
+                f"method.rho is chosen by pull, which through the gradient is worked out for SGD, but "
+                f"stages.constrained.optimizer.name is {optimizer!r}; leave "
+                "penalty out, use sgd, or give rho as a number"
             )
         return self
+
+
+def _pulls_through_gradient(method: Method) -> bool:
+    """Whether ρ depends on the optimizer: past it the pull is what was asked for with any."""
+    by_pull = isinstance(getattr(method, "rho", None), Pull)
+    return by_pull and getattr(method, "penalty", None) == "gradient"

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 import lightning as L
+from detprune.batch_norm import estimate_statistics, even_batches
+from detprune.errors import InputError
 from detprune.methods import OneShot, OuterIteration
 from detprune.pruner import Pruner
 from detprune.rundir import RunDirectory
@@ -79,6 +80,23 @@ class LightningTask(Task):
             f"weight {spec.weight:g}, temperature {spec.temperature:g}.",
         )
 
+    def check_before_training(self, model: nn.Module) -> None:
+        """A teacher of its own has to load into the recipe's network, and to hold numbers."""
+        spec = self.recipe.distillation
+        if spec is None or spec.teacher is None:
+            return
+        teacher = self.build_model()
+        try:
+            self.load_weights(teacher, spec.teacher.expanduser())
+        except InputError as error:
+            raise InputError(f"distillation.teacher: {error}") from error
+        bad = [name for name, p in teacher.named_parameters() if not bool(p.isfinite().all())]
+        if bad:
+            raise InputError(
+                f"distillation.teacher: {spec.teacher} holds NaN or infinity in {len(bad)} weights, {bad[0]} "
+                "first; give another checkpoint, or leave it out, so that the dense network teaches"
+            )
+
     def train_dense(self, model: nn.Module) -> None:
         """Train the baseline."""
         if self.recipe.stages.dense is not None:
@@ -96,6 +114,7 @@ class LightningTask(Task):
             budget,
             every=spec.every,
             network=model,
+            batch_norm_images=0,  # from the task's own images, wherever it measures
             on_update=self._log_update,
         )
         check = HardPruningCheck(
@@ -126,10 +145,12 @@ class LightningTask(Task):
         channels_last = self.recipe.trainer.channels_last
         self._teacher = Teacher(dense, spec, channels_last=channels_last)
 
-    def estimate_batch_norm(self, model: nn.Module) -> None:
-        """PyTorch's ``update_bn`` over augmented training images that are spread over the set."""
+    def estimate_batch_norm(self, model: nn.Module) -> int:
+        """Over augmented training images that are spread over the set."""
+        batches = self._samples(self.recipe.batch_norm_images)
         with isolate_rng(), measuring(model, self.recipe.trainer) as device:
-            update_bn(self._samples(self.recipe.batch_norm_images), model, device)
+            estimate_statistics(model, (batch[0].to(device) for batch in batches))
+        return sum(len(batch[0]) for batch in batches)
 
     def loss_probe(self, model: nn.Module, images: int) -> Callable[[], float]:
         """The loss over augmented training images, the same every time, that are spread over the set."""
@@ -153,11 +174,10 @@ class LightningTask(Task):
         images: Subset[Any] = Subset(data, [i * total // count for i in range(count)])
         with isolate_rng():
             L.seed_everything(derive_seed(self.recipe.seed, "samples"), verbose=False)
-            return list(DataLoader(images, batch_size=min(count, _BATCH)))
+            return list(DataLoader(images, batch_sampler=even_batches(count, _BATCH)))
 
     def _measure_hard_pruned(self, network: nn.Module) -> float:
-        if self.recipe.batch_norm_images:
-            self.estimate_batch_norm(network)
+        self.renew_batch_norm(network)
         return self.evaluate(network)[self.metric]
 
     def _fit(

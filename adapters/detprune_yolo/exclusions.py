@@ -2,14 +2,18 @@
 
 The first convolution sees the image and the last ones of the head give boxes and classes: each is a
 small part of the weights, and pruning it costs the most accuracy. The DFL layer is a fixed integral.
+Branches of RepConv (yolov9), RepVGGDW (yolov10) and Conv2 are added to one convolution when a network is
+fused or exported: a zero stays one only where all of them have it.
 """
 
 import dataclasses
 from collections.abc import Iterator, Sequence
 
 from torch import nn
+from ultralytics.nn.modules.block import RepVGGDW
+from ultralytics.nn.modules.conv import Conv2, RepConv
 
-from detprune.budgets import Budget
+from detprune.budgets import Budget, matches
 
 _BRANCHES = ("cv2", "cv3", "cv4", "one2one_cv2", "one2one_cv3", "one2one_cv4")
 
@@ -31,8 +35,42 @@ def detector_budget(
         for name, module in model.named_modules()
         if isinstance(getattr(module, "weight", None), nn.Parameter) and module.weight.dim() >= 2
     }
-    left = {*_first_and_last(model), *_frozen(weights, freeze)} & weights
+    left = {*_first_and_last(model), *merged_branches(model), *_frozen(weights, freeze)} & weights
     return dataclasses.replace(budget, exclude=(*budget.exclude, *sorted(left)))
+
+
+def merged_branches(model: nn.Module) -> list[str]:
+    """Weights that fusing adds to others, so that their zeros vanish."""
+    return [
+        f"{prefix}.{name}"
+        for prefix, module in model.named_modules()
+        if isinstance(module, RepConv | RepVGGDW | Conv2)
+        for name, parameter in module.named_parameters()
+        if parameter.dim() >= 2
+    ]
+
+
+def merged_note(budget: Budget, model: nn.Module) -> str | None:
+    """What the plan says of merged branches; None where there are none.
+
+    Args:
+        budget: what the user asks for.
+        model: an Ultralytics ``DetectionModel``.
+    """
+    merged = merged_branches(model)
+    if budget.include is not None:
+        merged = [n for n in merged if any(matches(n, p) for p in budget.include)]
+        merged = [n for n in merged if not any(matches(n, p) for p in budget.exclude)]
+    if not merged:
+        return None
+    size = sum(model.get_parameter(name).numel() for name in merged)
+    what = f"{len(merged)} weights of branches ({size:,} numbers; {merged[0]}, …)"
+    if budget.include is not None:
+        return (
+            f"budget.include names {what} that are added to others when the network is fused or exported: "
+            "their zeros vanish there, and detprune export will refuse"
+        )
+    return f"left dense: {what} that are added to others when the network is fused or exported"
 
 
 def _first_and_last(model: nn.Module) -> Iterator[str]:
@@ -56,7 +94,19 @@ def _first_and_last(model: nn.Module) -> Iterator[str]:
 
 def _frozen(weights: set[str], freeze: int | Sequence[int | str] | None) -> Iterator[str]:
     """Names that Ultralytics' trainer freezes: its rule is a substring of the name."""
-    parts = range(freeze) if isinstance(freeze, int) else freeze or ()
     for name in weights:
-        if any(f"model.{part}." in name for part in parts):
+        if any(part in name for part in _frozen_parts(freeze)):
             yield name
+
+
+def frozen_batch_norms(
+    model: nn.Module, freeze: int | Sequence[int | str] | None
+) -> list[nn.Module]:
+    """Modules that Ultralytics' trainer freezes: their batch norms keep their statistics in training too."""
+    parts = _frozen_parts(freeze)
+    return [m for name, m in model.named_modules() if any(part in f"{name}." for part in parts)]
+
+
+def _frozen_parts(freeze: int | Sequence[int | str] | None) -> list[str]:
+    numbers = range(freeze) if isinstance(freeze, int) else freeze or ()
+    return [f"model.{number}." for number in numbers]

@@ -1,6 +1,7 @@
 """The recipe of a detection run."""
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,8 +12,7 @@ from ultralytics.cfg import get_cfg
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from detprune.errors import InputError, nearest
-from detprune.methods import Pull
-from detprune.methods.splitting import Splitting
+from detprune.methods import Method, Pull
 from detprune.recipe import Recipe, Section, Settings
 from detprune_yolo.data.drawing import DrawnSet
 
@@ -191,14 +191,11 @@ class DetectionRecipe(Recipe):
                 "stages.constrained.train.optimizer is auto, which ignores lr0 and may pick an optimizer "
                 "that hardly feels the penalty; write SGD and lr0"
             )
-        optimizer = str(self.options("constrained")["optimizer"]).lower()
-        method = self.method
-        by_pull = isinstance(method, Splitting) and isinstance(method.rho, Pull)
-        if by_pull and method.penalty == "gradient" and optimizer != "sgd":
+        optimizer = str(self.options("constrained")["optimizer"])
+        if _pulls_through_gradient(self.method) and optimizer.upper() != "SGD":
             raise InputError(
-                f"method.rho is chosen by pull and method.penalty is gradient, which is worked out for SGD, but the "
-                f"optimizer of constrained training is {optimizer!r}; leave out method.penalty, use sgd, or give rho "
-                "as a number"
+                f"method.rho is chosen by pull, which through the gradient is worked out for SGD, but the optimizer of "
+                f"constrained training is {optimizer!r}; leave penalty out, use SGD, or give rho as a number"
             )
         return self
 
@@ -256,6 +253,49 @@ def check_device(device: Any) -> None:
         raise InputError(f"device is {device!r}, but this machine has {there} CUDA GPUs; write cpu")
 
 
+_LIMITS: Mapping[str, tuple[float, float, str]] = {
+    "imgsz": (32, 8192, "pixels"),
+    "batch": (-1, 65_536, "images"),
+    "workers": (0, 1024, "processes"),
+    "nbs": (1, 1_000_000, "images"),
+    "lr0": (1e-12, 1e3, "the learning rate"),
+    "lrf": (0, 1e3, "the share of lr0 at the end"),
+    "momentum": (0, 1, "the momentum"),
+    "weight_decay": (0, 1e3, "the decay"),
+    "warmup_epochs": (0, 1e6, "epochs"),
+    "warmup_momentum": (0, 1, "the momentum"),
+    "warmup_bias_lr": (0, 1e3, "the learning rate"),
+    "patience": (0, 1e9, "epochs"),
+    "close_mosaic": (0, 1e9, "epochs"),
+    "max_det": (1, 100_000, "boxes"),
+    "fraction": (1e-9, 1, "a share of the images"),
+}
+"""What Ultralytics does not check itself: the least and the most of a value, and what it is."""
+
+
+def _check_values(options: Mapping[str, Any]) -> None:
+    for key, (least, most, what) in _LIMITS.items():
+        value = options.get(key)
+        if isinstance(value, bool) or (
+            isinstance(value, int | float) and not least <= value <= most
+        ):
+            raise InputError(
+                f"{key} is {value!r}; allowed is a number from {least:g} to {most:g} ({what})"
+            )
+    if options.get("batch", 16) == 0:
+        raise InputError(
+            "batch is 0; give the number of images, or -1 for what a GPU's memory holds"
+        )
+    device = options.get("device")
+    named = ",".join(map(str, device)) if isinstance(device, list | tuple) else str(device)
+    parts = [part.strip().lower() for part in named.strip("()[] ").split(",") if part.strip()]
+    unknown = [p for p in parts if not re.fullmatch(r"none|cpu|mps|cuda|(cuda:)?\d+|-1", p)]
+    if device is not None and (unknown or not parts or len(set(parts)) < len(parts)):
+        raise InputError(
+            f"device is {device!r}; allowed are cpu, the number of a GPU (0), or a list of them ([0, 1])"
+        )
+
+
 def check_options(options: dict[str, Any]) -> dict[str, Any]:
     """Refuse options that Ultralytics does not know, whose values it refuses, or that detprune sets."""
     for key in options:
@@ -283,8 +323,15 @@ def check_options(options: dict[str, Any]) -> dict[str, Any]:
         raise InputError(
             "device is mps, which has no float64 for the sums of constrained training; use cpu or a GPU"
         )
+    _check_values(options)
     try:
         get_cfg(overrides=dict(options))
     except (TypeError, ValueError) as error:
         raise InputError(f"Ultralytics refuses an option: {error}") from error
     return options
+
+
+def _pulls_through_gradient(method: Method) -> bool:
+    """Whether ρ depends on the optimizer: past it the pull is what was asked for with any."""
+    by_pull = isinstance(getattr(method, "rho", None), Pull)
+    return by_pull and getattr(method, "penalty", None) == "gradient"

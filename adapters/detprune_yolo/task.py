@@ -9,6 +9,7 @@ import torch
 import yaml
 from torch import nn
 
+from detprune.batch_norm import statistics_layers
 from detprune.budgets import Budget
 from detprune.errors import DetpruneError, InputError
 from detprune.methods import OneShot
@@ -21,13 +22,14 @@ from detprune.seeds import seed_all
 from detprune.task import Task, check_teacher
 from detprune_yolo.data.check import DetectionData, check_data
 from detprune_yolo.data.drawing import cached
-from detprune_yolo.exclusions import detector_budget
+from detprune_yolo.exclusions import detector_budget, frozen_batch_norms, merged_note
 from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm, task_loss
 from detprune_yolo.measure.validation import validate
 from detprune_yolo.networks import architecture, build_network
 from detprune_yolo.pictures import detection_pictures
 from detprune_yolo.process_state import quiet
 from detprune_yolo.recipe import DetectionRecipe, check_device
+from detprune_yolo.training.distillation import check_fits
 from detprune_yolo.training.resumable import ResumableTrainer
 from detprune_yolo.training.run_stage import run_stage
 from detprune_yolo.training.settings import StageSettings
@@ -135,6 +137,17 @@ class DetectionTask(Task):
         return detector_budget(
             self.recipe.budget, model, self.recipe.options("constrained").get("freeze")
         )
+
+    def plan_notes(self, model: nn.Module) -> Sequence[str]:
+        """Branches that fusing merges."""
+        note = merged_note(self.recipe.budget, model)
+        return () if note is None else (note,)
+
+    def check_before_training(self, model: Any) -> None:
+        """A teacher of its own has to load, and to fit."""
+        spec = self.recipe.distillation
+        if spec is not None and spec.teacher is not None:
+            check_fits(model, load_model(spec.teacher.expanduser()), str(spec.teacher))
 
     # ---------------------------------------------------------------- stages
 
@@ -258,10 +271,19 @@ class DetectionTask(Task):
             "mAP50-95 (Ultralytics' own)": scores.ultralytics_map50_95,
         }
 
-    def estimate_batch_norm(self, model: nn.Module) -> None:
+    def estimate_batch_norm(self, model: nn.Module) -> int:
         """From training images as validation would load them."""
         images = self._training_images(self.recipe.batch_norm_images)
-        estimate_batch_norm(model, images, self._device)
+        frozen = frozen_batch_norms(model, self.recipe.options("constrained").get("freeze"))
+        estimate_batch_norm(model, images, self._device, frozen=frozen)
+        return len(images)
+
+    def finish_hard_pruning(self, model: nn.Module) -> int:
+        """The trainer estimated the statistics already, for ``hard_pruned.pt``."""
+        if not self.recipe.stages.constrained.epochs:
+            return self.renew_batch_norm(model)
+        asked = self.recipe.batch_norm_images if statistics_layers(model) else 0
+        return min(asked, len(self._data.images["train"]))
 
     def loss_probe(self, model: nn.Module, images: int) -> Callable[[], float]:
         """Ultralytics' detection loss per image."""

@@ -229,6 +229,17 @@ class Method(ABC):
     has_inner_loop: ClassVar[bool] = False
     """Whether ``is_due`` says when an outer iteration ends, rather than the caller."""
 
+    def check_set(self, sparsity_set: SparsitySet) -> None:
+        """Refuse a set that does not go with the method, before there are weights.
+
+        Raises:
+            InputError: what ``start`` would raise for every network.
+        """
+
+    def unfinished(self, state: State, pace: Pace) -> str | None:
+        """Say what of its schedule the method has still to do, if training ended now; None if nothing."""
+        return None
+
     def start(self, problem: Problem, pace: Pace) -> State:
         """Make the initial state from the current weights."""
         return State()

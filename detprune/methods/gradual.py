@@ -17,8 +17,14 @@ from torch import Tensor
 
 from detprune.errors import InputError
 from detprune.methods.base import Method, OuterIteration, Pace, Problem, State
-from detprune.methods.ramp import check_ramp, refuse_fixed_sparsity, share_of_sparsity
+from detprune.methods.ramp import (
+    check_ramp,
+    check_ramp_of_set,
+    refuse_fixed_sparsity,
+    share_of_sparsity,
+)
 from detprune.projections import keep, zero_outside
+from detprune.sets import SparsitySet
 
 
 @dataclass
@@ -51,6 +57,19 @@ class _Gradual(Method):
         check_ramp(self.ramp, type(self).__name__)
         if self.every < 1:
             raise InputError(f"{type(self).__name__}: every is {self.every}, the least is 1 step")
+
+    def check_set(self, sparsity_set: SparsitySet) -> None:
+        """A ramp needs a sparsity that can grow."""
+        if self.ramp:
+            check_ramp_of_set(sparsity_set, type(self).__name__)
+
+    def unfinished(self, state: State, pace: Pace) -> str | None:
+        """Steps that are still to come, while the sparsity grows."""
+        state = _of(state)
+        share = share_of_sparsity(self.ramp, state.progress(state.t))
+        if share == 1:
+            return None
+        return f"step {state.t} of {state.steps}, at which {share:.0%} of the sparsity is reached"
 
     def start(self, problem: Problem, pace: Pace) -> GradualState:
         """Everything is kept; with no ramp Π_S(W)'s support.

@@ -3,6 +3,7 @@ not to prune", equation 1, from dense weights on)."""
 
 from detprune.errors import InputError
 from detprune.methods.base import Problem
+from detprune.sets import SparsitySet
 
 
 def check_ramp(ramp: float, what: str) -> None:
@@ -27,8 +28,13 @@ def share_of_sparsity(ramp: float, progress: float) -> float:
 
 def refuse_fixed_sparsity(problem: Problem, what: str) -> None:
     """Refuse to let the sparsity grow where the structure fixes it (n:m)."""
-    if problem.sparsity_set.own_sparsity is not None:
+    check_ramp_of_set(problem.sparsity_set, what)
+
+
+def check_ramp_of_set(sparsity_set: SparsitySet, what: str) -> None:
+    """The same for a set alone: n:m always has its sparsity, and patterns never have less than theirs."""
+    if sparsity_set.own_sparsity is not None:
         raise InputError(
-            f"{what} lets the sparsity grow, but {problem.sparsity_set!r} always has "
-            f"{problem.sparsity_set.own_sparsity:g}; leave the ramp out, or use another set"
+            f"{what} lets the sparsity grow, but {sparsity_set!r} always has "
+            f"{sparsity_set.own_sparsity:g}; leave the ramp out (ramp=0), or use another set"
         )

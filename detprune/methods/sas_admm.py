@@ -29,9 +29,15 @@ from detprune.methods.base import (
     State,
     like_weight,
 )
-from detprune.methods.ramp import check_ramp, refuse_fixed_sparsity, share_of_sparsity
+from detprune.methods.ramp import (
+    check_ramp,
+    check_ramp_of_set,
+    refuse_fixed_sparsity,
+    share_of_sparsity,
+)
 from detprune.methods.scalars import as_floats, inner, norm, relative, root_sum_square
 from detprune.projections import keep
+from detprune.sets import SparsitySet
 
 
 @dataclass
@@ -113,6 +119,18 @@ class SASADMM(Method):
             return 1 / self.nu
         m = self.planned_steps(k)
         return self.inner_steps * (self.inner_steps + 1) / (self.nu * m * (m + 1))
+
+    def check_set(self, sparsity_set: SparsitySet) -> None:
+        """A ramp needs a sparsity that can grow."""
+        if self.ramp:
+            check_ramp_of_set(sparsity_set, "SAS-ADMM's ramp")
+
+    def unfinished(self, state: State, pace: Pace) -> str | None:
+        """Inner steps that are still to come, while the sparsity grows."""
+        share = self.share_of_sparsity(state.k, pace)
+        return (
+            None if share == 1 else f"outer iteration {state.k}, with {share:.0%} of the sparsity"
+        )
 
     def start(self, problem: Problem, pace: Pace) -> SASADMMState:
         """Z = Π_S(W), Λ = 0, W̆ = W."""

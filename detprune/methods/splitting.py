@@ -59,10 +59,16 @@ from detprune.methods.base import (
 )
 from detprune.methods.momentum import pull_through_momentum
 from detprune.methods.penalty import add_pull, pull_towards
-from detprune.methods.ramp import check_ramp, refuse_fixed_sparsity, share_of_sparsity
+from detprune.methods.ramp import (
+    check_ramp,
+    check_ramp_of_set,
+    refuse_fixed_sparsity,
+    share_of_sparsity,
+)
 from detprune.methods.rho import Growth, Pull, Rho, parse_rho
 from detprune.methods.scalars import Scalar, as_floats, inner, norm, relative, root_sum_square
 from detprune.projections import keep
+from detprune.sets import SparsitySet
 
 
 @dataclass
@@ -167,6 +173,21 @@ class Splitting(Method):
                 f"{type(self).__name__}: penalty is {self.penalty!r}; allowed are 'gradient', 'proximal', or "
                 "none, which is 'proximal' where rho is chosen by pull"
             )
+
+    def check_set(self, sparsity_set: SparsitySet) -> None:
+        """A ramp needs a sparsity that can grow."""
+        if self.ramp:
+            check_ramp_of_set(sparsity_set, f"{type(self).__name__}'s ramp")
+
+    def unfinished(self, state: State, pace: Pace) -> str | None:
+        """Outer iterations that are still to come, where ρ or the sparsity grow over all of them."""
+        if pace.updates is None or state.k >= pace.updates:
+            return None
+        share = self.share_of_sparsity(state.k, pace)
+        if share == 1 and not isinstance(self.rho, Pull):
+            return None
+        grown = f", in which Z has {share:.0%} of its sparsity" if share < 1 else ""
+        return f"outer iteration {state.k} of {pace.updates}{grown}"
 
     def start(self, problem: Problem, pace: Pace) -> SplittingState:
         """Z = Π_S(W), Λ = 0."""

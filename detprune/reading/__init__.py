@@ -9,11 +9,12 @@ from detprune.reading.files import (
     utf8,
 )
 from detprune.reading.tensors import load_tensors
-from detprune.reading.yaml import dump_yaml_text, load_yaml, parse_yaml
+from detprune.reading.yaml import dump_yaml_line, dump_yaml_text, load_yaml, parse_yaml
 
 __all__ = [
     "check_output_path",
     "check_regular",
+    "dump_yaml_line",
     "dump_yaml_text",
     "load_tensors",
     "load_yaml",

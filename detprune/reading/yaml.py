@@ -81,6 +81,19 @@ def dump_yaml_text(value: Any) -> str:
     return text
 
 
+def dump_yaml_line(value: Any) -> str:
+    """The same on one line."""
+    text: str = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        default_flow_style=True,
+        width=10**9,
+        sort_keys=False,
+        allow_unicode=True,
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 class _Loader(yaml.SafeLoader):
     """Bounds depth, aliases and digits, and refuses a key that stands twice."""
 

@@ -7,7 +7,7 @@ keys are refused at every level, with their path and the nearest valid key.
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, get_args
+from typing import Annotated, Any, Self, TypeVar, cast, get_args
 
 from pydantic import (
     AfterValidator,
@@ -18,8 +18,10 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
+from detprune.batch_norm import BATCH_NORM_IMAGES
 from detprune.errors import InputError, nearest
 from detprune.reading import dump_yaml_text, load_yaml, parse_yaml
 from detprune.recipe.components import BudgetField, MethodField, SetField
@@ -73,7 +75,8 @@ class Recipe(Section):
         seed: of initial weights, data order and augmentation.
         method, set, budget: what the core's ``Pruner`` is given.
         batch_norm_images: training images from which the batch-norm statistics are estimated anew after
-            hard pruning, before it is measured; no weight moves. 0: they stay as training left them.
+            hard pruning, before it is measured; no weight moves. All images, where there are fewer; 0: the
+            statistics stay as training left them.
     """
 
     task: str
@@ -82,7 +85,12 @@ class Recipe(Section):
     method: MethodField
     set: SetField = Unstructured()
     budget: BudgetField
-    batch_norm_images: int = Field(default=0, ge=0)
+    batch_norm_images: int = Field(default=BATCH_NORM_IMAGES, ge=0)
+
+    @model_validator(mode="after")
+    def _method_goes_with_set(self) -> Self:
+        self.method.check_set(self.set)
+        return self
 
     @property
     def has_weights(self) -> bool:

@@ -6,9 +6,8 @@ They travel as mappings; text they are only behind ``--set``, for users and for 
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from detprune.errors import InputError
+from detprune.reading import dump_yaml_line
 
 Settings = Mapping[str, Any]
 """Dotted key of a recipe → value."""
@@ -42,11 +41,4 @@ def _assign(values: dict[str, Any], keys: list[str], value: Any, whole: str) -> 
 
 def assignments(settings: Settings) -> list[str]:
     """``key=value`` for ``--set``, with values as YAML on one line; read back they are the same settings."""
-    return [f"{key}={_flow(value)}" for key, value in settings.items()]
-
-
-def _flow(value: Any) -> str:
-    text: str = yaml.safe_dump(
-        value, default_flow_style=True, width=10**9, sort_keys=False, allow_unicode=True
-    )
-    return text.removesuffix("\n").removesuffix("\n...")
+    return [f"{key}={dump_yaml_line(value)}" for key, value in settings.items()]

@@ -155,7 +155,6 @@ def test_export_writes_the_deployed_network(finished: Path, cache: Path) -> None
         ("data.batchsize=3", r"unknown key data\.batchsize \(did you mean 'batch_size'\?\)"),
         ("loss.similarity=-1", "loss.similarity is -1"),
         ("stages.dense=null", "there is no dense baseline"),
-        ("stages.constrained.optimizer.name=adam", "rho is chosen by pull"),
     ],
 )
 def test_errors_name_the_key_and_the_way_out(assignment: str, text: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -205,3 +206,82 @@ def test_unknown_length_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path, [training], max_epochs=-1).fit(Net(), loader())
     with pytest.raises(dp.InputError, match="every is 0"):
         ConstrainedTraining(dp.ADMM(), every=0)
+
+
+class Skipping(Net):
+    """Skips every third batch."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return None if batch_idx % 3 == 2 else super().training_step(batch, batch_idx)
+
+
+@pytest.mark.filterwarnings("ignore:.*`training_step` returned `None`")
+def test_a_batch_that_is_skipped_still_ends_outer_iterations(tmp_path: Path) -> None:
+    module = Skipping()
+    training = ConstrainedTraining(dp.ADMM(), budget=BUDGET, every=0.375, network=module.network)
+    trainer(tmp_path, [training]).fit(module, loader())
+    assert len(training.pruner.history) == 8
+
+
+@pytest.mark.parametrize("schedule", [{0: 1, 1: 4}, {0: 4, 1: 1}])
+def test_outer_iterations_go_by_progress(
+    tmp_path: Path, schedule: dict[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    module = Net()
+    training = ConstrainedTraining(
+        dp.ADMM(ramp=0.75), budget=BUDGET, every=0.5, network=module.network
+    )
+    accumulation = GradientAccumulationScheduler(schedule)
+    trainer(tmp_path, [training, accumulation], max_epochs=4).fit(module, loader())
+    assert len(training.pruner.history) == 8
+    training.hard_prune()
+    assert "is hard-pruned at" not in caplog.text
+
+
+def test_a_schedule_that_is_cut_off_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stop(L.Callback):
+        def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            trainer.should_stop = True
+
+    module = Net()
+    training = ConstrainedTraining(
+        dp.ADMM(ramp=0.75), budget=BUDGET, every=1, network=module.network
+    )
+    trainer(tmp_path, [training, Stop()]).fit(module, loader())
+    training.hard_prune()
+    assert "ADMM is hard-pruned at outer iteration 1 of 3, in which Z has" in caplog.text
+
+
+def test_statistics_are_estimated_anew_in_checks_and_after_hard_pruning(tmp_path: Path) -> None:
+    def fit(images: int) -> tuple[list[torch.Tensor], nn.Module]:
+        module, means = Net(), []
+        module.network.insert(1, nn.BatchNorm2d(8))
+        training = ConstrainedTraining(
+            dp.Magnitude(), budget=BUDGET, network=module.network, batch_norm_images=images
+        )
+
+        def measure(network: nn.Module) -> float:
+            means.append(network[1].running_mean.clone())  # type: ignore[index]
+            return 0.0
+
+        fitted = trainer(tmp_path, [training, HardPruningCheck(training, measure)])
+        fitted.fit(module, loader())
+        training.hard_prune()
+        return [*means, module.network[1].running_mean.clone()], module.network  # type: ignore[union-attr, operator]
+
+    stale, first = fit(0)
+    fresh, second = fit(256)
+    assert all(not torch.equal(a, b) for a, b in zip(stale, fresh, strict=True))
+    for ours, theirs in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(ours, theirs)  # neither weights nor random states moved
+    images = torch.cat([batch[0] for batch in loader()])
+    with torch.no_grad():
+        expected = second[0](images).mean((0, 2, 3))  # type: ignore[index]
+    torch.testing.assert_close(fresh[-1], expected)
+
+
+def test_a_ramp_without_a_sparsity_that_grows_is_refused_at_once() -> None:
+    with pytest.raises(dp.InputError, match="lets the sparsity grow"):
+        ConstrainedTraining(dp.SLR(ramp=0.5), dp.NM(2, 4))

@@ -9,7 +9,7 @@ import detprune as dp
 from detprune.recipe import dump_yaml, override, validate
 
 # isort: split
-from detprune_yolo import DetectionRecipe
+from detprune_yolo import DetectionRecipe, constrained
 
 
 def recipe_with(tiny: dict[str, Any], *assignments: str) -> DetectionRecipe:
@@ -36,7 +36,24 @@ def recipe_with(tiny: dict[str, Any], *assignments: str) -> DetectionRecipe:
         ("data.drawn.test=0", "data.split is test, and data.drawn has no test images"),
         ("stages.dense=null", "there is no dense baseline"),
         ("stages.constrained.train.optimizer=auto", "write SGD and lr0"),
-        ("stages.constrained.train.optimizer=Adam", "rho is chosen by pull"),
+        ("stages.constrained.train.optimizer=Adam", ""),
+        ("method={name: slr, ramp: 0.5}", ""),
+        ("train.imgsz=0", "imgsz is 0; allowed is a number from 32"),
+        ("train.imgsz=1000000", "imgsz is 1000000; allowed"),
+        ("train.batch=0", "batch is 0; give the number"),
+        ("train.batch=-7", "batch is -7; allowed"),
+        ("train.workers=-1", "workers is -1; allowed"),
+        ("train.nbs=0", "nbs is 0; allowed"),
+        ("train.lr0=0", "lr0 is 0; allowed"),
+        ("train.lr0=.nan", "lr0 is nan; allowed"),
+        ("train.warmup_epochs=.inf", "warmup_epochs is inf; allowed"),
+        ("train.momentum=2", "momentum is 2; allowed"),
+        ("train.fraction=0", "fraction is 0; allowed"),
+        ("train.device=gpu", "device is 'gpu'; allowed are cpu"),
+        ("train.device='cuda:x'", "device is 'cuda:x'; allowed are cpu"),
+        ("train.device=[0, 0]", "device is .*allowed are cpu"),
+        ("train.device='0,1'", ""),
+        ("train.batch=-1", ""),
         ("stages.constrained.stop_at=0.5", ""),
         ("stages.constrained={epochs: 1, stop_at: 0.5}", "stop_at needs check_every"),
         ("stages.constrained.prune=best", "'ema' or 'live'"),
@@ -72,6 +89,32 @@ def test_options_reach_ultralytics_and_constrained_training_fixes_two(
     assert constrained["optimizer"] == "SGD"
     assert constrained["lr0"] == 0.5
     assert constrained["amp"] is False
+
+
+@pytest.mark.parametrize("chosen", ["{name: n_m}", "pattern"])
+def test_a_ramp_that_no_sparsity_can_follow_is_refused_at_once(
+    tiny_detector: dict[str, Any], chosen: str
+) -> None:
+    for method in (
+        "{name: slr, ramp: 0.5}",
+        "{name: sas_admm, ramp: 0.5}",
+        "dpf",
+        "gradual_magnitude",
+    ):
+        with pytest.raises(dp.InputError, match="lets the sparsity grow, but"):
+            recipe_with(tiny_detector, f"method={method}", f"set={chosen}")
+    method = dp.ADMM(ramp=0.5)
+    with pytest.raises(dp.InputError, match="lets the sparsity grow, but"):
+        constrained(method, dp.Budget(), dp.NM(2, 4))
+
+
+def test_rho_by_pull_through_the_gradient_is_for_sgd_alone(tiny_detector: dict[str, Any]) -> None:
+    with pytest.raises(dp.InputError, match="rho is chosen by pull"):
+        recipe_with(
+            tiny_detector,
+            "method={name: slr, penalty: gradient}",
+            "stages.constrained.train.optimizer=Adam",
+        )
 
 
 def test_a_recipe_survives_its_own_dump(tiny_detector: dict[str, Any]) -> None:

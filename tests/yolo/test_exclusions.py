@@ -1,11 +1,12 @@
 """What detectors leave dense by default, for the heads of several generations."""
 
 import pytest
+import torch
 
 import detprune as dp
 
 # isort: split
-from detprune_yolo.exclusions import detector_budget
+from detprune_yolo.exclusions import detector_budget, merged_branches, merged_note
 
 # isort: split
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
@@ -35,6 +36,34 @@ def test_first_and_last_convolutions_and_dfl_are_left_dense(
         f"model.{head}.dfl.conv.weight",
         *(f"model.{head}.cv{branch}.{i}.2.weight" for branch in (2, 3) for i in range(scales)),
     }
+
+
+@pytest.mark.parametrize(
+    ("cfg", "kind"),
+    [("yolov9t.yaml", "RepConv"), ("yolov10n.yaml", "RepVGGDW"), ("yolo26n.yaml", None)],
+)
+def test_every_pruned_zero_outlives_fusing(cfg: str, kind: str | None) -> None:
+    model = model_of(cfg)
+    asked = dp.Budget(compression=4)
+    note = merged_note(asked, model)
+    assert (note is None) == (kind is None)
+    pruner = dp.Pruner(model, None, dp.OneShot(), budget=detector_budget(asked, model))
+    pruner.hard_prune()
+    masks = pruner.masks or {}
+    fused = dict(model.eval().fuse(verbose=False).named_parameters())
+    # of a head's two branches fusing keeps one
+    head = f"model.{len(model.model) - 1}."
+    masks = {n: mask for n, mask in masks.items() if n in fused or not n.startswith(head)}
+    for name, mask in masks.items():
+        assert not torch.count_nonzero(fused[name].detach()[~mask]), name
+
+
+def test_who_names_a_merged_branch_is_told() -> None:
+    model = model_of("yolov9t.yaml")
+    (name, *_) = merged_branches(model)
+    asked = dp.Budget(compression=2, include=[name])
+    assert "their zeros vanish there" in str(merged_note(asked, model))
+    assert merged_note(dp.Budget(compression=2, include=["model.0.*"]), model) is None
 
 
 def test_both_heads_of_an_end_to_end_detector_count() -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 from trainings import (
+    OPTIONS,
     constrained_settings,
+    images,
     start_file,
     tiny_model,
     trainer_of,
@@ -64,6 +66,35 @@ def test_masked_weights_are_zero_wherever_ultralytics_keeps_weights(tmp_path: Pa
         assert zeros_outside(fused, {n: m for n, m in masks.items() if n in fused}) == 0
     for name, mask in masks.items():  # and only those are zero: the rest has moved
         assert not torch.equal(before[name][mask], after[name][mask])
+
+
+def test_what_retraining_leaves_can_be_retrained(tmp_path: Path) -> None:
+    start = hard_pruned(tmp_path)
+    masks = read_masks(start)
+    assert masks
+    for round_ in ("first", "second"):
+        settings = StageSettings(stage="retrain")
+        trainer = trainer_of(
+            RetrainingTrainer, settings, start, tmp_path, epochs=1, name=f"{round_}"
+        )
+        trainer.train()
+        for path in (trainer.last, trainer.best):
+            found = read_masks(path)
+            assert found is not None
+            assert all(torch.equal(found[name], mask) for name, mask in masks.items())
+            assert zeros_outside(load_model(path).state_dict(), masks) == 0
+        start = trainer.best
+    plain = YOLO(str(start))
+    plain.train(
+        data=str(images()), **{**OPTIONS, "epochs": 1, "project": str(tmp_path), "name": "plain"}
+    )
+    lost = tmp_path / "plain" / "weights" / "last.pt"
+    with pytest.raises(
+        dp.InputError, match=r"carries no masks.*keeps no masks, and does not keep zeros"
+    ):
+        trainer_of(
+            RetrainingTrainer, StageSettings(stage="retrain"), lost, tmp_path, epochs=1
+        ).train()
 
 
 def test_a_nan_recovery_does_not_bring_masked_weights_back(tmp_path: Path) -> None:

@@ -1,17 +1,17 @@
 """What a few training images say about a detector: batch-norm statistics and the task loss."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import update_bn
 from ultralytics.cfg import get_cfg
 from ultralytics.data.build import build_yolo_dataset
 from ultralytics.data.utils import check_det_dataset
 
+from detprune.batch_norm import estimate_statistics, even_batches
 from detprune_yolo.process_state import as_before, quiet
 
 Batch = dict[str, Any]
@@ -42,23 +42,30 @@ class TrainingImages:
 
     def batches(self, device: torch.device) -> Iterator[Batch]:
         """Batches as a detector's loss takes them."""
-        for start in range(0, len(self._chosen), self._batch):
-            items = [self._images[index] for index in self._chosen[start : start + self._batch]]
+        for numbers in even_batches(len(self._chosen), self._batch):
+            items = [self._images[self._chosen[number]] for number in numbers]
             batch = self._images.collate_fn(items)
             batch["img"] = batch["img"].to(device).float() / 255
             yield batch
 
 
-def estimate_batch_norm(model: nn.Module, images: TrainingImages, device: torch.device) -> None:
+def estimate_batch_norm(
+    model: nn.Module,
+    images: TrainingImages,
+    device: torch.device,
+    *,
+    frozen: Iterable[nn.Module] = (),
+) -> None:
     """Replace running means and variances by those of the images, the mean over batches.
 
-    Nothing else moves, neither random states nor the model's device and mode.
+    Nothing else moves, neither random states nor the model's device and mode, nor the statistics of
+    ``frozen`` layers.
     """
     home = next(model.parameters()).device
     with as_before(device):
         try:
             batches = (batch["img"] for batch in images.batches(device))
-            update_bn(batches, model.to(device), device)
+            estimate_statistics(model.to(device), batches, frozen=frozen)
         finally:
             model.to(home)
 

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from detprune.batch_norm import BATCH_NORM_IMAGES
 from detprune.budgets import Budget
 from detprune.methods import Method
 from detprune.sets import SparsitySet, Unstructured
 from detprune_yolo.training.settings import StageSettings
 from detprune_yolo.training.trainers import ConstrainedTrainer, RetrainingTrainer
+from detprune_yolo.weights.checkpoints import load_model
 
 
 def constrained(
@@ -18,7 +20,7 @@ def constrained(
     check_every: int = 0,
     stop_at: float | None = None,
     prune: str = "ema",
-    batch_norm_images: int = 0,
+    batch_norm_images: int = BATCH_NORM_IMAGES,
     teacher: str | Path | None = None,
     teacher_weight: float = 0.5,
 ) -> type[ConstrainedTrainer]:
@@ -35,10 +37,13 @@ def constrained(
         stop_at: stop once that mAP@0.5 reaches this.
         prune: hard-prune Ultralytics' moving average (``"ema"``) or the live weights (``"live"``).
         batch_norm_images: training images from which batch-norm statistics are estimated anew after hard
-            pruning; 0 for none.
+            pruning, before it is measured or saved; no weight moves; 0 for none.
         teacher: checkpoint of a detector that teaches, such as the one from which training starts.
         teacher_weight: its share in the loss; the labels have the rest.
     """
+    method.check_set(sparsity_set if sparsity_set is not None else Unstructured())
+    if teacher is not None:
+        load_model(Path(teacher))  # before anything is trained
     StageSettings(
         stage="constrained",
         method=method,
@@ -62,6 +67,7 @@ def retraining(teacher: str | Path, teacher_weight: float = 0.5) -> type[Retrain
         teacher: checkpoint of the dense detector.
         teacher_weight: its share in the loss; the labels have the rest.
     """
+    load_model(Path(teacher))  # before anything is trained
     StageSettings(
         stage="retrain", teacher=Path(teacher).absolute(), teacher_weight=teacher_weight
     ).put()

@@ -49,12 +49,7 @@ class TaughtCriterion:
                 f"distillation: the criterion is a {type(self.criterion).__name__}; only detectors with a "
                 "Detect head of Ultralytics can be taught"
             )
-        ours, theirs = (_head_form(model) for model in (network, teacher))
-        if ours != theirs:
-            raise InputError(
-                f"distillation: the teacher's head has {theirs}, that of the network {ours}; teach with the "
-                "dense network from which the pruned one comes"
-            )
+        check_fits(network, teacher, "the teacher")
         self._teacher = teacher.eval().requires_grad_(False)
         self.weight = weight
 
@@ -134,7 +129,42 @@ def teach(network: nn.Module, teacher: Path, weight: float, device: torch.device
     network.criterion = criterion  # type: ignore[assignment]
 
 
+def check_fits(network: Any, teacher: Any, what: str) -> None:
+    """Refuse a teacher whose predictions cannot stand beside the network's.
+
+    Args:
+        network, teacher: Ultralytics' detectors.
+        what: names the teacher.
+
+    Raises:
+        InputError: another head, other classes or channels, or weights that are no numbers.
+    """
+    ours, theirs = (_head_form(model) for model in (network, teacher))
+    if ours != theirs:
+        raise InputError(
+            f"distillation: the teacher's head has {theirs}, that of the network {ours} ({what}); teach with "
+            "the dense network from which the pruned one comes"
+        )
+    places = {str(name).strip().lower(): number for number, name in network.names.items()}
+    for number, name in teacher.names.items():
+        other = places.get(str(name).strip().lower(), number)
+        if other != number:
+            raise InputError(
+                f"distillation: {what} has the class {name!r} as number {number}, the network as {other}; "
+                "teach with a detector whose classes stand in the same order"
+            )
+    if bad := [name for name, p in teacher.named_parameters() if not bool(p.isfinite().all())]:
+        raise InputError(
+            f"distillation: {what} holds NaN or infinity in {len(bad)} weights, {bad[0]} first; give another file"
+        )
+
+
 def _head_form(model: nn.Module) -> str:
     head: Any = model.get_submodule("model")[-1]  # type: ignore[index]
     kind = "one-to-one and one-to-many" if getattr(head, "one2one_cv2", None) is not None else "one"
-    return f"{head.nc} classes, {head.nl} levels, {head.reg_max} bins an edge, {kind} head"
+    first: Any = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+    strides = ", ".join(f"{float(stride):g}" for stride in head.stride)
+    return (
+        f"{head.nc} classes, {head.nl} levels (strides {strides}), {head.reg_max} bins an edge, {kind} head, "
+        f"{first.in_channels} input channels"
+    )

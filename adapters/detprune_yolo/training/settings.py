@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from detprune.batch_norm import BATCH_NORM_IMAGES
 from detprune.errors import InputError
 from detprune.methods import SLR
 from detprune.recipe import BudgetField, MethodField, Section, SetField
@@ -52,7 +53,7 @@ class StageSettings(Section):
     check_every: int = Field(default=0, ge=0)
     stop_at: float | None = Field(default=None, gt=0, le=1)
     prune: Literal["ema", "live"] = "ema"
-    batch_norm_images: int = Field(default=0, ge=0)
+    batch_norm_images: int = Field(default=BATCH_NORM_IMAGES, ge=0)
     teacher: Path | None = None
     teacher_weight: float = Field(default=0.5, gt=0, le=1)
     annotations: Path | None = None

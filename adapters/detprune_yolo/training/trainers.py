@@ -17,19 +17,25 @@ from torch import nn
 from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
+from detprune.batch_norm import statistics_layers
 from detprune.budgets import Budget
 from detprune.errors import DetpruneError, InputError, MissingLossError, NonFiniteError
 from detprune.pruner import Pruner
 from detprune.rundir import atomic
 from detprune.schedule import outer_iterations
-from detprune_yolo.exclusions import detector_budget
+from detprune_yolo.exclusions import detector_budget, frozen_batch_norms
 from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm
 from detprune_yolo.measure.hard_pruned import hard_pruned_map50
 from detprune_yolo.training.epochs import plain
 from detprune_yolo.training.resumable import IS_MAIN, ResumableTrainer
 from detprune_yolo.training.settings import Stage
 from detprune_yolo.training.sidecar import read_sidecar
-from detprune_yolo.weights.checkpoints import pruned_checkpoint, read_masks, save_checkpoint
+from detprune_yolo.weights.checkpoints import (
+    carry_masks,
+    pruned_checkpoint,
+    read_masks,
+    save_checkpoint,
+)
 
 
 class ConstrainedTrainer(ResumableTrainer):
@@ -37,6 +43,7 @@ class ConstrainedTrainer(ResumableTrainer):
 
     stage: ClassVar[Stage] = "constrained"
     _failure: NonFiniteError | None = None
+    _images: TrainingImages | None = None
     _updates: int
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -201,15 +208,17 @@ class ConstrainedTrainer(ResumableTrainer):
         return hard_pruned_map50(self, clone, self.settings.annotations)
 
     def _estimate_batch_norm(self, network: nn.Module) -> None:
-        if not self.settings.batch_norm_images:
+        if not self.settings.batch_norm_images or not statistics_layers(network):
             return
-        images = TrainingImages(
-            Path(str(self.args.data)),
-            count=self.settings.batch_norm_images,
-            imgsz=int(self.args.imgsz),
-            batch=self.batch_size,
-        )
-        estimate_batch_norm(network, images, self.device)
+        if self._images is None:
+            self._images = TrainingImages(
+                Path(str(self.args.data)),
+                count=self.settings.batch_norm_images,
+                imgsz=int(self.args.imgsz),
+                batch=self.batch_size,
+            )
+        frozen = frozen_batch_norms(network, self.args.freeze)
+        estimate_batch_norm(network, self._images, self.device, frozen=frozen)
 
 
 class RetrainingTrainer(ResumableTrainer):
@@ -228,7 +237,8 @@ class RetrainingTrainer(ResumableTrainer):
         if not masks:
             raise InputError(
                 f"{self.args.model} carries no masks, so there is nothing to hold at zero; start "
-                "masked retraining from hard_pruned.pt, which constrained training leaves"
+                "masked retraining from hard_pruned.pt, which constrained training leaves, or from a file "
+                "that RetrainingTrainer wrote: training without detprune keeps no masks, and does not keep zeros"
             )
         self._masks = masks
         # what Ultralytics froze no optimizer moves
@@ -246,3 +256,4 @@ class RetrainingTrainer(ResumableTrainer):
         with torch.no_grad():
             for name, mask in self._masks.items():
                 weights[name].masked_fill_(~mask.to(weights[name].device), 0.0)
+        carry_masks(self.ema.ema, self._masks)

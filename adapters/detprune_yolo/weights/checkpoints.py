@@ -36,6 +36,10 @@ from detprune_yolo.weights.diagnosis import (
 )
 from detprune_yolo.weights.filenames import check_output_name, opened_instead
 
+_CARRIED = (
+    "detprune_masks"  # attribute of a network; the files that we write have a key of their own
+)
+
 
 def load_model(path: Path, *, trust: bool = False) -> DetectionModel:
     """The detector of an Ultralytics checkpoint: float32, on the CPU, in eval mode, all of it trainable.
@@ -129,6 +133,15 @@ def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
         torch.save(dict(checkpoint), temporary)
 
 
+def carry_masks(model: DetectionModel, masks: Mapping[str, Tensor]) -> None:
+    """Let the checkpoints that Ultralytics itself writes of a network hold its masks.
+
+    They are a plain attribute of the network, which its copies have too: Ultralytics adds no key of others
+    to its files, and keeps the network in them.
+    """
+    _set(model, **{_CARRIED: {"version": detprune.__version__, "masks": _pack(model, masks)}})
+
+
 def read_masks(path: Path, *, trust: bool = False) -> dict[str, Tensor] | None:
     """The masks in a checkpoint: parameter name → boolean tensor, True = kept; None if it has none.
 
@@ -137,11 +150,12 @@ def read_masks(path: Path, *, trust: bool = False) -> dict[str, Tensor] | None:
             raises.
     """
     checkpoint = _read(path, trust)
-    held = checkpoint.get("detprune")
+    network = _network(path, checkpoint)
+    held = checkpoint.get("detprune") or getattr(network, _CARRIED, None)
     packed = held.get("masks") if isinstance(held, dict) else None
     if packed is None:
         return None
-    shapes = {n: tuple(p.shape) for n, p in _network(path, checkpoint).named_parameters()}
+    shapes = {n: tuple(p.shape) for n, p in network.named_parameters()}
     masks = {}
     for name, entry in packed.items():
         shape, bits = tuple(entry.get("shape", ())), entry.get("bits")
@@ -259,6 +273,8 @@ def _stripped(model: DetectionModel, settings: Mapping[str, Any]) -> DetectionMo
             torch.nan_to_num_(tensor)  # beyond half precision's range: its largest number
     stripped.requires_grad_(False)
     _set(stripped, args=dict(settings))
+    if hasattr(stripped, _CARRIED):
+        delattr(stripped, _CARRIED)  # they may be those of another pruning
     if hasattr(stripped, "pt_path"):
         del stripped.pt_path  # set again by loading
     return stripped.eval()

@@ -1,0 +1,86 @@
+"""Batch-norm statistics of a hard-pruned copy, from the training images of somebody's own LightningModule."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, Subset
+
+import lightning as L
+from detprune.batch_norm import estimate_statistics, even_batches, statistics_layers
+from detprune.errors import InputError
+from detprune.seeds import seed_all
+
+LOGGER = logging.getLogger("detprune.training")
+
+_MOST = 64  # images at a time
+
+
+class TrainingInputs:
+    """The first entry of every batch of a Trainer's training data, in an order of their own.
+
+    Neither the loader nor its sampler is touched, and no random state moves.
+
+    Args:
+        trainer: whose loader has been set up.
+        count: samples, spread over the data set; all if there are fewer.
+
+    Raises:
+        InputError: data of which no samples can be chosen by number.
+    """
+
+    def __init__(self, trainer: L.Trainer, count: int) -> None:
+        loader = trainer.train_dataloader
+        if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+            raise InputError(
+                f"the training data are a {type(loader).__name__} from which no samples can be chosen by number"
+            )
+        self._data, self._collate = loader.dataset, loader.collate_fn
+        total = len(self._data)  # type: ignore[arg-type]
+        count = min(count, total)
+        self._chosen = [index * total // count for index in range(count)]
+        self._most = min(_MOST, loader.batch_size or _MOST)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        batches = even_batches(len(self._chosen), self._most)
+        data = Subset(self._data, self._chosen)
+        for batch in DataLoader(data, batch_sampler=batches, collate_fn=self._collate):
+            yield _first(batch)
+
+
+def _first(batch: Any) -> Tensor:
+    while not isinstance(batch, Tensor):
+        if isinstance(batch, Mapping) and batch:
+            batch = next(iter(batch.values()))
+        elif isinstance(batch, Sequence) and batch and not isinstance(batch, str):
+            batch = batch[0]
+        else:
+            raise InputError(f"a batch begins with a {type(batch).__name__}, which is no tensor")
+    return batch
+
+
+def renew(network: nn.Module, inputs: TrainingInputs | None) -> None:
+    """Estimate the statistics of a hard-pruned network anew, or say why they stay as they are.
+
+    Args:
+        network: whose ``forward`` takes the first entry of a batch.
+        inputs: the images; None: the statistics stay.
+    """
+    if inputs is None or not statistics_layers(network):
+        return
+    device = next(network.parameters()).device
+    with isolate_rng():
+        seed_all(0)
+        try:
+            estimate_statistics(network, (batch.to(device) for batch in inputs))
+        # a network that is called in another way may raise anything; only its owner knows how
+        except Exception as error:  # noqa: BLE001
+            LOGGER.warning(
+                "batch norm keeps the statistics of constrained training, for the network does not take "
+                "the first entry of a batch (%s: %s); pass network=, the module that does, or "
+                "batch_norm_images=0",
+                type(error).__name__,
+                error,
+            )
