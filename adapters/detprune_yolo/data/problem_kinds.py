@@ -25,6 +25,21 @@ NO_FILE = Kind(
     "the working directory",
 )
 NO_IMAGES = Kind("splits without images", f"images end in {', '.join(sorted(IMG_FORMATS))}")
+NOT_A_FILE = Kind(
+    "images or labels that are folders, pipes or devices",
+    "remove them from the data set, or give them another name",
+)
+UNREADABLE = Kind(
+    "images or labels that may not be read", "allow it to your user (chmod u+r), or remove them"
+)
+NO_IMAGE = Kind(
+    "images that are empty, damaged or of another format, so that Ultralytics would leave them out",
+    "replace them, or remove them and their labels",
+)
+TOO_SMALL = Kind(
+    "images of fewer than 10 pixels a side, which Ultralytics would leave out",
+    "remove them and their labels",
+)
 SAME_NAME = Kind(
     "image names that several images share, which COCO's evaluation could not tell apart",
     "give every image of the split a base name, or number, of its own",

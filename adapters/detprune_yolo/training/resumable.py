@@ -19,6 +19,7 @@ from detprune.errors import InputError
 from detprune.pruner import Pruner
 from detprune.rundir import RunDirectory
 from detprune.seeds import derive_seed
+from detprune_yolo.data.images import build_images, labels_folder
 from detprune_yolo.process_state import no_downloads
 from detprune_yolo.training.distillation import teach
 from detprune_yolo.training.epochs import fill_mosaic_buffer, mosaic_buffer, plain, seed_epoch
@@ -44,6 +45,7 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
         overrides: dict[str, Any] | None = None,
         _callbacks: dict[str, list[Callable[[Any], None]]] | None = None,
     ) -> None:
+        labels_folder()  # before other processes are started, which share it
         super().__init__(cfg, overrides, _callbacks)
         check_output_name(self.best.absolute())
         if self.ddp and not self.resume and self.save_dir in Path(str(self.args.model)).parents:
@@ -150,6 +152,14 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
         """Ultralytics' step, noted for the sidecar."""
         super().optimizer_step()
         self._last_step, self._awaits_step = self._number, False
+
+    def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> Any:
+        """The images of a split, without Ultralytics' caches."""
+        stride = max(int(unwrap_model(self.model).stride.max()), 32)
+        rect = mode == "val"
+        return build_images(
+            self.args, img_path, batch, self.data, mode=mode, rect=rect, stride=stride
+        )
 
     def get_dataloader(self, *args: Any, **options: Any) -> Any:
         """Ultralytics' loader; one that replaces another begins the accumulation anew."""
