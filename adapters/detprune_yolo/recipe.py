@@ -12,6 +12,7 @@ from detprune.errors import InputError, nearest
 from detprune.methods import Pull
 from detprune.recipe import Recipe, Section
 from detprune_yolo.data.drawing import DrawnSet
+from detprune_yolo.detectors import check_start
 
 SET_BY_DETPRUNE: Mapping[str, str] = {
     "model": "model: of the recipe",
@@ -60,6 +61,7 @@ class ModelSpec(Section):
             )
         if self.width is not None and self.cfg is None:
             raise InputError("model.width changes an architecture, so it goes with model.cfg")
+        check_start(self.cfg or self.weights)
         return self
 
 

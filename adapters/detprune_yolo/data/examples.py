@@ -1,7 +1,7 @@
 """Chooses labelled images of a data set to be shown, without a trace in the data set's folder."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias

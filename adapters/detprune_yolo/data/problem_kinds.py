@@ -14,6 +14,14 @@ MODEL_NC = Kind(
     "use a checkpoint that was trained on these classes, the data set of the checkpoint, or a model "
     "description (*.yaml), which takes its classes from the data",
 )
+CHANNELS = Kind(
+    "another number of channels than 3",
+    "detectors are pruned on colour images here: remove `channels`, and Ultralytics reads grey images "
+    "as colour ones",
+)
+KEYPOINTS = Kind(
+    "`kpt_shape` is no pair of numbers", "write [number of points, 2 or 3], or remove it"
+)
 NO_PLACE = Kind("folders or lists of images that do not exist", "correct `path` or that entry")
 NO_LIST = Kind(
     "neither a folder nor a list of images",

@@ -180,7 +180,12 @@ class CollectingValidator(DetectionValidator):  # type: ignore[misc]
         super().update_metrics(preds, batch)
         for index, found in enumerate(preds):
             image = self._prepare_batch(index, batch)
-            self.pred_to_json(self.scale_preds(found, image), image)
+            # Ultralytics takes every numeric stem for a number; images are found by file_name afterwards
+            name = Path(image["im_file"]).name
+            start = len(self.jdict)
+            self.pred_to_json(self.scale_preds(found, image), {**image, "im_file": "image.jpg"})
+            for entry in self.jdict[start:]:
+                entry.update(image_id=Path(name).stem, file_name=name)
 
     def eval_json(self, stats: dict[str, Any]) -> dict[str, Any]:
         return stats

@@ -20,6 +20,7 @@ from detprune.pruner import Pruner
 from detprune.rundir import RunDirectory
 from detprune.seeds import derive_seed
 from detprune_yolo.data.images import build_images, labels_folder
+from detprune_yolo.detectors import check_network, check_start
 from detprune_yolo.process_state import no_downloads
 from detprune_yolo.training.distillation import teach
 from detprune_yolo.training.epochs import fill_mosaic_buffer, mosaic_buffer, plain, seed_epoch
@@ -45,6 +46,8 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
         overrides: dict[str, Any] | None = None,
         _callbacks: dict[str, list[Callable[[Any], None]]] | None = None,
     ) -> None:
+        given = overrides or {}
+        check_start(given.get("model"), given.get("task"))  # before a folder is made
         labels_folder()  # before other processes are started, which share it
         super().__init__(cfg, overrides, _callbacks)
         check_output_name(self.best.absolute())
@@ -152,6 +155,14 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
         """Ultralytics' step, noted for the sidecar."""
         super().optimizer_step()
         self._last_step, self._awaits_step = self._number, False
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        """The network that is trained, a detector."""
+        if weights is not None:
+            check_network(weights, "the model")
+        model = super().get_model(cfg, weights, verbose)
+        check_network(model, "the model")
+        return model
 
     def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> Any:
         """The images of a split, without Ultralytics' caches."""
