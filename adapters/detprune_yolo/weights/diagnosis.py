@@ -113,6 +113,8 @@ def classes_in(path: Path) -> set[str]:
 def damaged(path: Path, reason: object) -> InputError:
     """The error for a file that is a checkpoint by its first bytes, and cannot be read."""
     line = str(reason).strip().splitlines()[0][:160] if str(reason).strip() else "no details"
+    if "weights_only" in str(reason) or "Weights only" in line:
+        line = "it is no pickle of tensors and known classes"  # torch advises to switch safe loading off
     return InputError(
         f"{path} is empty, truncated or damaged ({line}); copy or download it again, or take another "
         "checkpoint of the same run"
