@@ -18,6 +18,7 @@ from detprune_yolo.measure.calibration import TrainingImages
 from detprune_yolo.measure.validation import validate
 from detprune_yolo.training.constrained import constrained
 from detprune_yolo.training.settings import VARIABLE
+from detprune_yolo.training.trainers import RetrainingTrainer
 
 # isort: split
 from ultralytics import YOLO
@@ -193,3 +194,24 @@ def test_images_without_any_label_are_refused(data: Path) -> None:
     (data.parent / "labels").rename(data.parent / "elsewhere")
     with pytest.raises(dp.InputError, match=r"no labels for the images .*labels/train/.*\.txt"):
         built(data)
+
+
+def test_a_download_is_not_followed_from_python(data: Path, tmp_path: Path) -> None:
+    proof = tmp_path / "proof"
+    script = f"download: open({str(proof)!r}, 'w').close()\n"
+    data.write_text(data.read_text() + script, encoding="utf-8")
+    (data.parent / "images/val").rename(data.parent / "images/elsewhere")
+    for given in (data, "https://host.invalid/set.yaml", "ul://somebody/datasets/set"):
+        overrides = {**OPTIONS, "model": "yolov3-tiny.yaml", "data": str(given)}
+        with pytest.raises(dp.InputError, match="nothing is downloaded"):
+            RetrainingTrainer(overrides={**overrides, "project": str(tmp_path)})
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("stem", ["½", "²", "٣", "-1", "1_000", "007"])
+def test_odd_image_names_are_validated(data: Path, stem: str) -> None:
+    for folder, end in (("images", ".png"), ("labels", ".txt")):
+        file = sorted((data.parent / folder / "val").iterdir())[0]
+        file.rename(file.with_name(stem + end))
+    scores = validate(tiny_model(), data, imgsz=64)
+    assert scores.images == 4

@@ -11,6 +11,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
@@ -163,6 +164,20 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
         model = super().get_model(cfg, weights, verbose)
         check_network(model, "the model")
         return model
+
+    def get_dataset(self) -> Any:
+        """Ultralytics' description of the data set, whose ``download`` is not followed: it may be code."""
+        data = str(self.args.data)
+        try:
+            if "://" in data or data.endswith(".ndjson"):
+                raise FileNotFoundError("it is no file on this machine")
+            check_det_dataset(data, autodownload=False, split=self.args.split)
+        except FileNotFoundError as error:
+            raise InputError(
+                f"data is {data}: {str(error).strip().splitlines()[0]}; put the images there first, for "
+                "nothing is downloaded"
+            ) from error
+        return super().get_dataset()
 
     def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> Any:
         """The images of a split, without Ultralytics' caches."""
