@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-from ultralytics.nn.tasks import DetectionModel, yaml_model_load
+from ultralytics.nn.tasks import DetectionModel
 
 from detprune.errors import InputError
+from detprune_yolo.detectors import read_layers
 from detprune_yolo.recipe import ModelSpec
 from detprune_yolo.weights.checkpoints import load_model
 
@@ -54,13 +54,7 @@ def architecture(spec: ModelSpec) -> dict[str, Any]:
     Raises:
         InputError: no such architecture, or one whose width is not a number of its own.
     """
-    try:
-        layers: dict[str, Any] = yaml_model_load(spec.cfg)
-    except (FileNotFoundError, yaml.YAMLError) as error:
-        raise InputError(
-            f"model.cfg is {spec.cfg!r}, which is neither an architecture of Ultralytics "
-            f"(yolov3-tiny.yaml, yolov3-spp.yaml, yolov3.yaml, …) nor a readable file: {error}"
-        ) from error
+    layers = read_layers(str(spec.cfg))
     if spec.width is not None:
         if "scales" in layers:
             raise InputError(

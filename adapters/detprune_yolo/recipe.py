@@ -15,8 +15,7 @@ from detprune.errors import InputError, nearest
 from detprune.methods import Method, Pull
 from detprune.recipe import Recipe, Section, Settings
 from detprune_yolo.data.drawing import DrawnSet
-
-_LARGEST = 8192  # pixels a side: more is beyond any GPU
+from detprune_yolo.detectors import check_start
 
 SET_BY_DETPRUNE: Mapping[str, str] = {
     "model": "model: of the recipe",
@@ -65,6 +64,7 @@ class ModelSpec(Section):
             )
         if self.width is not None and self.cfg is None:
             raise InputError("model.width changes an architecture, so it goes with model.cfg")
+        check_start(self.cfg or self.weights)
         return self
 
 
@@ -254,7 +254,7 @@ def check_device(device: Any) -> None:
 
 
 _LIMITS: Mapping[str, tuple[float, float, str]] = {
-    "imgsz": (32, 8192, "pixels"),
+    "imgsz": (32, 8192, "pixels"),  # more is beyond any GPU
     "batch": (-1, 65_536, "images"),
     "workers": (0, 1024, "processes"),
     "nbs": (1, 1_000_000, "images"),
@@ -310,8 +310,6 @@ def check_options(options: dict[str, Any]) -> dict[str, Any]:
             )
     if not isinstance(options.get("imgsz", 640), int):
         raise InputError(f"imgsz is {options['imgsz']!r}; training takes one number of pixels")
-    if not 1 <= options.get("imgsz", 640) <= _LARGEST or isinstance(options.get("imgsz"), bool):
-        raise InputError(f"imgsz is {options['imgsz']}; allowed are 1 to {_LARGEST} pixels")
     for key, value in options.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{key} is {value}, which is no finite number")

@@ -1,19 +1,24 @@
 """A small good data set that tests spoil."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from detprune.errors import InputError
 from detprune_yolo.data.check import check_data
 
+_BUFFER = io.BytesIO()
+Image.new("RGB", (16, 16)).save(_BUFFER, "PNG")
+_PICTURE = _BUFFER.getvalue()
 GOOD = "0 0.5 0.5 0.2 0.2\n1 0.25 0.25 0.1 0.1\n"
 
 
 class DataSet:
-    """A data set of empty image files, which the check must not open."""
+    """A data set of small images."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -31,7 +36,7 @@ class DataSet:
     def image(self, name: str) -> Path:
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        path.write_bytes(_PICTURE)  # a PNG, whatever its name says
         return path
 
     def label(self, name: str, text: str) -> None:

@@ -69,7 +69,7 @@ def test_a_test_split_is_optional(data: DataSet) -> None:
     assert len(found.images["test"]) == 1
     assert found.labelled["test"] == 0
     data.label("test/a.txt", "5 0.5 0.5 0.1 0.1")
-    assert "labels/test/a.txt:1 `5 0.5 0.5 0.1 0.1`" in data.refused()
+    assert "labels/test/a.txt:1;" in data.refused()
 
 
 def test_no_yaml(tmp_path: Path) -> None:
@@ -188,14 +188,14 @@ def test_everything_is_named_at_once(data: DataSet) -> None:
     assert message.startswith(f"{data.root}/data.yaml cannot be used as it is:\n- ")
     assert message.count("\n- ") == 4
     assert "does not list (4): " in message
-    assert "train0.txt:3 `9 0.5 0.5 0.2 0.2` and 1 more; " in message
+    assert "train0.txt:3 and 1 more; " in message
 
 
 def test_a_large_set_takes_seconds(data: DataSet) -> None:
     os.makedirs(data.root / "images/many")
     os.makedirs(data.root / "labels/many")
     for number in range(2000):
-        (data.root / f"images/many/{number}.jpg").touch()
+        data.image(f"images/many/{number}.jpg")
         (data.root / f"labels/many/{number}.txt").write_text(GOOD * 4)
     data.keys["train"] = "images/many"
     start = time.process_time()

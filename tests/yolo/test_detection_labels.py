@@ -72,14 +72,15 @@ def test_only_empty_label_files(data: DataSet, split: str) -> None:
 def test_bad_label_lines(data: DataSet, text: str, message: str) -> None:
     data.label("train/train1.txt", f"{text}\n")
     refused = data.refused()
-    assert f"{message}: {data.root}/labels/train/train1.txt:1 `{text[:10]}" in refused
+    assert f"{message}: {data.root}/labels/train/train1.txt:1;" in refused
+    assert f"`{text}`" not in refused
     assert refused.count("\n- ") == 1
 
 
 def test_boxes_and_polygons_mixed_in_a_file(data: DataSet) -> None:
     data.label("val/val0.txt", "0 0.1 0.1 0.9 0.1 0.5 0.9\n0 0.5 0.5 0.2 0.2\n")
     assert "malformed label lines (1): " in (message := data.refused())
-    assert "val0.txt:2 `0 0.5 0.5 0.2 0.2`; a line is `class cx cy w h`, or" in message
+    assert "val0.txt:2; a line is `class cx cy w h`, or" in message
 
 
 def test_a_label_file_that_is_not_text(data: DataSet) -> None:

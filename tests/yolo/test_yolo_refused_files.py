@@ -201,6 +201,6 @@ def test_other_tasks(tmp_path: Path) -> None:
     }
     torch.save({"model": SegmentationModel(description, verbose=False)}, tmp_path / "start.pt")
     with pytest.raises(
-        InputError, match=r"SegmentationModel for the task 'segment'.*only detectors"
+        InputError, match=r"SegmentationModel, which ends in Segment; only detectors"
     ):
         load_model(tmp_path / "start.pt")

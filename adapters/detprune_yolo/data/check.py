@@ -2,26 +2,30 @@
 
 Ultralytics drops an image with a malformed label after one line in its log, takes an image without
 a label file for background, and may follow the data set's ``download`` key; here nothing is
-fetched, written or decoded.
+fetched or written, and of an image only its first bytes are read.
 """
 
-import glob
 import math
+import os
+import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
-from ultralytics.data.utils import IMG_FORMATS, check_det_dataset, img2label_paths
+from PIL import Image
+from ultralytics.data.utils import check_det_dataset, img2label_paths
 
 from detprune.errors import InputError
 from detprune.problems import Kind, Problems, listed, refuse
 from detprune.reading import load_yaml
 from detprune_yolo.data import problem_kinds as kinds
+from detprune_yolo.data.images import image_files
 
 _TOLERANCE = 0.01  # Ultralytics' own: beyond it, it drops the image
 _COLUMNS = 5
+_SMALLEST = 10  # pixels a side
 _SPLITS = ("train", "val", "test")
 
 
@@ -93,6 +97,11 @@ def _read(yaml: Path, nc: int | None) -> dict[str, Any]:
     for key in ("train", "val", "names"):
         if not raw.get(key):
             problems[kinds.NO_KEY].append(f"`{key}`")
+    if raw.get("channels", 3) != 3 or isinstance(raw.get("channels"), bool):
+        problems[kinds.CHANNELS].append(f"`channels` is {raw['channels']!r}")
+    shape = raw.get("kpt_shape")
+    if shape is not None and not _is_shape(shape):
+        problems[kinds.KEYPOINTS].append(f"`kpt_shape` is {shape!r}")
     if raw.get("names"):
         _check_names(raw["names"], raw.get("nc"), nc, problems)
     refuse(yaml, problems)
@@ -107,6 +116,14 @@ def _read(yaml: Path, nc: int | None) -> dict[str, Any]:
     except (SyntaxError, TypeError, KeyError, ValueError) as error:
         raise InputError(f"{yaml}: Ultralytics refuses it ({error}); correct the file") from error
     return data
+
+
+def _is_shape(shape: Any) -> bool:
+    return (
+        isinstance(shape, list)
+        and len(shape) == 2
+        and all(type(size) is int and size > 0 for size in shape)
+    )
 
 
 def _check_names(names: Any, stated: Any, nc: int | None, problems: Problems) -> None:
@@ -128,45 +145,64 @@ def _check_names(names: Any, stated: Any, nc: int | None, problems: Problems) ->
 
 
 def _image_files(split: str, places: list[str], problems: Problems) -> list[str]:
-    """Image files as `BaseDataset.get_img_files` finds them, which also reads and times some."""
-
-    def images(files: Iterable[str]) -> list[str]:
-        return [file for file in files if file.rpartition(".")[-1].lower() in IMG_FORMATS]
-
+    """Image files of a split, each of which was opened."""
     found: list[str] = []
     for place in map(Path, places):
-        if place.is_dir():
-            found += images(
-                glob.glob(str(Path(glob.escape(str(place))) / "**/*.*"), recursive=True)
-            )
-        elif not place.exists():
+        if not place.exists():
             problems[kinds.NO_PLACE].append(f"{split}: {place}")
             return []
-        else:
-            try:
-                lines = place.read_text(encoding="utf-8-sig").strip().splitlines()
-            except UnicodeDecodeError:
-                problems[kinds.NO_LIST].append(f"{split}: {place}")
-                return []
-            entries = images(
-                f"{place.parent}/{line[2:]}" if line.startswith("./") else line for line in lines
-            )
-            absent = [file for file in entries if not Path(file).is_file()]
+        try:
+            if not place.is_dir() and not place.is_file():
+                raise ValueError("a pipe or a device")
+            entries = image_files(place)
+        except (ValueError, OSError):
+            problems[kinds.NO_LIST].append(f"{split}: {place}")
+            return []
+        if not place.is_dir():
+            absent = [file for file in entries if not Path(file).exists()]
             if absent:
                 problems[kinds.NO_FILE] += [f"{file} (in {place.name})" for file in absent]
-            found += entries
+        found += entries
+    with ThreadPool(min(8, os.cpu_count() or 1)) as pool:
+        for file, kind in zip(found, pool.imap(_image_fault, found, chunksize=64), strict=True):
+            if kind is not None:
+                problems[kind].append(file)
     if not found:
         problems[kinds.NO_IMAGES].append(f"{split}: {listed(places)}")
     return sorted(found)
 
 
+def _image_fault(file: str) -> Kind | None:
+    """Why Ultralytics would stop at an image or leave it out, by what its first bytes say; or None."""
+    if not os.path.exists(file) and not os.path.islink(file):
+        return None  # in a list; named there
+    if not os.path.isfile(file):
+        return kinds.NOT_A_FILE
+    if not os.access(file, os.R_OK):
+        return kinds.UNREADABLE
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(file) as image:
+                return kinds.TOO_SMALL if min(image.size) < _SMALLEST else None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return kinds.NO_IMAGE
+
+
 def _check_ids(split: str, files: list[str], problems: Problems) -> None:
-    # Ultralytics makes the COCO image id from the base name: 7.jpg and 007.png are one image to it.
+    # 7.jpg and 007.png are one image to whoever reads a number from their names, as Ultralytics does
     stems = [Path(file).stem for file in files]
-    counts = Counter(int(stem) if stem.isdecimal() else stem for stem in stems)
+    counts = Counter(_number(stem) for stem in stems)
     twice = [f"{split}: {name} ({times} images)" for name, times in counts.items() if times > 1]
     if twice:
         problems[kinds.SAME_NAME] += twice
+
+
+def _number(stem: str) -> int | str:
+    try:
+        return int(stem) if stem.isdecimal() else stem
+    except ValueError:  # Python converts no more than 4,300 digits
+        return stem
 
 
 def _check_labels(split: str, files: list[str], nc: int, keypoints: int, problems: Problems) -> int:
@@ -174,6 +210,9 @@ def _check_labels(split: str, files: list[str], nc: int, keypoints: int, problem
     found = labelled = 0
     places = img2label_paths(list(files))
     for place in places:
+        if os.path.exists(place) and not os.path.isfile(place):
+            problems[kinds.NOT_A_FILE].append(place)
+            continue
         try:
             with open(place, encoding="utf-8-sig") as file:
                 text = file.read()
@@ -181,6 +220,9 @@ def _check_labels(split: str, files: list[str], nc: int, keypoints: int, problem
             continue
         except UnicodeDecodeError:
             problems[kinds.MALFORMED].append(f"{place} (not text)")
+            continue
+        except OSError as error:
+            problems[kinds.UNREADABLE].append(f"{place} ({error.strerror})")
             continue
         found += 1
         rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), start=1)]
@@ -195,7 +237,7 @@ def _check_labels(split: str, files: list[str], nc: int, keypoints: int, problem
         for number, columns in rows:
             kind = _fault(columns, nc, polygons)
             if kind is not None:
-                problems[kind].append(f"{place}:{number} `{' '.join(columns[:7])}`")
+                problems[kind].append(f"{place}:{number}")
     if files and not found and split != "test":
         problems[kinds.NO_LABELS].append(f"{split}: expected {listed(places)}")
     elif found and not labelled:

@@ -1,8 +1,7 @@
 """Chooses labelled images of a data set to be shown, without a trace in the data set's folder."""
 
-import glob
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,11 +9,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from ultralytics.data.utils import IMG_FORMATS, check_det_dataset, img2label_paths
+from ultralytics.data.utils import check_det_dataset, img2label_paths
 from ultralytics.utils.ops import segments2boxes, xywhn2xyxy
 from ultralytics.utils.patches import imread
 
 from detprune.errors import InputError
+from detprune_yolo.data.images import image_files
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
@@ -65,7 +65,7 @@ def choose_examples(data: Mapping[str, Any], split: str, images: int, seed: int)
     """
     rng = random.Random(seed)
     places = data[split] if isinstance(data[split], list) else [data[split]]
-    files = _image_files([Path(place) for place in places])
+    files = sorted(Path(file) for place in places for file in image_files(Path(place)))
     count = min(images, len(files))
     chosen = []
     for part in range(count):
@@ -78,22 +78,6 @@ def choose_examples(data: Mapping[str, Any], split: str, images: int, seed: int)
         candidates.sort(key=lambda c: (len(c[1]) == 0, abs(len(c[1]) - _OBJECTS)))
         chosen += next(([e] for c in candidates if (e := _read(*c)) is not None), [])
     return chosen
-
-
-def _image_files(places: Sequence[Path]) -> list[Path]:
-    """Find a split's images as Ultralytics' data sets do.
-
-    Those are not asked themselves, because they time the disk at files drawn from Python's random
-    generator and write a cache beside the labels.
-    """
-    names: list[str] = []
-    for place in places:
-        if place.is_dir():
-            names += glob.glob(str(Path(glob.escape(str(place))) / "**" / "*.*"), recursive=True)
-        elif place.is_file():
-            lines = place.read_text(encoding="utf-8-sig").splitlines()
-            names += [str(place.parent / x) if x.startswith("./") else x for x in lines]
-    return [Path(n) for n in sorted(names) if Path(n).suffix[1:].lower() in IMG_FORMATS]
 
 
 def _labels(image: Path, names: Mapping[int, str]) -> npt.NDArray[np.float32] | None:

@@ -14,6 +14,14 @@ MODEL_NC = Kind(
     "use a checkpoint that was trained on these classes, the data set of the checkpoint, or a model "
     "description (*.yaml), which takes its classes from the data",
 )
+CHANNELS = Kind(
+    "another number of channels than 3",
+    "detectors are pruned on colour images here: remove `channels`, and Ultralytics reads grey images "
+    "as colour ones",
+)
+KEYPOINTS = Kind(
+    "`kpt_shape` is no pair of numbers", "write [number of points, 2 or 3], or remove it"
+)
 NO_PLACE = Kind("folders or lists of images that do not exist", "correct `path` or that entry")
 NO_LIST = Kind(
     "neither a folder nor a list of images",
@@ -25,6 +33,21 @@ NO_FILE = Kind(
     "the working directory",
 )
 NO_IMAGES = Kind("splits without images", f"images end in {', '.join(sorted(IMG_FORMATS))}")
+NOT_A_FILE = Kind(
+    "images or labels that are folders, pipes or devices",
+    "remove them from the data set, or give them another name",
+)
+UNREADABLE = Kind(
+    "images or labels that may not be read", "allow it to your user (chmod u+r), or remove them"
+)
+NO_IMAGE = Kind(
+    "images that are empty, damaged or of another format, so that Ultralytics would leave them out",
+    "replace them, or remove them and their labels",
+)
+TOO_SMALL = Kind(
+    "images of fewer than 10 pixels a side, which Ultralytics would leave out",
+    "remove them and their labels",
+)
 SAME_NAME = Kind(
     "image names that several images share, which COCO's evaluation could not tell apart",
     "give every image of the split a base name, or number, of its own",

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics.cfg import get_cfg
-from ultralytics.data.build import build_yolo_dataset
 from ultralytics.data.utils import check_det_dataset
 
 from detprune.batch_norm import estimate_statistics, even_batches
+from detprune_yolo.data.images import build_images
 from detprune_yolo.process_state import as_before, quiet
 
 Batch = dict[str, Any]
@@ -31,7 +31,7 @@ class TrainingImages:
         with quiet():
             data = check_det_dataset(str(data_yaml), autodownload=False)
             options = get_cfg(overrides={"task": "detect", "imgsz": imgsz})
-            self._images = build_yolo_dataset(options, data["train"], batch, data, mode="val")
+            self._images = build_images(options, data["train"], batch, data, mode="val")
         total = len(self._images)
         count = min(count, total)
         self._chosen = [index * total // count for index in range(count)]

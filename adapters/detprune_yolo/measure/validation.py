@@ -15,12 +15,13 @@ import torch
 import yaml
 from PIL import Image
 from torch import nn
-from ultralytics.data.utils import check_det_dataset, exif_size
+from ultralytics.data.utils import check_det_dataset, exif_size, get_split_fraction
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import RANK
 
 from detprune.errors import InputError
 from detprune.rundir import LOGGER
+from detprune_yolo.data.images import build_images
 from detprune_yolo.measure.coco import CocoScores, evaluate, from_labels, remap
 from detprune_yolo.measure.entries import (
     categories_by_name,
@@ -66,7 +67,7 @@ def validate(
 ) -> Scores:
     """Measure a detector in fp32; leaves the model and all random states as they were.
 
-    Nothing is written but Ultralytics' cache beside the labels, and JPEG files that it repairs.
+    Nothing is written, and no cache beside the labels or images is read.
 
     Args:
         model: an Ultralytics DetectionModel, with the data set's classes in the data set's order.
@@ -146,9 +147,19 @@ class CollectingValidator(DetectionValidator):  # type: ignore[misc]
     Its own ``save_json`` also scores them, with a package that it installs.
     """
 
-    def build_dataset(self, *args: Any, **kwargs: Any) -> Any:
+    def build_dataset(self, img_path: Any, mode: str = "val", batch: int | None = None) -> Any:
+        """The images, without Ultralytics' caches."""
+        fraction = get_split_fraction(self.args.fraction, self.args.split or "val")
         try:
-            return super().build_dataset(*args, **kwargs)
+            return build_images(
+                self.args,
+                img_path,
+                batch,
+                self.data,
+                mode=mode,
+                stride=self.stride,
+                fraction=fraction,
+            )
         except (FileNotFoundError, RuntimeError) as error:
             raise InputError(f"{self.args.data}: {error}") from error
 
@@ -169,7 +180,12 @@ class CollectingValidator(DetectionValidator):  # type: ignore[misc]
         super().update_metrics(preds, batch)
         for index, found in enumerate(preds):
             image = self._prepare_batch(index, batch)
-            self.pred_to_json(self.scale_preds(found, image), image)
+            # Ultralytics takes every numeric stem for a number; images are found by file_name afterwards
+            name = Path(image["im_file"]).name
+            start = len(self.jdict)
+            self.pred_to_json(self.scale_preds(found, image), {**image, "im_file": "image.jpg"})
+            for entry in self.jdict[start:]:
+                entry.update(image_id=Path(name).stem, file_name=name)
 
     def eval_json(self, stats: dict[str, Any]) -> dict[str, Any]:
         return stats

@@ -11,6 +11,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
@@ -19,6 +20,8 @@ from detprune.errors import InputError
 from detprune.pruner import Pruner
 from detprune.rundir import RunDirectory
 from detprune.seeds import derive_seed
+from detprune_yolo.data.images import build_images, labels_folder
+from detprune_yolo.detectors import check_network, check_start
 from detprune_yolo.process_state import no_downloads
 from detprune_yolo.training.distillation import teach
 from detprune_yolo.training.epochs import fill_mosaic_buffer, mosaic_buffer, plain, seed_epoch
@@ -44,6 +47,9 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
         overrides: dict[str, Any] | None = None,
         _callbacks: dict[str, list[Callable[[Any], None]]] | None = None,
     ) -> None:
+        given = overrides or {}
+        check_start(given.get("model"), given.get("task"))  # before a folder is made
+        labels_folder()  # before other processes are started, which share it
         super().__init__(cfg, overrides, _callbacks)
         check_output_name(self.best.absolute())
         if self.ddp and not self.resume and self.save_dir in Path(str(self.args.model)).parents:
@@ -150,6 +156,36 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
         """Ultralytics' step, noted for the sidecar."""
         super().optimizer_step()
         self._last_step, self._awaits_step = self._number, False
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        """The network that is trained, a detector."""
+        if weights is not None:
+            check_network(weights, "the model")
+        model = super().get_model(cfg, weights, verbose)
+        check_network(model, "the model")
+        return model
+
+    def get_dataset(self) -> Any:
+        """Ultralytics' description of the data set, whose ``download`` is not followed: it may be code."""
+        data = str(self.args.data)
+        try:
+            if "://" in data or data.endswith(".ndjson"):
+                raise FileNotFoundError("it is no file on this machine")
+            check_det_dataset(data, autodownload=False, split=self.args.split)
+        except FileNotFoundError as error:
+            raise InputError(
+                f"data is {data}: {str(error).strip().splitlines()[0]}; put the images there first, for "
+                "nothing is downloaded"
+            ) from error
+        return super().get_dataset()
+
+    def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> Any:
+        """The images of a split, without Ultralytics' caches."""
+        stride = max(int(unwrap_model(self.model).stride.max()), 32)
+        rect = mode == "val"
+        return build_images(
+            self.args, img_path, batch, self.data, mode=mode, rect=rect, stride=stride
+        )
 
     def get_dataloader(self, *args: Any, **options: Any) -> Any:
         """Ultralytics' loader; one that replaces another begins the accumulation anew."""

@@ -15,19 +15,13 @@ import numpy as np
 import torch
 import ultralytics
 from torch import Tensor, nn
-from ultralytics.nn.modules import Detect
-from ultralytics.nn.tasks import (
-    DetectionModel,
-    WorldModel,
-    YOLOEModel,
-    guess_model_task,
-    torch_safe_load,
-)
+from ultralytics.nn.tasks import DetectionModel, torch_safe_load
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 import detprune
 from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.rundir import atomic
+from detprune_yolo.detectors import check_network
 from detprune_yolo.weights.diagnosis import (
     LOADING_ERRORS,
     damaged,
@@ -213,19 +207,9 @@ def _network(path: Path, checkpoint: Mapping[str, Any]) -> DetectionModel:
         raise InputError(
             f"{path} is a quantization-aware checkpoint, which cannot be pruned; prune the model before"
         )
-    task = guess_model_task(model)
-    if isinstance(model, DetectionModel) and not isinstance(model, WorldModel | YOLOEModel):
-        layers = model.get_submodule("model")
-        if (
-            isinstance(layers, nn.Sequential)
-            and isinstance(layers[-1], Detect)
-            and task == "detect"
-        ):
-            return model
-    raise InputError(
-        f"{path} holds a {type(model).__name__} for the task {task!r}; only detectors with fixed classes "
-        "(DetectionModel with a Detect head, task 'detect') can be pruned here"
-    )
+    check_network(model, path)
+    detector: DetectionModel = model
+    return detector
 
 
 def _set(module: nn.Module, **attributes: object) -> None:

@@ -100,9 +100,21 @@ def refused_code(path: Path) -> InputError | None:
     )
 
 
+def classes_in(path: Path) -> set[str]:
+    """``module.name`` of all that a checkpoint refers to; empty for a file that cannot be read as one."""
+    try:
+        with path.open("rb") as file:
+            archive = file.read(2) == b"PK"
+            return _globals_in_archive(path) if archive else _globals_in_pickles(path, file)
+    except (OSError, InputError):
+        return set()  # what it is, and what to do, loading says
+
+
 def damaged(path: Path, reason: object) -> InputError:
     """The error for a file that is a checkpoint by its first bytes, and cannot be read."""
     line = str(reason).strip().splitlines()[0][:160] if str(reason).strip() else "no details"
+    if "weights_only" in str(reason) or "Weights only" in line:
+        line = "it is no pickle of tensors and known classes"  # torch advises to switch safe loading off
     return InputError(
         f"{path} is empty, truncated or damaged ({line}); copy or download it again, or take another "
         "checkpoint of the same run"

@@ -1,0 +1,247 @@
+"""Ultralytics' detection data set, which here trusts no cache that it finds and writes into no user's file.
+
+Ultralytics unpickles ``labels/*.cache``, so that a data set could run code; it overwrites that file, reads
+``*.npy`` beside images in their place, deletes those that it cannot read, and rewrites JPEG files whose end
+is missing. Labels are scanned into a folder of this process instead, and image files stay as they are.
+"""
+
+import atexit
+import glob
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from ultralytics.data import utils
+from ultralytics.data.dataset import YOLODataset
+from ultralytics.data.utils import get_split_fraction
+from ultralytics.utils import colorstr
+
+from detprune.errors import InputError
+from detprune.problems import listed
+from detprune_yolo.data.problem_kinds import NOT_A_FILE
+
+LABELS = "DETPRUNE_YOLO_LABELS"
+"""Variable with the folder of scanned labels, through which the processes of one training share it."""
+
+_REPAIRED, _AS_IT_IS = "corrupt JPEG restored and saved", "JPEG without its end, read as it is"
+
+
+class DetectionImages(YOLODataset):  # type: ignore[misc]
+    """``YOLODataset``, with caches of its own, that changes no file of the user's.
+
+    Raises:
+        InputError: an image that is no regular file, is without labels, cannot be decoded, or has an
+            array beside it that ``cache="disk"`` would overwrite.
+    """
+
+    def get_img_files(self, img_path: Any) -> list[str]:
+        """Ultralytics' list of images; it opens some, which would wait for ever at a pipe."""
+        places = img_path if isinstance(img_path, list) else [img_path]
+        refuse_odd_files(file for place in places for file in image_files(Path(place)))
+        files: list[str] = super().get_img_files(img_path)
+        return files
+
+    def _load_or_scan_cache(self, cache_path: Path, cache_hash: str) -> tuple[dict[str, Any], bool]:
+        own = labels_folder() / cache_hash / cache_path.name
+        own.parent.mkdir(exist_ok=True)
+        found: tuple[dict[str, Any], bool] = super()._load_or_scan_cache(own, cache_hash)
+        return found
+
+    def cache_labels(self, path: Path = Path("./labels.cache")) -> dict[str, Any]:
+        """Scan images and labels; ``path`` is where the result is kept."""
+        try:
+            with _no_repairs():
+                scanned: dict[str, Any] = super().cache_labels(path)
+        except ValueError as error:
+            raise InputError(
+                f"there are no labels for the images of {self.img_path}: expected {self.label_files[0]}"
+            ) from error
+        return scanned
+
+    def result_to_label(self, result: Any) -> tuple[Any, ...]:
+        """A label and its counters, with a message that says what was really done."""
+        *values, message = super().result_to_label(result)
+        return (*values, message.replace(_REPAIRED, _AS_IT_IS))
+
+    def check_cache_disk(self, safety_margin: float = 0.1) -> bool:
+        """Whether there is room for ``cache="disk"``, which is refused where it would destroy something."""
+        sizes = [label.get("shape") for label in self.labels]
+        other = [
+            str(array)
+            for array, size in zip(self._beside, sizes, strict=True)
+            if array.exists() and not _is_image(array, size)
+        ]
+        if other:
+            raise InputError(
+                f"cache is 'disk', which writes *.npy files beside the images, but these are there and are "
+                f"no copies of them ({len(other)}): {listed(other)}; move them, or write cache: ram"
+            )
+        fits: bool = super().check_cache_disk(safety_margin)
+        return fits
+
+    @property
+    def npy_files(self) -> list[Path]:
+        """Decoded images on the disk: beside the images with ``cache="disk"``, else none."""
+        if self.cache == "disk":
+            return self._beside
+        return [Path(os.devnull, "none.npy")] * len(self._beside)  # does not exist
+
+    @npy_files.setter
+    def npy_files(self, files: list[Path]) -> None:
+        self._beside = files
+
+    def load_image(self, i: int, *args: Any, **options: Any) -> Any:
+        """An image of the set, BGR, with its size before and after it was resized."""
+        try:
+            return super().load_image(i, *args, **options)
+        except FileNotFoundError as error:
+            raise InputError(
+                f"the image {self.im_files[i]} cannot be read or decoded; replace it, or remove it from "
+                "the data set"
+            ) from error
+
+
+def build_images(
+    options: Any,
+    img_path: str | list[str],
+    batch: int | None,
+    data: dict[str, Any],
+    *,
+    mode: str = "train",
+    rect: bool = False,
+    stride: int = 32,
+    fraction: float | None = None,
+) -> DetectionImages:
+    """What ``build_yolo_dataset`` of Ultralytics builds for detection, as ``DetectionImages``.
+
+    Args:
+        options: Ultralytics' settings.
+        img_path: folder, list of images, or several of them.
+        batch: images at a time.
+        data: the data set as ``check_det_dataset`` reads it.
+        mode: with augmentation for ``train``, without for ``val``.
+        rect: pad to the shapes of a batch only.
+        stride: of the network, in pixels.
+        fraction: share of the images; that of the settings by default.
+    """
+    if data.get("complete"):
+        fraction = 1.0
+    elif fraction is None:
+        split = "train" if mode == "train" else options.split
+        fraction = get_split_fraction(options.fraction, split)
+    return DetectionImages(
+        img_path=img_path,
+        imgsz=options.imgsz,
+        batch_size=batch,
+        augment=mode == "train",
+        hyp=options,
+        rect=options.rect or rect,
+        cache=options.cache or None,
+        single_cls=options.single_cls or False,
+        stride=stride,
+        pad=0.0 if mode == "train" else 0.5,
+        prefix=colorstr(f"{mode}: "),
+        task=options.task,
+        classes=options.classes,
+        data=data,
+        fraction=fraction,
+    )
+
+
+def image_files(place: Path) -> list[str]:
+    """Image files of a folder, or of a list with one path a line, as ``BaseDataset.get_img_files`` finds them.
+
+    Empty where there is neither. Ultralytics is not asked, because it reads and times some of them, which are
+    drawn from Python's random generator.
+
+    Raises:
+        UnicodeDecodeError: the file is no text.
+        OSError: it cannot be read.
+    """
+    if place.is_dir():
+        found = glob.glob(str(Path(glob.escape(str(place))) / "**/*.*"), recursive=True)
+    elif place.is_file():
+        lines = place.read_text(encoding="utf-8-sig").strip().splitlines()
+        found = [f"{place.parent}/{x[2:]}" if x.startswith("./") else x for x in lines]
+    else:
+        found = []
+    return [file for file in found if file.rpartition(".")[-1].lower() in utils.IMG_FORMATS]
+
+
+def refuse_odd_files(files: Iterable[str]) -> None:
+    """Refuse pipes, devices and folders among image files, which Ultralytics would open.
+
+    Raises:
+        InputError: there are some.
+    """
+    odd = [file for file in files if os.path.exists(file) and not os.path.isfile(file)]
+    if odd:
+        raise InputError(f"{NOT_A_FILE.problem} ({len(odd)}): {listed(odd)}; {NOT_A_FILE.way_out}")
+
+
+def labels_folder() -> Path:
+    """The folder of labels that this process, or the one that started it, has scanned; it goes with that one.
+
+    Only the user can write there: Ultralytics unpickles what it finds.
+    """
+    given = os.environ.get(LABELS)
+    if given is not None and _is_private(Path(given)):
+        return Path(given)
+    folder = Path(tempfile.mkdtemp(prefix="detprune-labels-"))
+    os.environ[LABELS] = str(folder)
+    atexit.register(_remove, folder, os.getpid())
+    return folder
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # not in a forked worker
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_private(folder: Path) -> bool:
+    try:
+        status = folder.lstat()
+    except OSError:
+        return False
+    return (
+        stat.S_ISDIR(status.st_mode)
+        and status.st_uid == os.getuid()
+        and not stat.S_IMODE(status.st_mode) & 0o077
+    )
+
+
+def _is_image(array: Path, size: Iterable[int] | None) -> bool:
+    """Whether an ``*.npy`` file holds decoded pixels of that height and width; nothing is unpickled."""
+    try:
+        pixels = np.load(array, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    # Ultralytics' older versions kept grey images without their last dimension
+    fits = size is None or tuple(pixels.shape[:2]) == tuple(size)
+    return pixels.dtype in (np.uint8, np.uint16) and pixels.ndim in (2, 3) and fits
+
+
+@contextmanager
+def _no_repairs() -> Iterator[None]:
+    """Let Ultralytics' check decode a JPEG file without an end instead of rewriting it.
+
+    The images are left out that it would leave out: those that cannot be decoded to their end.
+    """
+    stock = utils._replace_image
+
+    def decode(file: str | Path, write: Any) -> None:
+        with Image.open(file) as image:
+            image.load()
+
+    utils._replace_image = decode
+    try:
+        yield
+    finally:
+        utils._replace_image = stock

@@ -1,0 +1,72 @@
+"""Pipes, folders, damaged images and odd names in a detection set: named before training, or taken."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from detection_set import GOOD, DataSet
+
+import detprune_yolo  # noqa: F401 (prepares the environment before ultralytics is imported)
+from detprune_yolo.data.check import check_data
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataSet:
+    return DataSet(tmp_path / "set")
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"])
+def test_images_that_are_none(data: DataSet, content: bytes) -> None:
+    data.image("images/train/train1.jpg").write_bytes(content)
+    assert "would leave them out (1): " in (message := data.refused())
+    assert "train1.jpg; replace them" in message
+
+
+def test_odd_files_among_images_and_labels(data: DataSet) -> None:
+    os.mkfifo(data.root / "images/train/pipe.jpg")
+    (data.root / "images/train/folder.png").mkdir()
+    (data.root / "images/val/broken.jpg").symlink_to(data.root / "nowhere")
+    label = data.root / "labels/train/train0.txt"
+    label.unlink()
+    os.mkfifo(label)
+    (data.root / "labels/val/val0.txt").unlink()
+    (data.root / "labels/val/val0.txt").mkdir()
+    assert "folders, pipes or devices (5): " in data.refused()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "image"])
+def test_a_split_that_is_no_folder(data: DataSet, kind: str) -> None:
+    os.mkfifo(data.root / "pipe.txt")
+    data.keys["train"] = "pipe.txt" if kind == "pipe" else "images/train/train0.jpg"
+    assert "neither a folder nor a list of images (1): train:" in data.refused()
+
+
+def test_a_label_of_another_place_is_not_quoted(data: DataSet) -> None:
+    (data.root.parent / "secret").write_text("password 12345\n")
+    label = data.root / "labels/train/train0.txt"
+    label.unlink()
+    label.symlink_to(data.root.parent / "secret")
+    assert "train0.txt:1;" in (message := data.refused())
+    assert "password" not in message
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        *({"channels": value} for value in (1, 4, "3", True, None, 0)),
+        *({"kpt_shape": value} for value in (17, [17], ["a", 3], [0, 3], [17, 3, 1], "x")),
+    ],
+)
+def test_keys_that_fail_later(data: DataSet, keys: dict[str, Any]) -> None:
+    data.keys.update(keys)
+    assert "another number of channels" in (m := data.refused()) or "no pair of numbers" in m
+
+
+@pytest.mark.parametrize(
+    "stem", ["½", "²", "٣", "-1", "1_000", " 7", "9" * 200, "一", "1e5", "0x1", "a b", "Ⅷ"]
+)
+def test_odd_image_names_are_taken(data: DataSet, stem: str) -> None:
+    data.image(f"images/val/{stem}.jpg")
+    data.label(f"val/{stem}.txt", GOOD)
+    assert len(check_data(data.yaml).images["val"]) == 4

@@ -1,0 +1,81 @@
+"""Networks of other tasks are refused before anything is trained or written, in recipes and in trainers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from trainings import OPTIONS, images
+
+import detprune as dp
+
+# isort: split
+from detprune_yolo.detectors import check_network, check_start, read_layers
+from detprune_yolo.recipe import ModelSpec
+from detprune_yolo.training.constrained import constrained
+from detprune_yolo.training.settings import VARIABLE
+from detprune_yolo.training.trainers import RetrainingTrainer
+
+# isort: split
+from ultralytics import YOLO
+from ultralytics.nn.tasks import PoseModel, yaml_model_load
+
+OTHERS = [
+    *("yolov8n-pose.yaml", "yolo11n-seg.yaml", "yolo11n-obb.yaml", "yolov8n-cls.yaml"),
+    *("rtdetr-l.yaml", "yolov8s-world.yaml", "yolov8s-worldv2.yaml", "yoloe-11s.yaml"),
+    *("yoloe-v8s-seg.yaml", "yolo26n-depth.yaml", "yolo26n-sem.yaml", "yolov8-rtdetr.yaml"),
+]
+
+
+@pytest.mark.parametrize("cfg", OTHERS)
+def test_other_descriptions(cfg: str) -> None:
+    with pytest.raises(ValueError, match=f"{cfg} ends in .*; only detectors"):
+        ModelSpec(cfg=cfg)
+
+
+@pytest.mark.parametrize(
+    "cfg", ["yolov3-tiny.yaml", "yolov10n.yaml", "yolo11n.yaml", "yolov9t.yaml"]
+)
+def test_detectors(cfg: str) -> None:
+    assert read_layers(cfg)["head"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- 1", "head: 3", "backbone: []\nhead: [[1]]", "head: [", "a: 1"]
+)
+def test_descriptions_that_are_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "net.yaml").write_text(text)
+    with pytest.raises(dp.InputError, match="nor a readable file"):
+        read_layers(str(tmp_path / "net.yaml"))
+
+
+@pytest.fixture(scope="module")
+def pose(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pose") / "start.pt"
+    model = PoseModel(yaml_model_load("yolov8n-pose.yaml"), verbose=False)
+    model.args = {"task": "pose"}
+    torch.save({"model": model}, path)
+    return path
+
+
+def test_a_pose_model_is_trained_as_nothing_else(
+    pose: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match=r"start\.pt holds a Pose; only detectors"):
+        ModelSpec(weights=pose)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    kinds = (constrained(dp.ADMM(), dp.Budget(compression=2)), RetrainingTrainer)
+    for kind in kinds:
+        for task in (None, "detect", "pose"):
+            overrides = {**OPTIONS, "model": str(pose), "data": str(images())}
+            with pytest.raises(dp.InputError, match="only detectors"):
+                kind(overrides={**overrides, "project": str(tmp_path), "task": task})
+        with pytest.raises(dp.InputError, match="only detectors"):
+            YOLO(str(pose)).train(
+                trainer=kind, data=str(images()), project=str(tmp_path), **OPTIONS
+            )
+    assert not list(tmp_path.iterdir())
+    model = torch.load(pose, weights_only=False)["model"]
+    with pytest.raises(dp.InputError, match="PoseModel, which ends in Pose"):
+        check_network(model, "it")
+    with pytest.raises(dp.InputError, match="for the task 'obb'"):
+        check_start("yolov3-tiny.yaml", "obb")
