@@ -76,7 +76,7 @@ def _taking_statistics(network: nn.Module, layers: list[_BatchNorm]) -> Iterator
             module.training = training
 
 
-def even_batches(count: int, most: int) -> list[range]:
+def even_batches(count: int, most: int) -> list[list[int]]:
     """Numbers from 0 to ``count``, in batches that differ by one at most: each weighs the same in an estimate.
 
     Args:
@@ -85,4 +85,4 @@ def even_batches(count: int, most: int) -> list[range]:
     """
     number = max(1, -(-count // most))
     bounds = [count * index // number for index in range(number + 1)]
-    return [range(start, end) for start, end in pairwise(bounds)]
+    return [list(range(start, end)) for start, end in pairwise(bounds)]
