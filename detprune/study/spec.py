@@ -74,7 +74,8 @@ class Study(Section):
     @model_validator(mode="after")
     def _every_run_has_a_folder(self) -> Self:
         # names may join to the same folder (a_b + c, a + b_c); some file systems ignore case
-        folders = Counter(run.folder.casefold() for run in (*self.baselines, *self.cells))
+        names = [b.folder for b in self.baselines] + [cell.folder for cell in self.cells]
+        folders = Counter(name.casefold() for name in names)
         if twice := sorted(name for name, count in folders.items() if count > 1):
             raise InputError(
                 f"several runs would have the same folder: {listed(twice)}; give every rate and seed once, and "
