@@ -268,9 +268,9 @@ class Splitting(Method):
     def rho_in_sight(self, problem: Problem, k: int, pace: Pace) -> float:
         """ρ of outer iteration ``k``; by pull as it would be if the learning rate stayed. Infinite at a rate of 0."""
         if isinstance(self.rho, Pull):
-            per_step = self.rho.per_step(k, pace)
             if self.penalty == "gradient":
                 self.check_rates(pace.rates)
+            per_step = self.rho.per_step(k, pace)
             time = self.effective_rate(problem, pace.rates)
             return per_step / time if time > 0 else math.inf
         if isinstance(self.rho, str):

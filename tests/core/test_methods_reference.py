@@ -177,6 +177,8 @@ def test_slr(scope: str, growing: bool, free: bool, penalty: Penalty) -> None:
 
 @pytest.mark.parametrize("rule", ["consistent", "printed"])
 def test_slr_with_a_bounded_step(rule: Literal["consistent", "printed"]) -> None:
+    first = 0.028 if rule == "consistent" else 0.05
+
     def reference(
         model: nn.Module, optimizer: torch.optim.Optimizer, project: Project
     ) -> Reference:
@@ -185,12 +187,12 @@ def test_slr_with_a_bounded_step(rule: Literal["consistent", "printed"]) -> None
             optimizer,
             project,
             rho=0.1,
-            step_size=0.028,
+            step_size=first,
             max_step=0.3,
             printed=rule == "printed",
         )
 
-    pair = Pair(SLR(rho=0.1, step_size=0.028, max_step=0.3, step_rule=rule), reference)
+    pair = Pair(SLR(rho=0.1, step_size=first, max_step=0.3, step_rule=rule), reference)
     for _ in range(OUTER):
         pair.outer()
         assert_multipliers(pair)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from core_models import HALF, pruned_weights, scalars_of, sgd, small_net, tensors_of
+from core_models import HALF, pruned_weights, sgd, small_net, tensors_of
 from torch import nn
 
 from detprune import ADMM, SASADMM, SLR, Growth, InputError, Method, Pruner, Pull
