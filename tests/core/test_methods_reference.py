@@ -197,7 +197,7 @@ def test_slr_with_a_bounded_step(rule: Literal["consistent", "printed"]) -> None
         pair.outer()
         assert_multipliers(pair)
     steps = [entry.step_size or 0.0 for entry in pair.pruner.history]
-    assert max(steps) == pytest.approx(0.03), "the run must show the bound at work"
+    assert max(steps) == pytest.approx(0.03, rel=0.01), "the run must show the bound at work"
 
 
 # nearly at rest Z hardly changes: condition (8) then holds by a hair, and needs both its sides right

@@ -155,13 +155,20 @@ def test_export_writes_the_deployed_network(finished: Path, cache: Path) -> None
         ("data.batchsize=3", r"unknown key data\.batchsize \(did you mean 'batch_size'\?\)"),
         ("loss.similarity=-1", "loss.similarity is -1"),
         ("stages.dense=null", "there is no dense baseline"),
-        ("stages.constrained.optimizer.name=adam", "rho is chosen by pull"),
     ],
 )
 def test_errors_name_the_key_and_the_way_out(assignment: str, text: str) -> None:
     values = override(copy.deepcopy(TINY), [assignment])
     with pytest.raises(ValueError, match=text):
         validate(LaneRecipe, values)
+
+
+def test_adam_takes_a_pull_past_it_and_not_through_the_gradient() -> None:
+    adam = "stages.constrained.optimizer.name=adam"
+    validate(LaneRecipe, override(copy.deepcopy(TINY), [adam, "method={name: slr, rho: auto}"]))
+    method = "method={name: slr, penalty: gradient}"
+    with pytest.raises(ValueError, match="rho is chosen by pull.*leave out method.penalty"):
+        validate(LaneRecipe, override(copy.deepcopy(TINY), [adam, method]))
 
 
 def test_a_recipe_survives_its_own_dump() -> None:

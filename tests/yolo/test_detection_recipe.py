@@ -36,7 +36,7 @@ def recipe_with(tiny: dict[str, Any], *assignments: str) -> DetectionRecipe:
         ("data.drawn.test=0", "data.split is test, and data.drawn has no test images"),
         ("stages.dense=null", "there is no dense baseline"),
         ("stages.constrained.train.optimizer=auto", "write SGD and lr0"),
-        ("stages.constrained.train.optimizer=Adam", "rho is chosen by pull"),
+        ("stages.constrained.train.optimizer=Adam", ""),
         ("stages.constrained.stop_at=0.5", ""),
         ("stages.constrained={epochs: 1, stop_at: 0.5}", "stop_at needs check_every"),
         ("stages.constrained.prune=best", "'ema' or 'live'"),
@@ -51,6 +51,17 @@ def test_errors_name_the_key_and_the_way_out(
         return
     with pytest.raises(dp.InputError, match=text):
         recipe_with(tiny_detector, assignment)
+
+
+def test_a_pull_through_the_gradient_asks_for_sgd(tiny_detector: dict[str, Any]) -> None:
+    adam, method = (
+        "stages.constrained.train.optimizer=Adam",
+        "method={name: slr, penalty: gradient}",
+    )
+    with pytest.raises(
+        dp.InputError, match=r"rho is chosen by pull and method\.penalty is gradient"
+    ):
+        recipe_with(tiny_detector, adam, method)
 
 
 def test_options_reach_ultralytics_and_constrained_training_fixes_two(
