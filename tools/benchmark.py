@@ -68,10 +68,10 @@ def penalty(
     written = [torch.randn_like(w) for w in weights]
 
     def ours() -> None:
-        add_pull(weights, anchors, 1e-6)
+        add_pull(weights, anchors, [1e-6] * len(weights))
 
     def proximal() -> None:
-        pull_towards(weights, anchors, 1e-6)
+        pull_towards(weights, anchors, [1e-6] * len(weights))
 
     @torch.no_grad()
     def floor() -> None:

@@ -189,8 +189,8 @@ class DetectionRecipe(Recipe):
             )
         optimizer = str(self.options("constrained")["optimizer"]).lower()
         method = self.method
-        by_pull = isinstance(method, Splitting) and isinstance(method.rho, Pull)
-        if by_pull and method.penalty == "gradient" and optimizer != "sgd":
+        through = isinstance(method, Splitting) and method.penalty == "gradient"
+        if through and isinstance(getattr(method, "rho", None), Pull) and optimizer != "sgd":
             raise InputError(
                 f"method.rho is chosen by pull and method.penalty is gradient, which is worked out for SGD, but the "
                 f"optimizer of constrained training is {optimizer!r}; leave out method.penalty, use sgd, or give rho "

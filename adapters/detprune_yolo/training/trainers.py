@@ -94,7 +94,26 @@ class ConstrainedTrainer(ResumableTrainer):
                 f"every is {every:g} epochs, in which there is no optimizer step; an epoch has {batches} "
                 f"batches and a step every {self._accumulate}: give a larger every, or a smaller nbs"
             )
-        return max(1, round(self._steps() / self._updates))
+        if inner:
+            return max(1, round(self._steps() / self._updates))
+        return self._steps_of(
+            min(len(self.pruner.history), self._updates - 1) if self.pruner else 0
+        )
+
+    def _steps_of(self, done: int) -> int:
+        """Optimizer steps of the outer iteration after ``done``: while it warms up Ultralytics accumulates less."""
+        batches = len(self.train_loader)
+        whole, args = batches * int(self.epochs), self.args
+        warmup = max(round(args.warmup_epochs * batches), 100) if args.warmup_epochs > 0 else -1
+        full, last, steps = max(round(args.nbs / self.batch_size), 1), -1, 0
+        first, end = (round(k * whole / self._updates) for k in (done, done + 1))
+        for number in range(end):
+            share = number / warmup if number <= warmup else 1.0
+            due = max(1, round(1 + share * (args.nbs / self.batch_size - 1))) if share < 1 else full
+            if number - last >= due:
+                last = number
+                steps += number >= first
+        return max(1, steps)
 
     def _due_after(self, epochs: float) -> bool:
         """Whether an outer iteration ends after so many epochs, and was not ended by a broken pass."""
@@ -179,7 +198,9 @@ class ConstrainedTrainer(ResumableTrainer):
         return self.pruner
 
     def _update(self) -> None:
-        entry = self._bound().update()
+        pruner = self._bound()
+        entry = pruner.update()
+        pruner.steps_per_update = self._steps_per_update()
         self.log("outer", **vars(entry))
 
     def _check(self) -> float:
