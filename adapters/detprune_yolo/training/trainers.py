@@ -102,15 +102,15 @@ class ConstrainedTrainer(ResumableTrainer):
 
     def _steps_of(self, done: int) -> int:
         """Optimizer steps of the outer iteration after ``done``: while it warms up Ultralytics accumulates less."""
-        batches = len(self.train_loader)
-        whole, args = batches * int(self.epochs), self.args
-        warmup = max(round(args.warmup_epochs * batches), 100) if args.warmup_epochs > 0 else -1
-        full, last, steps = max(round(args.nbs / self.batch_size), 1), -1, 0
+        batches, args = len(self.train_loader), self.args
+        whole = batches * int(self.epochs)
+        full = min(max(round(args.nbs / self.batch_size), 1), whole)
+        warmup = round(max(0.0, min(args.warmup_epochs, self.epochs - 1)) * batches)
         first, end = (round(k * whole / self._updates) for k in (done, done + 1))
+        last, steps = -1, 0
         for number in range(end):
-            share = number / warmup if number <= warmup else 1.0
-            due = max(1, round(1 + share * (args.nbs / self.batch_size - 1))) if share < 1 else full
-            if number - last >= due:
+            share = min(1.0, number / warmup) if warmup else 1.0
+            if number - last >= max(1, round(1 + share * (full - 1))):
                 last = number
                 steps += number >= first
         return max(1, steps)
