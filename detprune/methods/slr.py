@@ -14,7 +14,8 @@ Choices made where the source is unclear:
   rule s only ever makes up for a residual that shrinks, and from less the multipliers come too late.
 - A zero norm leaves the step size as it is.
 - The conditions use the ρ of the iteration that ends; ⟨Λ/ρ, R_prev⟩ and ‖R_prev‖ are kept as scalars
-  from the iteration before. Where ρ falls s falls with it, as Λ does (``splitting.py``).
+  from the iteration before. Where a number ρ falls s falls with it, as Λ does; by pull s·Σ lr obeys the rules, for
+  the task is Σ lr·f (``splitting.py``).
 - Condition (8) compares like with like. Under a ramp Zᵏ has fewer weights than Zᵏ⁻¹ had, and lies further away for that
   alone. So Zᵏ⁻¹ is first projected onto the present set: its largest weights, as many as Zᵏ keeps. Condition (3)
   needs nothing of the kind, both of its sides have Zᵏ⁻¹ and the set of that.
@@ -51,7 +52,7 @@ class SLRState(SplittingState):
     """Beside Z, A and ρ: s, and what condition (3) compares with.
 
     Attributes:
-        step_size: s, at ρ = ``step_rho``.
+        step_size: s, at ρ = ``step_rho`` and the ``step_strength`` of that outer iteration.
         last_norm: ‖R‖ of the last multiplier update that was made; 0 before one was.
         previous_loss: fₖ₋₁.
         previous_inner: ⟨Λ/ρ, R_prev⟩.
@@ -60,6 +61,7 @@ class SLRState(SplittingState):
 
     step_size: float = 0.0
     step_rho: float = 0.0
+    step_strength: float = 0.0
     last_norm: float = 0.0
     previous_loss: float = math.nan
     previous_inner: float = 0.0
@@ -69,6 +71,7 @@ class SLRState(SplittingState):
         *SplittingState.SCALARS,
         "step_size",
         "step_rho",
+        "step_strength",
         "last_norm",
         "previous_loss",
         "previous_inner",
@@ -81,7 +84,15 @@ class SLRState(SplittingState):
             return scalars
         inner, last = scalars["previous_inner"] / scalars["rho"], scalars["previous_norm"]
         own = {"previous_inner": inner, "last_norm": last, "step_rho": scalars["rho"]}
+        own["step_strength"] = 0.0
         return {**super().upgraded(scalars), **own}
+
+    def step_now(self) -> float:
+        """s in the units of the present ρ: it falls where ρ or the pull falls, and follows the learning rate's part."""
+        if not self.step_strength:
+            return self.step_size * min(1.0, self.rho / self.step_rho)
+        change = self.strength / self.step_strength
+        return self.step_size * (self.rho / self.step_rho / change) * min(1.0, change)
 
     def rescale(self, factor: float) -> None:
         """Λ/ρ ← factor · Λ/ρ, here also in ⟨Λ/ρ, R_prev⟩."""
@@ -169,7 +180,7 @@ class SLR(Splitting):
         condition_3 = k == 1 or (
             task_loss + before.penalty(rho) < state.previous_loss + previous.penalty(rho)
         )
-        step = self._first_step(rho) if k == 1 else state.step_size * min(1.0, rho / state.step_rho)
+        step = self._first_step(rho) if k == 1 else state.step_now()
         last_norm = state.last_norm
         if condition_3:
             reference = previous.norm if self.step_rule == "printed" else last_norm
@@ -207,6 +218,7 @@ class SLR(Splitting):
         entry.target_change, entry.step_size = change, step
         entry.condition_3, entry.condition_8 = condition_3, condition_8
         state.step_size, state.step_rho, state.last_norm = step, rho, last_norm
+        state.step_strength = state.strength
         state.previous_loss, state.previous_norm = task_loss, after.norm
         state.previous_inner = (after.inner + last * after.norm**2) / rho
         self.end(state)

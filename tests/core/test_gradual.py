@@ -152,7 +152,7 @@ def test_the_target_of_a_ramp_grows_to_the_whole_sparsity(method: Method) -> Non
 
 def test_the_ramp_of_sas_admm_counts_the_steps_of_inner_loops_that_grow() -> None:
     method = SASADMM(ramp=0.5, inner_steps=4, k0=2)
-    pace = Pace(learning_rate=0.1, momentum=0.9, steps_per_update=STEPS, updates=20)
+    pace = Pace([], steps_per_update=STEPS, updates=20)
     lengths = [method.planned_steps(k) for k in range(1, 8)]
     assert lengths[-1] > 3 * lengths[0]
     shares = [method.share_of_sparsity(k, pace) for k in range(6)]

@@ -177,6 +177,8 @@ def test_slr(scope: str, growing: bool, free: bool, penalty: Penalty) -> None:
 
 @pytest.mark.parametrize("rule", ["consistent", "printed"])
 def test_slr_with_a_bounded_step(rule: Literal["consistent", "printed"]) -> None:
+    first = 0.028 if rule == "consistent" else 0.05
+
     def reference(
         model: nn.Module, optimizer: torch.optim.Optimizer, project: Project
     ) -> Reference:
@@ -185,17 +187,17 @@ def test_slr_with_a_bounded_step(rule: Literal["consistent", "printed"]) -> None
             optimizer,
             project,
             rho=0.1,
-            step_size=0.028,
+            step_size=first,
             max_step=0.3,
             printed=rule == "printed",
         )
 
-    pair = Pair(SLR(rho=0.1, step_size=0.028, max_step=0.3, step_rule=rule), reference)
+    pair = Pair(SLR(rho=0.1, step_size=first, max_step=0.3, step_rule=rule), reference)
     for _ in range(OUTER):
         pair.outer()
         assert_multipliers(pair)
     steps = [entry.step_size or 0.0 for entry in pair.pruner.history]
-    assert max(steps) == pytest.approx(0.03), "the run must show the bound at work"
+    assert max(steps) == pytest.approx(0.03, rel=0.01), "the run must show the bound at work"
 
 
 # nearly at rest Z hardly changes: condition (8) then holds by a hair, and needs both its sides right

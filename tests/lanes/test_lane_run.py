@@ -163,6 +163,14 @@ def test_errors_name_the_key_and_the_way_out(assignment: str, text: str) -> None
         validate(LaneRecipe, values)
 
 
+def test_adam_takes_a_pull_past_it_and_not_through_the_gradient() -> None:
+    adam = "stages.constrained.optimizer.name=adam"
+    validate(LaneRecipe, override(copy.deepcopy(TINY), [adam, "method={name: slr, rho: auto}"]))
+    method = "method={name: slr, penalty: gradient}"
+    with pytest.raises(ValueError, match=r"rho is chosen by pull.*leave out method\.penalty"):
+        validate(LaneRecipe, override(copy.deepcopy(TINY), [adam, method]))
+
+
 def test_a_recipe_survives_its_own_dump() -> None:
     recipe = validate(LaneRecipe, TINY)
     assert recipe.model.trunk == "18"

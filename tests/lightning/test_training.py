@@ -7,6 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+import lightning as L
+from detprune import SLR, Budget
+from detprune_lightning.callbacks import ConstrainedTraining
 from detprune_lightning.spec import ConstrainedSpec, OptimizerSpec, StageSpec
 from detprune_lightning.training import AtomicCheckpoints
 
@@ -64,3 +67,40 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) 
         AtomicCheckpoints().save_checkpoint({"epoch": 2, "x": Unpicklable()}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1}
     assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("penalty", ["proximal", "gradient"])
+def test_a_pull_is_the_one_asked_for_through_a_warm_up(penalty: Any, tmp_path: Path) -> None:
+    class Regression(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 4)
+
+        def training_step(self, batch: Any, index: int) -> torch.Tensor:
+            return (self.layer(batch) - batch[:, :4]).square().mean()
+
+        def configure_optimizers(self) -> Any:
+            spec = StageSpec(epochs=4, optimizer=OptimizerSpec(lr=0.1), warmup=2)
+            optimizer = spec.optimizer.build(self)
+            scheduler = spec.build_schedule(optimizer, 32)
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+            }
+
+    callback = ConstrainedTraining(
+        SLR(rho="auto", penalty=penalty), budget=Budget(sparsity=0.5), every=1
+    )
+    trainer = L.Trainer(
+        max_epochs=4, callbacks=[callback], accelerator="cpu", logger=False, default_root_dir=tmp_path,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(Regression(), torch.utils.data.DataLoader(torch.randn(32, 6), batch_size=4))
+    history = callback.pruner.history
+    asked = [0.3 * 10 ** (k / 3) for k in range(4)]
+    assert [entry.pull for entry in history] == pytest.approx(asked)
+    lr = [0.1 * (step + 1) / 17 for step in range(16)]
+    time = [sum(lr[:8]), sum(lr[8:])]
+    through = 0.1 if penalty == "gradient" else 1.0  # 1 − momentum
+    expected = [pull * through / t for pull, t in zip(asked, time, strict=False)]
+    assert [entry.rho for entry in history[:2]] == pytest.approx(expected)

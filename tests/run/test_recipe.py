@@ -131,10 +131,6 @@ def test_rho_is_chosen_by_pull_unless_a_recipe_says_otherwise(
             r"stages.constrained.epochs: .*greater than or equal to 0",
         ),
         ("stages.dense=null", r"no dense baseline: give stages.dense .* or model.weights"),
-        (
-            "method={name: slr, penalty: gradient}",
-            r"rho is chosen by pull.*'adam'; leave penalty out",
-        ),
         ("name=../up", r"name: "),
         ("distillation=0.5", r"distillation is 0.5, but holds keys: weight, temperature"),
         ("stages.retrain=5", r"stages.retrain is 5, but holds keys: epochs, optimizer"),
@@ -142,9 +138,16 @@ def test_rho_is_chosen_by_pull_unless_a_recipe_says_otherwise(
     ],
 )
 def test_mistakes_are_named(tiny: dict[str, Any], assignment: str, text: str) -> None:
-    adam = ["stages.constrained.optimizer.name=adam"] if "penalty" in assignment else []
     with pytest.raises(dp.InputError, match=text):
-        validate(ClassificationRecipe, override(tiny, [assignment, *adam]))
+        validate(ClassificationRecipe, override(tiny, [assignment]))
+
+
+def test_adam_takes_a_pull_past_it_and_not_through_the_gradient(tiny: dict[str, Any]) -> None:
+    adam = "stages.constrained.optimizer.name=adam"
+    validate(ClassificationRecipe, override(tiny, [adam, "method={name: slr, rho: auto}"]))
+    through = override(tiny, [adam, "method={name: slr, penalty: gradient}"])
+    with pytest.raises(dp.InputError, match=r"rho is chosen by pull.*'adam'; leave penalty out"):
+        validate(ClassificationRecipe, through)
 
 
 def test_override_reads_yaml_and_leaves_its_argument_alone(tiny: dict[str, Any]) -> None:

@@ -70,6 +70,17 @@ def test_errors_name_the_key_and_the_way_out(
         recipe_with(tiny_detector, assignment)
 
 
+def test_a_pull_through_the_gradient_asks_for_sgd(tiny_detector: dict[str, Any]) -> None:
+    adam, method = (
+        "stages.constrained.train.optimizer=Adam",
+        "method={name: slr, penalty: gradient}",
+    )
+    with pytest.raises(
+        dp.InputError, match=r"rho is chosen by pull and method\.penalty is gradient"
+    ):
+        recipe_with(tiny_detector, adam, method)
+
+
 def test_options_reach_ultralytics_and_constrained_training_fixes_two(
     tiny_detector: dict[str, Any],
 ) -> None:

@@ -67,3 +67,34 @@ def test_an_out_of_memory_retry_updates_once(tmp_path: Path, every: float) -> No
     assert trainer.batch_size == 4  # Ultralytics halved it
     assert [entry.k for entry in trainer.pruner.history] == list(range(1, round(2 / every) + 1))
     assert trainer.pruner.steps_per_update == round(8 * every)
+
+
+@pytest.mark.parametrize("nbs", [8, 32])
+def test_a_pull_is_the_one_asked_for_through_the_warm_up(tmp_path: Path, nbs: int) -> None:
+    seen: list[tuple[float, float]] = []
+
+    def watch(trainer: Any) -> None:
+        optimizer = trainer.optimizer
+        first = trainer.pruner._problem.weights[0]
+        group = next(g for g in optimizer.param_groups if any(p is first for p in g["params"]))
+        optimizer.register_step_pre_hook(
+            lambda *_: seen.append((len(trainer.pruner.history), float(group["lr"])))
+        )
+
+    trainer = run_constrained(
+        tmp_path,
+        ("on_train_start", watch),
+        method=dp.SLR(rho="auto"),
+        epochs=4,
+        every=1,
+        nbs=nbs,
+        warmup_epochs=3.0,
+        optimizer="SGD",
+        lr0=0.01,
+    )
+    history = trainer.pruner.history
+    asked = [0.3 * 10 ** (k / 3) for k in range(4)]
+    assert [entry.pull for entry in history] == pytest.approx(asked)
+    for k, entry in enumerate(history):
+        time = sum(lr for number, lr in seen if number == k)
+        assert entry.rho == pytest.approx(asked[k] / time)

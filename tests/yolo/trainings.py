@@ -83,9 +83,10 @@ def run_constrained(
     *callbacks: tuple[str, Any],
     every: float = 1,
     run_dir: Path | None = None,
+    method: dp.Method = dp.SLR(rho=0.5, step_size=0.01),  # noqa: B008
     **options: Any,
 ) -> Any:
-    settings = constrained_settings(dp.SLR(rho=0.5, step_size=0.01), every=every, run_dir=run_dir)
+    settings = constrained_settings(method, every=every, run_dir=run_dir)
     trainer = trainer_of(ConstrainedTrainer, settings, start_file(folder), folder, **options)
     for event, callback in callbacks:
         trainer.add_callback(event, callback)

@@ -101,7 +101,26 @@ class ConstrainedTrainer(ResumableTrainer):
                 f"every is {every:g} epochs, in which there is no optimizer step; an epoch has {batches} "
                 f"batches and a step every {self._accumulate}: give a larger every, or a smaller nbs"
             )
-        return max(1, round(self._steps() / self._updates))
+        if inner:
+            return max(1, round(self._steps() / self._updates))
+        return self._steps_of(
+            min(len(self.pruner.history), self._updates - 1) if self.pruner else 0
+        )
+
+    def _steps_of(self, done: int) -> int:
+        """Optimizer steps of the outer iteration after ``done``: while it warms up Ultralytics accumulates less."""
+        batches, args = len(self.train_loader), self.args
+        whole = batches * int(self.epochs)
+        full = min(max(round(args.nbs / self.batch_size), 1), whole)
+        warmup = round(max(0.0, min(args.warmup_epochs, self.epochs - 1)) * batches)
+        first, end = (round(k * whole / self._updates) for k in (done, done + 1))
+        last, steps = -1, 0
+        for number in range(end):
+            share = min(1.0, number / warmup) if warmup else 1.0
+            if number - last >= max(1, round(1 + share * (full - 1))):
+                last = number
+                steps += number >= first
+        return max(1, steps)
 
     def _due_after(self, epochs: float) -> bool:
         """Whether an outer iteration ends after so many epochs, and was not ended by a broken pass."""
@@ -186,7 +205,9 @@ class ConstrainedTrainer(ResumableTrainer):
         return self.pruner
 
     def _update(self) -> None:
-        entry = self._bound().update()
+        pruner = self._bound()
+        entry = pruner.update()
+        pruner.steps_per_update = self._steps_per_update()
         self.log("outer", **vars(entry))
 
     def _check(self) -> float:

@@ -1,0 +1,102 @@
+"""Constrained training with ρ by pull under learning-rate schedules that rise, fall and cycle."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import Optimizer, lr_scheduler
+
+import detprune as dp
+
+BATCHES, OUTER, LR = 16, 20, 0.1
+STEPS = BATCHES * OUTER
+Schedule = Callable[[Optimizer], Any]
+
+PER_BATCH: dict[str, Schedule] = {
+    "warm-up": lambda o: lr_scheduler.LinearLR(o, 1 / 17, total_iters=16),
+    "warm-up from 0.001": lambda o: lr_scheduler.LinearLR(o, 0.001, total_iters=48),
+    "one cycle": lambda o: lr_scheduler.OneCycleLR(o, max_lr=LR, total_steps=STEPS),
+    "cosine": lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=STEPS),
+    "cyclic": lambda o: lr_scheduler.CyclicLR(o, 0.01, LR, step_size_up=24, cycle_momentum=False),
+    "restarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, T_0=80, eta_min=1e-4),
+    "steps": lambda o: lr_scheduler.MultiStepLR(o, [160, 240], gamma=0.3),
+}
+PER_EPOCH: dict[str, Schedule] = {
+    "warm-up": lambda o: lr_scheduler.LinearLR(o, 0.001, total_iters=3),
+    "cosine": lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=OUTER),
+    "restarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, T_0=5, eta_min=1e-4),
+    "steps": lambda o: lr_scheduler.MultiStepLR(o, [10, 15], gamma=0.3),
+}
+METHODS: dict[str, dp.Method] = {
+    "SLR proximal": dp.SLR(rho="auto"),
+    "SLR gradient": dp.SLR(rho="auto", penalty="gradient"),
+    "ADMM proximal": dp.ADMM(rho="auto"),
+    "ADMM gradient": dp.ADMM(rho="auto", penalty="gradient"),
+}
+
+
+def run(method: dp.Method, schedule: Schedule | None, per_batch: bool) -> tuple[float, float]:
+    """Accuracy after hard pruning, and the highest task loss, of a small network at 80 % zeros."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 10))
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(1024, 32, generator=generator)
+    classes = (inputs @ torch.randn(32, 10, generator=generator)).argmax(1)
+    batches = list(zip(inputs.split(64), classes.split(64), strict=True))
+
+    def step(optimizer: Optimizer, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    optimizer = torch.optim.SGD(model.parameters(), LR, momentum=0.9)
+    for batch in batches * 10:
+        step(optimizer, batch)
+    optimizer = torch.optim.SGD(model.parameters(), LR, momentum=0.9)
+    scheduler, worst = schedule(optimizer) if schedule else None, 0.0
+    budget = dp.Budget(sparsity=0.8)
+    pruner = dp.Pruner(
+        model, optimizer, method, budget=budget, steps_per_update=BATCHES, updates=OUTER
+    )
+    for _ in range(OUTER):
+        for batch in batches:
+            loss = step(optimizer, batch)
+            if scheduler is not None and per_batch:
+                scheduler.step()
+            pruner.observe(loss)
+            worst = max(worst, float(loss))
+        entry = pruner.update()
+        assert entry.pull == pytest.approx(0.3 * 10 ** ((entry.k - 1) / (OUTER - 1)))
+        if scheduler is not None and not per_batch:
+            scheduler.step()
+    pruner.hard_prune()
+    return float((model(inputs).argmax(1) == classes).float().mean()), worst
+
+
+@functools.cache
+def constant(name: str) -> tuple[float, float]:
+    """The run without a schedule."""
+    return run(METHODS[name], None, False)
+
+
+CASES = [(n, s, True) for n, s in PER_BATCH.items()] + [(n, s, False) for n, s in PER_EPOCH.items()]
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("schedule", "per_batch"),
+    [case[1:] for case in CASES],
+    ids=[f"{n} {'per batch' if b else 'per epoch'}" for n, _, b in CASES],
+)
+def test_no_schedule_costs_accuracy_or_makes_the_loss_explode(
+    name: str, schedule: Schedule, per_batch: bool
+) -> None:
+    accuracy, worst = run(METHODS[name], schedule, per_batch)
+    expected, usual = constant(name)
+    assert accuracy >= expected - 0.03
+    assert worst <= 10 * usual
