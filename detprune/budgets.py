@@ -48,7 +48,7 @@ class Budget:
         if self.sparsity is not None:
             _check_sparsity("sparsity", self.sparsity)
         if self.compression is not None:
-            allowed = "a number, 1 or more (10 keeps every tenth weight)"
+            allowed = "1 or more (10 keeps every tenth weight)"
             check_number("compression", self.compression, allowed, lambda times: times >= 1)
         if self.scope not in ("layer", "global"):
             raise unknown("scope", str(self.scope), ("layer", "global"))
@@ -73,7 +73,7 @@ class Budget:
     @property
     def target(self) -> float | None:
         """The target as a sparsity, however it was given."""
-        return self.sparsity if self.compression is None else 1 - 1 / self.compression
+        return self.sparsity if self.compression is None else 1 - 1 / float(self.compression)
 
     def allocate(self, shapes: Mapping[str, Size]) -> dict[str, float]:
         """Sparsity of every tensor that is to be pruned; those left dense are not in the result.

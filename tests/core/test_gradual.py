@@ -152,7 +152,7 @@ def test_the_target_of_a_ramp_grows_to_the_whole_sparsity(method: Method) -> Non
 
 def test_the_ramp_of_sas_admm_counts_the_steps_of_inner_loops_that_grow() -> None:
     method = SASADMM(ramp=0.5, inner_steps=4, k0=2)
-    pace = Pace(learning_rate=0.1, momentum=0.9, steps_per_update=STEPS, updates=20)
+    pace = Pace(rates=[], steps_per_update=STEPS, updates=20)
     lengths = [method.planned_steps(k) for k in range(1, 8)]
     assert lengths[-1] > 3 * lengths[0]
     shares = [method.share_of_sparsity(k, pace) for k in range(6)]
@@ -208,10 +208,13 @@ def test_a_ramp_is_refused_where_the_structure_fixes_the_sparsity(method: Method
 @pytest.mark.parametrize(
     ("make_method", "problem"),
     [
-        (lambda: ADMM(ramp=1.5), r"ADMM: ramp is 1.5; allowed is a share of the run from 0"),
-        (lambda: DPF(ramp=-0.1), r"DPF: ramp is -0.1; allowed"),
+        (lambda: ADMM(ramp=1.5), r"ADMM: ramp is 1.5, allowed is a share of the run from 0"),
+        (lambda: DPF(ramp=-0.1), r"DPF: ramp is -0.1, allowed"),
         (lambda: SASADMM(ramp=0.5, l1=0.1), r"ramp is 0.5 and l1 is 0.1; .* leave one of them out"),
-        (lambda: GradualMagnitude(every=0), r"GradualMagnitude: every is 0, the least is 1 step"),
+        (
+            lambda: GradualMagnitude(every=0),
+            r"GradualMagnitude: every is 0, allowed is a whole number of steps",
+        ),
     ],
 )
 def test_options_out_of_range(make_method: object, problem: str) -> None:

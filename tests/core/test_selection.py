@@ -154,7 +154,7 @@ def test_accelerator_branch_of_the_penalty_adds_the_same() -> None:
     elsewhere = [weight.as_subclass(Elsewhere) for weight in weights]
     for weight, grad in zip(elsewhere, grads, strict=True):
         weight.grad = None if grad is None else grad.clone().as_subclass(Elsewhere)
-    penalty.add_pull(elsewhere, anchors, rho=0.3)
+    penalty.add_pull(elsewhere, anchors, [0.3] * 3)
     for moved, weight, anchor, grad in zip(elsewhere, weights, anchors, grads, strict=True):
         if grad is None:
             assert moved.grad is None

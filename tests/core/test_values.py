@@ -64,10 +64,12 @@ def refused(kind: Any, options: Mapping[str, Any], field: str) -> str:
 @pytest.mark.parametrize(("kind", "field"), NUMBERS)
 def test_what_is_no_number_is_refused_by_name(kind: Any, field: str) -> None:
     infinities = [-math.inf] if field == "maximum" else [math.inf, -math.inf]
-    for value in WRONG_NUMBERS + infinities + ([] if field in OPTIONAL else [None]):
+    for value in WRONG_NUMBERS[:-1] + infinities + ([] if field in OPTIONAL else [None]):
         message = refused(kind, {field: value}, field)
-        assert value == 10**5000 or repr(value)[:20] in message
+        assert repr(value)[:20] in message
         assert len(message) < 300
+    if field != "maximum":  # which may be infinite
+        assert "an integer of thousands of digits" in refused(kind, {field: 10**5000}, field)
 
 
 @pytest.mark.parametrize(("kind", "field"), WHOLE)
@@ -108,7 +110,7 @@ def test_flags_lists_and_shapes_of_wrong_types_are_refused(
 @pytest.mark.parametrize("value", ["0.9", True, math.nan, [0.9], None.__class__])
 def test_a_projection_at_what_is_no_sparsity_is_refused(value: Any) -> None:
     for sparsity_set in (dp.Unstructured(), dp.NM(2, 4), dp.Pattern()):
-        with pytest.raises(InputError, match="sparsity is .*allowed"):
+        with pytest.raises(InputError, match=r"sparsity is .*allowed"):
             sparsity_set.mask(torch.ones(4, 4, 3, 3), value)
 
 
