@@ -4,7 +4,6 @@ are what moves them, and masked weights are zero.
 Nothing here runs at a step but a counter; the checks belong to the end of an outer iteration.
 """
 
-import operator
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from detprune.finite import listed
 from detprune.layers import Layer
 from detprune.optimizers import held_by
 from detprune.seam import refuse_second_pruner
+from detprune.values import check_whole
 
 T = TypeVar("T")
 
@@ -166,13 +166,7 @@ def check_zeros(
 
 def check_length(name: str, value: object) -> int | None:
     """A number of steps or updates, 1 or more, or None."""
-    try:
-        number = None if value is None else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = 0
-    if isinstance(value, bool) or (number is not None and number < 1):
-        raise InputError(f"{name} is {value!r}, allowed is a whole number, 1 or more, or None")
-    return number
+    return None if value is None else check_whole(name, value, "a whole number, 1 or more, or None")
 
 
 def check_kind(value: T, kind: type[Any], name: str, example: str) -> T:

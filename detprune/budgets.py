@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Size
 
 from detprune.errors import InputError, nearest, unknown
+from detprune.values import check_names, check_number
 
 Allocation = Literal["uniform", "erk"] | Mapping[str, float]
 
@@ -46,21 +47,19 @@ class Budget:
             )
         if self.sparsity is not None:
             _check_sparsity("sparsity", self.sparsity)
-        if self.compression is not None and not 1 <= self.compression < float("inf"):
-            raise InputError(
-                f"compression is {self.compression}, allowed is 1 or more (10 keeps every tenth weight)"
-            )
+        if self.compression is not None:
+            allowed = "1 or more (10 keeps every tenth weight)"
+            check_number("compression", self.compression, allowed, lambda times: times >= 1)
         if self.scope not in ("layer", "global"):
             raise unknown("scope", str(self.scope), ("layer", "global"))
         for field in ("include", "exclude"):
             patterns = getattr(self, field)
-            if isinstance(patterns, str):
-                raise InputError(
-                    f"{field} is the string {patterns!r}; write a list of patterns: [{patterns!r}]"
-                )
+            if patterns is None and field == "exclude":
+                patterns = ()
             if patterns is not None:  # a list and a tuple of the same patterns are the same budget
-                object.__setattr__(self, field, tuple(patterns))
+                object.__setattr__(self, field, check_names(field, patterns))
         if isinstance(self.allocation, Mapping):
+            check_names("allocation", self.allocation)
             for pattern, sparsity in self.allocation.items():
                 _check_sparsity(f"allocation[{pattern!r}]", sparsity)
         elif self.allocation not in ("uniform", "erk"):
@@ -74,7 +73,7 @@ class Budget:
     @property
     def target(self) -> float | None:
         """The target as a sparsity, however it was given."""
-        return self.sparsity if self.compression is None else 1 - 1 / self.compression
+        return self.sparsity if self.compression is None else 1 - 1 / float(self.compression)
 
     def allocate(self, shapes: Mapping[str, Size]) -> dict[str, float]:
         """Sparsity of every tensor that is to be pruned; those left dense are not in the result.
@@ -130,9 +129,9 @@ def matching(pattern: str, names: Iterable[str], field: str) -> list[str]:
     return found
 
 
-def _check_sparsity(what: str, sparsity: float) -> None:
-    if not 0 <= sparsity < 1:
-        raise InputError(f"{what} is {sparsity}, allowed is 0 ≤ sparsity < 1 (0.9 zeroes 90 %)")
+def _check_sparsity(what: str, sparsity: object) -> None:
+    allowed = "0 ≤ sparsity < 1 (0.9 zeroes 90 %)"
+    check_number(what, sparsity, allowed, lambda share: 0 <= share < 1)
 
 
 def _erdos_renyi_kernel(shapes: Mapping[str, Size], density: float) -> dict[str, float]:

@@ -16,7 +16,6 @@ another process has by now) is passed over, one on another machine is believed.
 import errno
 import fcntl
 import json
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,9 +23,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from detprune.errors import InputError
+from detprune.loggers import logger
 from detprune.processes import HOST, is_alive, start_mark
 
-LOGGER = logging.getLogger("detprune")
+LOGGER = logger("detprune")
 
 NAME = ".lock"
 

@@ -1,7 +1,6 @@
 """The pruner: one object between a model, its optimizer and a pruning method."""
 
 import copy
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -26,6 +25,7 @@ from detprune.errors import InputError, MissingLossError, NonFiniteError
 from detprune.extrapolation import ExtrapolatedWeights
 from detprune.finite import check_finite, listed, not_finite
 from detprune.layers import select_layers, unwrap
+from detprune.loggers import logger
 from detprune.losses import MeanLoss, as_number
 from detprune.methods import METHODS, Method, OneShot, OuterIteration, Pace, Problem, State
 from detprune.methods.base import OptimizerRates
@@ -36,7 +36,7 @@ from detprune.seam import OptimizerSeam
 from detprune.sets import SparsitySet, Unstructured
 from detprune.summary import Summary, summarize
 
-LOGGER = logging.getLogger(__name__)
+LOGGER = logger(__name__)
 
 
 class Pruner:

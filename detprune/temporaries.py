@@ -4,7 +4,6 @@ A file appears under its own name only when it is whole; until then it is ``.NAM
 where HOST is a checksum of the machine's name. A kill leaves it behind, at the size of a checkpoint.
 """
 
-import logging
 import os
 import re
 import shutil
@@ -13,9 +12,10 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from detprune.loggers import logger
 from detprune.processes import HOST, is_alive, start_seconds
 
-LOGGER = logging.getLogger("detprune")
+LOGGER = logger("detprune")
 
 _NODE = f"{zlib.crc32(HOST.encode()):08x}"
 _NAME = re.compile(r"\..+\.(\d+)(?:@([0-9a-f]{8}))?\.tmp", re.DOTALL)

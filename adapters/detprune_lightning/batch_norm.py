@@ -1,6 +1,5 @@
 """Batch-norm statistics of a hard-pruned copy, from the training images of somebody's own LightningModule."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +10,10 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 import lightning as L
 from detprune.batch_norm import estimate_statistics, even_batches, statistics_layers
 from detprune.errors import InputError
+from detprune.loggers import logger
 from detprune.seeds import seed_all
 
-LOGGER = logging.getLogger("detprune.training")
+LOGGER = logger(__name__)
 
 _MOST = 64  # images at a time
 

@@ -4,7 +4,6 @@ Only public hooks are used. The pruner is made in ``on_fit_start``, where the op
 when a checkpoint is resumed, this callback's state has been read already.
 """
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,10 +15,11 @@ from torch.optim import Optimizer
 import lightning as L
 from detprune import Budget, InputError, Method, OuterIteration, Pruner, SparsitySet, Unstructured
 from detprune.batch_norm import BATCH_NORM_IMAGES, statistics_layers
+from detprune.loggers import logger
 from detprune.schedule import outer_iterations
 from detprune_lightning.batch_norm import TrainingInputs, renew
 
-LOGGER = logging.getLogger("detprune.training")
+LOGGER = logger(__name__)
 
 
 class ConstrainedTraining(L.Callback):

@@ -25,6 +25,7 @@ from detprune.methods.ramp import (
 )
 from detprune.projections import keep, zero_outside
 from detprune.sets import SparsitySet
+from detprune.values import check_whole
 
 
 @dataclass
@@ -55,8 +56,8 @@ class _Gradual(Method):
 
     def __post_init__(self) -> None:
         check_ramp(self.ramp, type(self).__name__)
-        if self.every < 1:
-            raise InputError(f"{type(self).__name__}: every is {self.every}, the least is 1 step")
+        name = f"{type(self).__name__}: every"
+        check_whole(name, self.every, "a whole number of steps, 1 or more")
 
     def check_set(self, sparsity_set: SparsitySet) -> None:
         """A ramp needs a sparsity that can grow."""

@@ -4,14 +4,13 @@ not to prune", equation 1, from dense weights on)."""
 from detprune.errors import InputError
 from detprune.methods.base import Problem
 from detprune.sets import SparsitySet
+from detprune.values import check_number
 
 
 def check_ramp(ramp: float, what: str) -> None:
     """Say which ramps are allowed."""
-    if not 0 <= ramp <= 1:
-        raise InputError(
-            f"{what}: ramp is {ramp}; allowed is a share of the run from 0 (the whole sparsity at once) to 1"
-        )
+    allowed = "a share of the run from 0 (the whole sparsity at once) to 1"
+    check_number(f"{what}: ramp", ramp, allowed, lambda share: 0 <= share <= 1)
 
 
 def share_of_sparsity(ramp: float, progress: float) -> float:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from detprune.errors import InputError
 from detprune.methods.base import Pace
+from detprune.values import check_number
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ class Pull:
     end: float = 3.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.start <= self.end < math.inf:
-            raise InputError(f"pull grows from {self.start} to {self.end}; needs 0 < start ≤ end")
+        start = check_number("pull: start", self.start, "a number > 0", lambda start: start > 0)
+        least = f"a number that is not below start, {start:g}"
+        check_number("pull: end", self.end, least, lambda end: end >= start)
 
     def at(self, k: int, pace: Pace) -> float:
         """Pull of outer iteration ``k`` (from 1).
@@ -62,12 +64,14 @@ class Growth:
     maximum: float = math.inf
 
     def __post_init__(self) -> None:
-        check_rho(self.start)
-        if not (self.factor >= 1 and self.maximum >= self.start):
-            raise InputError(
-                f"rho grows by {self.factor} up to {self.maximum} from {self.start}; needs factor ≥ 1 "
-                "and maximum ≥ start"
-            )
+        start = check_number("growth: start", self.start, "a number > 0", lambda start: start > 0)
+        check_number(
+            "growth: factor", self.factor, "a number, 1 or more", lambda factor: factor >= 1
+        )
+        least = f"a number that is not below start, {start:g}, or inf"
+        check_number(
+            "growth: maximum", self.maximum, least, lambda most: most >= start, finite=False
+        )
 
     def at(self, k: int) -> float:
         """ρ for outer iteration ``k`` (from 1)."""
@@ -80,17 +84,9 @@ Rho = float | Growth | Pull
 
 def parse_rho(rho: Rho | str) -> Rho:
     """Turn ``"auto"`` into ``Pull()`` and check a number."""
-    if rho == "auto":
+    if isinstance(rho, str) and rho == "auto":
         return Pull()
-    if isinstance(rho, str):
-        raise InputError(f"rho is {rho!r}; allowed are a number > 0, 'auto', Pull(…) or Growth(…)")
     if isinstance(rho, Growth | Pull):
         return rho
-    return check_rho(rho)
-
-
-def check_rho(rho: float) -> float:
-    """Return a valid ρ, or say what is allowed."""
-    if not 0 < rho < math.inf:
-        raise InputError(f"rho is {rho}, allowed is a finite number > 0, or 'auto'")
-    return float(rho)
+    allowed = "a finite number > 0, 'auto', Pull(…) or Growth(…)"
+    return check_number("rho", rho, allowed, lambda number: number > 0)

@@ -38,6 +38,7 @@ from detprune.methods.ramp import (
 from detprune.methods.scalars import as_floats, inner, norm, relative, root_sum_square
 from detprune.projections import keep
 from detprune.sets import SparsitySet
+from detprune.values import check_number, check_whole
 
 
 @dataclass
@@ -84,22 +85,24 @@ class SASADMM(Method):
     has_inner_loop: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        t, s = self.tau, self.sigma
+        t = check_number("SAS-ADMM: tau", self.tau, "a number up to 1", lambda tau: tau <= 1)
+        s = check_number("SAS-ADMM: sigma", self.sigma, "a number", lambda sigma: True)
         if not (t <= 1 and t + s > 0 and 1 + t + s - t * t - s * s - t * s > 0):
             raise InputError(
                 f"SAS-ADMM: (tau, sigma) = ({t}, {s}) lies outside the region of convergence "
                 "tau ≤ 1, tau + sigma > 0, 1 + tau + sigma − tau² − sigma² − tau·sigma > 0; "
                 "the reference setting is (0.9, 1.09)"
             )
-        if not (self.beta > 0 and self.nu > 0 and self.inner_steps >= 1 and self.k0 >= 1):
-            raise InputError(
-                f"SAS-ADMM: beta is {self.beta}, nu {self.nu}, inner_steps {self.inner_steps}, "
-                f"k0 {self.k0}; all must be positive"
-            )
-        if self.l1 is not None and not self.l1 > 0:
-            raise InputError(f"SAS-ADMM: l1 is {self.l1}, allowed is a number > 0, or none")
-        if self.average_from is not None and self.average_from < 1:
-            raise InputError(f"SAS-ADMM: average_from is {self.average_from}, the first is 1")
+        for name in ("beta", "nu"):
+            check_number(f"SAS-ADMM: {name}", getattr(self, name), "a number > 0", lambda v: v > 0)
+        for name in ("inner_steps", "k0"):
+            check_whole(f"SAS-ADMM: {name}", getattr(self, name), "a whole number, 1 or more")
+        check_number("SAS-ADMM: q", self.q, "a number, 0 or more", lambda q: q >= 0)
+        if self.l1 is not None:
+            check_number("SAS-ADMM: l1", self.l1, "a number > 0, or none", lambda l1: l1 > 0)
+        if self.average_from is not None:
+            allowed = "a number of an outer iteration, from 1, or none"
+            check_whole("SAS-ADMM: average_from", self.average_from, allowed)
         check_ramp(self.ramp, "SAS-ADMM")
         if self.ramp and self.l1 is not None:
             raise InputError(

@@ -45,6 +45,7 @@ from detprune.methods.splitting import (
     record,
     shift,
 )
+from detprune.values import check_number
 
 
 @dataclass
@@ -131,18 +132,19 @@ class SLR(Splitting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not ((self.step_size is None or self.step_size > 0) and self.M > 1 and 0 < self.r < 1):
-            raise InputError(
-                f"SLR: step_size is {self.step_size}, M is {self.M}, r is {self.r}; "
-                "allowed are step_size > 0, M > 1, 0 < r < 1"
+        check_number("SLR: M", self.M, "a number > 1", lambda m: m > 1)
+        check_number("SLR: r", self.r, "a number between 0 and 1", lambda r: 0 < r < 1)
+        if self.step_size is not None:
+            check_number(
+                "SLR: step_size", self.step_size, "a number > 0, or none", lambda step: step > 0
             )
         if self.step_rule not in ("consistent", "printed"):
             raise InputError(
                 f"SLR: step_rule is {self.step_rule!r}; allowed are 'consistent' and 'printed'"
             )
-        if self.max_step is not None and not self.max_step > 0:
-            raise InputError(
-                f"SLR: max_step is {self.max_step}; allowed is a multiple of rho > 0, or none"
+        if self.max_step is not None:
+            check_number(
+                "SLR: max_step", self.max_step, "a multiple of rho > 0, or none", lambda m: m > 0
             )
 
     def alpha(self, k: int) -> float:

@@ -70,6 +70,7 @@ from detprune.methods.rho import Growth, Pull, Rho, parse_rho
 from detprune.methods.scalars import Scalar, as_floats, inner, norm, relative, root_sum_square
 from detprune.projections import keep
 from detprune.sets import SparsitySet
+from detprune.values import check_flag
 
 
 @dataclass
@@ -166,6 +167,7 @@ class Splitting(Method):
     def __post_init__(self) -> None:
         object.__setattr__(self, "rho", parse_rho(self.rho))
         check_ramp(self.ramp, type(self).__name__)
+        check_flag(f"{type(self).__name__}: free_support", self.free_support)
         if self.penalty is None:
             penalty = "proximal" if isinstance(self.rho, Pull) else "gradient"
             object.__setattr__(self, "penalty", penalty)

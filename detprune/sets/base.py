@@ -12,6 +12,7 @@ from torch import Size, Tensor
 
 from detprune.errors import InputError
 from detprune.projections import keep, largest, largest_of_each
+from detprune.values import check_number
 
 
 class SparsitySet(ABC):
@@ -86,11 +87,8 @@ class SparsitySet(ABC):
             if self.own_sparsity is None:
                 raise InputError(f"{self!r} needs a sparsity in [0, 1), for example sparsity=0.9")
             return self.own_sparsity
-        if not 0 <= sparsity < 1:
-            raise InputError(
-                f"sparsity is {sparsity}, allowed is 0 ≤ sparsity < 1 (0.9 sets 90 % to zero)"
-            )
-        return sparsity
+        allowed = "0 ≤ sparsity < 1 (0.9 sets 90 % to zero)"
+        return check_number("sparsity", sparsity, allowed, lambda share: 0 <= share < 1)
 
 
 class GroupSet(SparsitySet):

@@ -8,6 +8,7 @@ from torch import Size, Tensor
 from detprune.errors import InputError
 from detprune.projections import n_of_m_mask
 from detprune.sets.base import SparsitySet
+from detprune.values import check_whole
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class NM(SparsitySet):
     m: int = 4
 
     def __post_init__(self) -> None:
+        for name in ("n", "m"):
+            check_whole(f"n:m: {name}", getattr(self, name), "a whole number, 1 or more")
         if not 1 <= self.n <= self.m:
             raise InputError(f"n:m is {self.n}:{self.m}, allowed is 1 ≤ n ≤ m, for example 2:4")
 
@@ -38,7 +41,10 @@ class NM(SparsitySet):
 
     def check_sparsity(self, sparsity: float | None) -> float:
         """Only the structure's own sparsity can be asked for."""
-        if sparsity is not None and abs(sparsity - self.own_sparsity) > 1e-6:
+        if (
+            sparsity is not None
+            and abs(super().check_sparsity(sparsity) - self.own_sparsity) > 1e-6
+        ):
             raise InputError(
                 f"sparsity is {sparsity}, but {self.n}:{self.m} always has {self.own_sparsity:g}; "
                 f"leave it out, or use compression={self.m / self.n:g}"

@@ -14,6 +14,7 @@ from torch import Size, Tensor
 from detprune.errors import InputError
 from detprune.projections import best_patterns, largest
 from detprune.sets.base import SparsitySet
+from detprune.values import check_whole
 
 # Row-major positions in a 3×3 kernel: 0 1 2 / 3 4 5 / 6 7 8
 EIGHT_PATTERNS = (
@@ -36,6 +37,16 @@ class Pattern(SparsitySet):
     kernel: tuple[int, int] = (3, 3)
 
     def __post_init__(self) -> None:
+        _check_shape("pattern: kernel", self.kernel, "a height and a width, for example (3, 3)")
+        for side in self.kernel:
+            check_whole("pattern: kernel", side, "two whole numbers, 1 or more")
+        if len(self.kernel) != 2:
+            raise InputError(f"pattern: kernel is {self.kernel}, allowed are a height and a width")
+        _check_shape("patterns", self.patterns, "a list of patterns, for example [(0, 1, 3, 4)]")
+        for pattern in self.patterns:
+            _check_shape("a pattern", pattern, "a list of positions, for example (0, 1, 3, 4)")
+            for position in pattern:
+                check_whole("a position of a pattern", position, "a whole number, 0 or more", 0)
         sizes = {len(set(pattern)) for pattern in self.patterns}
         size = self.kernel[0] * self.kernel[1]
         outside = [p for pattern in self.patterns for p in pattern if not 0 <= p < size]
@@ -85,3 +96,8 @@ class Pattern(SparsitySet):
             chosen = patterns.to(weight.device)[indices] & kept[..., None]
             masks.append(chosen.view(weight.shape))
         return masks
+
+
+def _check_shape(name: str, value: object, allowed: str) -> None:
+    if not isinstance(value, list | tuple):
+        raise InputError(f"{name} is {value!r:.60}, allowed is {allowed}")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from detprune.errors import InputError
 from detprune.projections import block_norms, expand_blocks, slice_norms
 from detprune.sets.base import GroupSet
+from detprune.values import check_whole
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Block(GroupSet):
     columns: int
 
     def __post_init__(self) -> None:
-        if self.rows < 1 or self.columns < 1:
-            raise InputError(f"block is {self.rows}×{self.columns}, both sides must be 1 or more")
+        for name in ("rows", "columns"):
+            check_whole(f"block: {name}", getattr(self, name), "a whole number, 1 or more")
 
     def scores(self, weight: Tensor) -> Tensor:
         """Squared norm per tile, (ceil(out / rows), ceil(in·kh·kw / columns))."""

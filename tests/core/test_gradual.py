@@ -208,10 +208,13 @@ def test_a_ramp_is_refused_where_the_structure_fixes_the_sparsity(method: Method
 @pytest.mark.parametrize(
     ("make_method", "problem"),
     [
-        (lambda: ADMM(ramp=1.5), r"ADMM: ramp is 1.5; allowed is a share of the run from 0"),
-        (lambda: DPF(ramp=-0.1), r"DPF: ramp is -0.1; allowed"),
+        (lambda: ADMM(ramp=1.5), r"ADMM: ramp is 1.5, allowed is a share of the run from 0"),
+        (lambda: DPF(ramp=-0.1), r"DPF: ramp is -0.1, allowed"),
         (lambda: SASADMM(ramp=0.5, l1=0.1), r"ramp is 0.5 and l1 is 0.1; .* leave one of them out"),
-        (lambda: GradualMagnitude(every=0), r"GradualMagnitude: every is 0, the least is 1 step"),
+        (
+            lambda: GradualMagnitude(every=0),
+            r"GradualMagnitude: every is 0, allowed is a whole number of steps",
+        ),
     ],
 )
 def test_options_out_of_range(make_method: object, problem: str) -> None:

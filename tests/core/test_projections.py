@@ -244,7 +244,7 @@ def test_what_a_set_cannot_hold_is_said() -> None:
         NM(2, 4).mask(torch.ones(4, 8), 0.9)
     with pytest.raises(InputError, match=r"n:m is 5:4, allowed is 1 ≤ n ≤ m"):
         NM(5, 4)
-    with pytest.raises(InputError, match="block is 0×4, both sides must be 1 or more"):
+    with pytest.raises(InputError, match="block: rows is 0, allowed is a whole number"):
         Block(0, 4)
     with pytest.raises(InputError, match=r"the patterns alone already set 0\.5556"):
         Pattern().mask(torch.ones(4, 4, 3, 3), 0.5)

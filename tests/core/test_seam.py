@@ -221,6 +221,7 @@ def test_lbfgs_is_refused() -> None:
 def test_a_pruner_that_cannot_be_made_leaves_no_hooks() -> None:
     model = small_net()
     optimizer = torch.optim.Adam(model.parameters())
+    method = ADMM(rho="auto", penalty="gradient")
     with pytest.raises(InputError, match="rho by pull is worked out for SGD"):
-        Pruner(model, optimizer, ADMM(rho="auto", penalty="gradient"), budget=HALF)
+        Pruner(model, optimizer, method, budget=HALF, steps_per_update=1, updates=1)
     assert hooks_of(model, optimizer)["step"] == 0

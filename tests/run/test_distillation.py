@@ -130,7 +130,7 @@ def test_a_teacher_that_does_not_load_or_fit_shows_before_training(
     state = task_of(tiny, tmp_path).build_model().state_dict()
     state["linear.weight"] = torch.full_like(state["linear.weight"], float("nan"))
     torch.save(state, broken)
-    for file, text in ((garbage, "not a checkpoint"), (other, "does not fit"), (broken, "NaN")):
+    for file, text in ((garbage, "cannot be opened"), (other, "does not fit"), (broken, "NaN")):
         task = task_of(tiny, tmp_path / file.stem, distillation={"teacher": file})
         with pytest.raises(InputError, match=rf"distillation\.teacher: .*{text}"):
             run_stages(task, task.recipe, RunDirectory(tmp_path / file.stem), "test")

@@ -100,7 +100,7 @@ def test_the_dense_network_teaches_children_of_pruned_ones(
     assert first["teacher"] is None  # it is what the run begins with
     short["distillation"]["teacher"] = "theirs.pt"  # the recipe's own stays
     own = validate(ClassificationRecipe, short)
-    assert own.taught_by_dense(out / "dense") == []
+    assert own.taught_by_dense(out / "dense") == {}
 
 
 def test_a_first_step_that_diverges_ends_it(short: dict[str, Any], tmp_path: Path) -> None:

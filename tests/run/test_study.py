@@ -222,7 +222,7 @@ def test_a_dense_network_does_not_depend_on_what_comes_later(tiny: dict[str, Any
             "",
         ),
         *("1e-3", "0x10", "1_000", "2026-11-27", "yes", "C:\\x", "a #b, {c: d}/dense.pt", "😀"),
-        *(1e-05, 1e30, 0.1, 10**20, -0.0, float("inf"), None, True, [], {}, ["x", "1"], {"a": "#"}),
+        *(1e-05, 1e30, 0.1, 10**20, -0.0, None, True, [], {}, ["x", "1"], {"a": "#"}),
         {"name": "slr", "rho": {"pull": {"start": 0.3, "end": 6}}},
         "x" * 5000 + " y" * 500,
     ],

@@ -1,0 +1,85 @@
+"""Checks of the values that arguments take: each error names the argument, its value and what is allowed.
+
+True and False count as no numbers, and a number in quotes is text.
+"""
+
+import math
+import numbers
+import operator
+from collections.abc import Callable, Iterable
+
+from detprune.errors import InputError
+
+
+def check_number(
+    name: str, value: object, allowed: str, fits: Callable[[float], bool], *, finite: bool = True
+) -> float:
+    """A real number that is allowed, as a float.
+
+    Args:
+        name: of the argument, as its reader knows it.
+        value: as given.
+        allowed: what is allowed, in words, for example ``"a number > 0"``.
+        fits: whether a number is allowed; NaN never is.
+        finite: whether infinities are refused too.
+
+    Raises:
+        InputError: another value.
+    """
+    number = math.nan
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:  # an integer beyond all floats
+            number = math.inf
+    if math.isnan(number) or (finite and math.isinf(number)) or not fits(number):
+        raise _refused(name, value, allowed)
+    return number
+
+
+def check_whole(name: str, value: object, allowed: str, least: int = 1) -> int:
+    """A whole number, at least ``least`` and below 2⁶³.
+
+    Raises:
+        InputError: another value.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or not least <= number < 1 << 63:
+        raise _refused(name, value, allowed)
+    return number
+
+
+def check_flag(name: str, value: object) -> bool:
+    """True or False; no text, of which ``"no"`` would count as true.
+
+    Raises:
+        InputError: another value.
+    """
+    if not isinstance(value, bool):
+        raise _refused(name, value, "True or False")
+    return value
+
+
+def check_names(name: str, value: object) -> tuple[str, ...]:
+    """A list of texts, as a tuple.
+
+    Raises:
+        InputError: another value; for one text by itself the list that was meant.
+    """
+    if isinstance(value, str):
+        raise InputError(f"{name} is the string {value!r}; write a list of patterns: [{value!r}]")
+    entries = tuple(value) if isinstance(value, Iterable) else (None,)
+    if not all(isinstance(entry, str) for entry in entries):
+        raise _refused(name, value, "a list of patterns, for example ['layer*.conv?']")
+    return entries
+
+
+def _refused(name: str, value: object, allowed: str) -> InputError:
+    try:
+        shown = f"{value!r:.60}"
+    except ValueError:  # Python prints no integer of thousands of digits
+        shown = "an integer of thousands of digits"
+    return InputError(f"{name} is {shown}, allowed is {allowed}")
