@@ -149,7 +149,7 @@ def _delete(earlier: Path) -> None:
 
 def _remove(path: Path, made: list[Path]) -> None:
     """Remove a run that was hardly begun, and the folders that were made for it if nothing else is in them."""
-    for name in (*_BEGINNING, LOCK):
+    for name in (*_BEGINNING, LOCK) if path.is_dir() else ():
         file = path / name
         if file.is_dir() and not file.is_symlink():
             shutil.rmtree(file)
