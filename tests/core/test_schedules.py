@@ -1,11 +1,14 @@
 """Constrained training with ρ by pull under learning-rate schedules that rise, fall and cycle."""
 
+import copy
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from core_models import HALF, assert_same, batches, pruned_weights, sgd, small_net, train
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
@@ -100,3 +103,63 @@ def test_no_schedule_costs_accuracy_or_makes_the_loss_explode(
     expected, usual = constant(name)
     assert accuracy >= expected - 0.03
     assert worst <= 10 * usual
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_resume_in_the_middle_of_an_outer_iteration_is_exact(name: str) -> None:
+    def make(state: dict[str, Any] | None) -> tuple[Any, ...]:
+        model = small_net()
+        optimizer = sgd(model, lr=0.05)
+        scheduler = lr_scheduler.LinearLR(optimizer, 0.01, total_iters=9)
+        pruner = dp.Pruner(
+            model, optimizer, METHODS[name], budget=HALF, steps_per_update=4, updates=4
+        )
+        if state is not None:
+            for part, saved in zip((model, optimizer, scheduler, pruner), state, strict=True):
+                part.load_state_dict(copy.deepcopy(saved))
+        return model, optimizer, scheduler, pruner
+
+    def go_on(parts: tuple[Any, ...], steps: range) -> None:
+        model, optimizer, scheduler, pruner = parts
+        for step in steps:
+            train(model, optimizer, data[step : step + 1], pruner)
+            scheduler.step()
+            if step % 4 == 3:
+                pruner.update()
+
+    data = batches(16)
+    first = make(None)
+    go_on(first, range(6))
+    second = make([copy.deepcopy(part.state_dict()) for part in first])
+    for parts in (first, second):
+        go_on(parts, range(6, 16))
+    assert_same(pruned_weights(second[0]), pruned_weights(first[0]))
+    assert second[3].history == first[3].history
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_state_of_the_version_before_goes_on(name: str) -> None:
+    model = small_net()
+    optimizer = sgd(model, lr=0.05)
+    lengths = {"steps_per_update": 4, "updates": 4}
+    pruner = dp.Pruner(model, optimizer, METHODS[name], budget=HALF, **lengths)
+    train(model, optimizer, batches(8), pruner, update_every=4)
+    state = copy.deepcopy(pruner.state_dict())
+    known = {"k", "rho", "step_size", "previous_loss", "previous_inner", "previous_norm"}
+    scalars = state["state"]["scalars"]
+    state["state"]["scalars"] = {n: scalars[n] for n in known & set(scalars)} | {"pull": 0.1}
+    pruner.load_state_dict(state)
+    train(model, optimizer, batches(8), pruner, update_every=4)
+    assert [entry.k for entry in pruner.history] == [1, 2, 3, 4]
+    assert all(entry.rho and math.isfinite(entry.rho) for entry in pruner.history)
+
+
+def test_condition_8_compares_sets_of_one_size() -> None:
+    """Under a ramp each set is smaller than the one before, and the new Z further from W for that alone."""
+    model = small_net()
+    optimizer = sgd(model)
+    method = dp.SLR(rho=0.1, ramp=1.0)
+    pruner = dp.Pruner(model, optimizer, method, budget=HALF, updates=6)
+    train(model, optimizer, batches(12), pruner, update_every=2)
+    met = [entry.condition_8 for entry in pruner.history]
+    assert met == [True] * 6, "the exact projection is better than the old Z, cut to its size"
