@@ -48,7 +48,9 @@ class ADMM(Splitting):
             problem.weights, state.targets, state.anchors, strict=True
         ):
             shift(weight, target, anchor, step=0.0, rho=state.rho)
-        change, after = project_shifted(problem, state, self.share_of_sparsity(state.k + 1, pace))
+        change, _, after = project_shifted(
+            problem, state, self.share_of_sparsity(state.k + 1, pace)
+        )
         for target, anchor in zip(state.targets, state.anchors, strict=True):
             anchor.sub_(target).neg_().add_(target)
         entry = record(state, task_loss, before, after.norm)

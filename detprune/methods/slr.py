@@ -19,11 +19,11 @@ Choices made where the source is unclear:
 - Condition (8) compares like with like. Under a ramp Zᵏ has fewer weights than Zᵏ⁻¹ had, and lies further away for that
   alone. So Zᵏ⁻¹ is first projected onto the present set: its largest weights, as many as Zᵏ keeps. Condition (3)
   needs nothing of the kind, both of its sides have Zᵏ⁻¹ and the set of that.
-- With a free support Z = W on T, so R is zero on T and W outside it, in both conditions and in all norms. The
-  Lagrangian is a function of T then, L = f + Σ over i outside T of (Λᵢ Wᵢ + ρ/2 Wᵢ²). (3) compares Wᵏ and Wᵏ⁻¹
-  outside Tᵏ⁻¹; (8) compares Tᵏ with the |Tᵏ| largest of Wᵏ on Tᵏ⁻¹, at the same Wᵏ and Λ'.
-- What (8) says: without a free support Zᵏ is the exact minimum over the present set, and (8) holds whenever Z moves.
-  With one Tᵏ is chosen by |W + Λ'/ρ|, which also looks at how long a weight was pulled at, and (8) can fail.
+- With a free support Z = W and Λ = 0 on T, so that R is zero on T and W outside it, in condition (3) and in all norms.
+  Condition (8) judges the choice of T: both its sides have the values of Z on T that make the Lagrangian smallest at
+  Λ', before Z = W and Λ = 0 take their place. They compare Tᵏ with the |Tᵏ| largest of Wᵏ on Tᵏ⁻¹.
+- What (8) says: Π_S is exact, so Zᵏ minimises the Lagrangian over the present set, and (8) holds whenever Z (with a
+  free support: T) moves. It is (3) that can fail.
 """
 
 import math
@@ -198,9 +198,9 @@ class SLR(Splitting):
         middle = Residuals(before.inner + moved * before.norm**2, before.norm, before.weight_norm)
         if share != old:
             middle = self._agreed(problem, against_old_target(problem, state, share))
-        change, after = project_shifted(problem, state, share)
-        after = self._agreed(problem, after)
-        condition_8 = after.penalty(rho) < middle.penalty(rho)
+        change, minimum, after = project_shifted(problem, state, share)
+        minimum, after = self._agreed(problem, minimum), self._agreed(problem, after)
+        condition_8 = minimum.penalty(rho) < middle.penalty(rho)
         if condition_8:
             if self.step_rule == "consistent":
                 step = _scaled(step, alpha, last_norm, after.norm)

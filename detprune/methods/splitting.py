@@ -382,16 +382,20 @@ def measure(problem: Problem, state: SplittingState) -> Residuals:
 
 def project_shifted(
     problem: Problem, state: SplittingState, share: float
-) -> tuple[float, Residuals]:
+) -> tuple[float, Residuals, Residuals]:
     """Z ← Π_S(V) at a share of the sparsity, where the anchors hold V = W + Λ/ρ.
 
-    With a free support V decides what is kept, and Z = V = W there.
+    With a free support V decides what is kept, and then Z = V = W and Λ = 0 there.
 
     Returns:
-        ‖Z − Z_prev‖, and the scalars of W − Z against Λ.
+        ‖Z − Z_prev‖, and the scalars of W − Z against Λ: at Π_S(V), the minimum of the Lagrangian, and
+        at the Z that is kept, which differs from it with a free support only.
     """
     masks = problem.masks(state.anchors, share)
+    at_minimum: list[Scalar] = []
     if state.supports:
+        for weight, shifted, mask in zip(problem.weights, state.anchors, masks, strict=True):
+            at_minimum += _against(weight, keep(shifted, mask), shifted, state.rho)
         for kept, mask in zip(state.supports, masks, strict=True):
             kept.copy_(mask)
         follow(problem, masks, state.anchors)
@@ -403,7 +407,9 @@ def project_shifted(
         changes.append(norm(projected - target))
         target.copy_(projected)
         scalars += _against(weight, projected, shifted, state.rho)
-    return root_sum_square(as_floats(changes)), _residuals(scalars)
+    after = _residuals(scalars)
+    minimum = _residuals(at_minimum) if at_minimum else after
+    return root_sum_square(as_floats(changes)), minimum, after
 
 
 def against_old_target(problem: Problem, state: SplittingState, share: float) -> Residuals:

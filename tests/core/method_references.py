@@ -206,9 +206,9 @@ class ReferenceSLR(Reference):
 
         between = self.penalty(multiplier, residual)  # with Λ' before Z moves
         target = self.project(plus(weights, 1 / self.rho, multiplier))
+        condition_8 = self.penalty(multiplier, minus(weights, target)) < between
         target, multiplier = self.settle(target, multiplier)
         after = minus(weights, target)  # R₂ = W^k − Z^k
-        condition_8 = self.penalty(multiplier, after) < between
         if condition_8:
             if self.printed:
                 step = alpha * step if k == 1 else alpha * step * previous_norm / norm(after)
