@@ -27,7 +27,7 @@ def check_number(
         InputError: another value.
     """
     number = math.nan
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+    if not isinstance(value, bool) and isinstance(value, numbers.Real):
         try:
             number = float(value)
         except OverflowError:  # an integer beyond all floats
