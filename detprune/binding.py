@@ -93,6 +93,7 @@ class StepWatch:
 
     def __init__(self, weights: Sequence[Tensor], own_writes: Callable[[], Sequence[int]]) -> None:
         self.steps = 0
+        self._idle = 0
         self._weights, self._own_writes = weights, own_writes
         self._versions = self._foreign_versions()
 
@@ -109,6 +110,7 @@ class StepWatch:
             ends: whether an outer iteration ends, which there is none of without training.
         """
         if self.steps:
+            self._idle = 0
             return
         versions = zip(self._foreign_versions(), self._versions, strict=True)
         moved = [now != then for now, then in versions]
@@ -120,7 +122,11 @@ class StepWatch:
                 "trained: by another optimizer (call attach(optimizer) when you make a new one), by a wrapper "
                 "whose step does not reach it, or by hand; or the step comes after this call"
             )
-        if losses and _all_finite(grads):  # a GradScaler skips steps for infinite gradients
+        if not (losses and _all_finite(grads)):
+            return  # a GradScaler skips steps for infinite gradients
+        # and a loop clears them then, so that one outer iteration without any step is no fault yet
+        self._idle += ends
+        if grads or self._idle > 1:
             warnings.warn(
                 f"{losses} losses were observed and no step of the bound optimizer was seen since the last "
                 "update, nor did the weights move: is another model trained, or a copy, or do gradients still "

@@ -1,7 +1,9 @@
 """Image folders: decoding, scaling, augmentation, limits, and every refusal."""
 
 import io
+import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +184,9 @@ def test_a_corrupt_image_is_named(folder: Path, damage: str, suffix: str) -> Non
     contents = {"garbage": b"no image" * 9, "truncated": whole[: len(whole) // 2], "empty": b""}
     path.write_bytes(contents[damage])
     refused(f"image {str(path)!r} cannot be decoded", root=folder, image_size=32)
+    if damage == "empty":
+        refused(f"image {str(path)!r} cannot be decoded (it is empty)", root=folder, image_size=96)
+        return
     # Large images are read when asked for, so that is when the file is named.
     data = build_data("image_folder", folder, 96)
     with pytest.raises(InputError, match="cannot be decoded") as caught:
@@ -225,3 +230,50 @@ def test_a_worker_process_names_the_corrupt_image_too(folder: Path) -> None:
     data = build_data("image_folder", folder, 96)
     with pytest.raises(InputError, match=r"bad\.jpg' cannot be decoded"):
         list(DataLoader(data.train, 8, num_workers=1))
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [("png", "I;16"), ("tiff", "I;16"), ("tif", "I;16B")])
+def test_16_bit_grey_is_scaled_from_its_whole_range(tmp_path: Path, suffix: str, mode: str) -> None:
+    grey = np.array(
+        [[0, 257 * 100], [257 * 200, 65535]], dtype=">u2" if mode.endswith("B") else "<u2"
+    )
+    file = tmp_path / f"image.{suffix}"
+    Image.fromarray(grey).save(file)
+    expected = np.repeat(np.array([[0, 100], [200, 255]], np.uint8)[..., None], 3, axis=2)
+    assert np.array_equal(np.asarray(load_rgb(str(file))), expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "text"), [("int32", "32-bit integers"), ("float32", "floating-")]
+)
+def test_numbers_of_unknown_range_are_refused(tmp_path: Path, dtype: str, text: str) -> None:
+    file = tmp_path / "image.tiff"
+    Image.fromarray(np.ones((2, 2), dtype)).save(file)
+    with pytest.raises(InputError, match=rf"image\.tiff' holds {text}.*8 or 16 bits"):
+        load_rgb(str(file))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "YCbCr"])
+def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
+    file = tmp_path / "image.tiff"
+    Image.new("RGB", (4, 4), (255, 255, 255)).convert(mode).save(file)
+    image = load_rgb(str(file))
+    assert image.mode == "RGB"
+    assert np.asarray(image).min() >= 254
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (os.mkfifo, "is no regular file"),
+        (lambda path: path.symlink_to(path.with_name("away.png")), "No such file"),
+        (lambda path: path.symlink_to("/dev/zero"), "is no regular file"),
+        (Path.touch, "it is empty"),
+    ],
+)
+def test_what_is_no_image_file_is_found_before_training(
+    folder: Path, make: Callable[[Path], object], text: str
+) -> None:
+    make(next((folder / "train").iterdir()) / "odd.png")
+    with pytest.raises(InputError, match=rf"odd\.png' .*{text}"):
+        build_data("image_folder", root=folder, image_size=128)

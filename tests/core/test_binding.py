@@ -103,18 +103,27 @@ def test_another_model_that_is_trained_is_warned_about() -> None:
     pruner = Pruner(model, sgd(model), ADMM(), budget=HALF)
     twin = copy.deepcopy(model)
     train(twin, sgd(twin), DATA, pruner)
+    pruner.update()
+    train(twin, sgd(twin), DATA, pruner)
     with pytest.warns(UserWarning, match="6 losses were observed and no step .* another model"):
         pruner.update()
 
 
-def test_steps_that_a_scaler_skipped_are_no_fault(recwarn: pytest.WarningsRecorder) -> None:
+@pytest.mark.parametrize("cleared", [True, False])
+def test_steps_that_a_scaler_skipped_are_no_fault(
+    cleared: bool, recwarn: pytest.WarningsRecorder
+) -> None:
     model = small_net()
     optimizer = sgd(model)
     pruner = Pruner(model, optimizer, SLR(), budget=HALF)
     loss = loss_of(model, DATA[0])
     (loss * math.inf).backward()
     pruner.observe(loss)
+    if cleared:
+        optimizer.zero_grad()
     assert pruner.update().k == 1
+    train(model, optimizer, DATA, pruner)
+    pruner.update()
     assert not recwarn.list
 
 

@@ -1,5 +1,7 @@
 """Any images sorted in one folder per class, under train/ and test/ (or val/)."""
 
+import os
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -81,9 +83,25 @@ class FolderImages(Dataset[Sample]):
 
 
 def load_rgb(path: str) -> Image.Image:
-    """Decode an image file as RGB; raise `InputError` with its path where that fails."""
+    """Decode an image file as 8-bit RGB; 16-bit grey is scaled from its whole range, 0 to 65535.
+
+    Transparency is dropped, of several frames the first is taken.
+
+    Raises:
+        InputError: with its path, where it cannot be decoded or holds numbers of unknown range.
+    """
     try:
         with Image.open(path) as image:
+            # PIL's own conversion cuts off at 255, so that such images turn white
+            if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+                grey = np.asarray(image, dtype=np.float32) / 257
+                return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
+            if image.mode in ("I", "F"):
+                kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
+                raise InputError(
+                    f"image {path!r} holds {kind}, whose black and white are not known; save it with 8 or 16 "
+                    "bits a pixel"
+                )
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # PIL has no one error for damaged files: PNG's is a SyntaxError, others' a ValueError.
@@ -100,6 +118,8 @@ def _list(folder: Path) -> ImageFolder:
     if not any(entry.is_dir() for entry in folder.iterdir()):
         raise InputError(f"no class folder in {str(folder)!r}; expected {_LAYOUT}")
     listing = ImageFolder(folder, allow_empty=True)
+    for path, _ in listing.samples:
+        _require_image_file(path)
     filled = set(listing.targets)
     empty = [name for name, label in listing.class_to_idx.items() if label not in filled]
     if empty:
@@ -108,6 +128,22 @@ def _list(folder: Path) -> ImageFolder:
             f"{', '.join(empty)}; image files end in {', '.join(IMG_EXTENSIONS)}"
         )
     return listing
+
+
+def _require_image_file(path: str) -> None:
+    """Refuse what would block or fail once training runs: pipes, devices, broken links, files without a byte."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise InputError(
+            f"image {path!r} cannot be read ({error.strerror}); repair or remove the file"
+        ) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"image {path!r} is no regular file; remove it")
+    if not found.st_size:
+        raise InputError(
+            f"image {path!r} cannot be decoded (it is empty); repair or remove the file"
+        )
 
 
 def _require_same_classes(train: ImageFolder, test: ImageFolder, test_name: str) -> None:
