@@ -9,6 +9,7 @@ from detprune.reading.files import (
     utf8,
 )
 from detprune.reading.tensors import load_tensors
+from detprune.reading.weights import safe_load
 from detprune.reading.yaml import dump_yaml_line, dump_yaml_text, load_yaml, parse_yaml
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "read_bytes",
     "read_json",
     "read_text",
+    "safe_load",
     "utf8",
 ]

@@ -30,6 +30,14 @@ UNREADABLE = (
 """What ``torch.load`` raises on files that it cannot read, depending on the damage."""
 
 
+def unpickle_tensors(path: Path) -> object:
+    """What ``torch.save`` wrote into a file, on the CPU; raises one of `UNREADABLE` where it cannot be read."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+        content: object = torch.load(path, map_location="cpu", weights_only=True)
+    return content
+
+
 def load_tensors(path: Path, way_out: str) -> dict[str, Any]:
     """The dictionary that ``torch.save`` wrote into a file: tensors on the CPU, and plain values.
 
@@ -44,9 +52,7 @@ def load_tensors(path: Path, way_out: str) -> dict[str, Any]:
     if not check_regular(path, way_out):
         raise InputError(f"{path} is empty; {way_out}")
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = unpickle_tensors(path)
     except UNREADABLE as error:
         # torch's own text is left out: it advises to switch the protection off
         code = re.search(r"GLOBAL ([\w.]+\.\w+)\s", str(error))

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from detprune.errors import InputError
-from detprune.safe_load import safe_load
+from detprune.reading import safe_load
 from detprune.state_dicts import find_weights
 
 _WANTED = "a checkpoint of the same network, written by torch.save(model.state_dict(), path)"

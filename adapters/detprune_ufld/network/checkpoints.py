@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from detprune.errors import InputError
 from detprune.loggers import logger
-from detprune.safe_load import safe_load
+from detprune.reading import safe_load
 from detprune.state_dicts import find_weights
 from detprune.task import plain_state_dict
 from detprune_ufld.network.model import POOLED_CHANNELS, STRIDE, LaneNetwork

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from detprune.errors import InputError, unknown
-from detprune.safe_load import safe_load
+from detprune.reading import safe_load
 
 TRUNKS: Mapping[str, str] = {
     "18": "resnet18",

@@ -1,29 +1,11 @@
-"""Opens files of weights without running anything that they hold."""
+"""Opens weights that a user names, without running anything that they hold."""
 
-import pickle
 import re
-import struct
-import warnings
 from pathlib import Path
 
-import torch
-
 from detprune.errors import InputError
+from detprune.reading.tensors import UNREADABLE, unpickle_tensors
 
-# torch's restricted unpickler interprets whatever bytes it is given, so that a file that is no
-# checkpoint can fail in any of these ways; a damaged zip archive is a RuntimeError or an OSError
-_UNREADABLE = (
-    pickle.UnpicklingError,
-    EOFError,
-    OSError,
-    RuntimeError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    struct.error,
-)
 _TEXT = (b"<", b"version https://git-lfs")
 
 
@@ -55,10 +37,8 @@ def safe_load(path: str | Path, wanted: str) -> object:
             "weights; download the file itself"
         )
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
+        return unpickle_tensors(path)
+    except UNREADABLE as error:
         # torch's own text is left out: it advises to switch the protection off
         raise _refused(path, wanted, re.search(r"GLOBAL (\S*\w)\s", str(error))) from error
 
