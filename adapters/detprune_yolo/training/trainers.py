@@ -88,6 +88,8 @@ class ConstrainedTrainer(ResumableTrainer):
         )
         if self._resumed is not None:
             self.pruner.load_state_dict(self._resumed["pruner"])
+            # of the outer iteration that goes on, which has more steps early in a warm-up
+            self.pruner.steps_per_update = self._steps_per_update()
 
     def _steps(self) -> int:
         """Optimizer steps of the whole training."""
