@@ -9,6 +9,7 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
 from detprune.errors import InputError
+from detprune.reading import load_yaml
 from detprune_yolo.weights.diagnosis import classes_in
 
 HEADS = ("Detect", "v10Detect")
@@ -48,6 +49,8 @@ def read_layers(cfg: str) -> dict[str, Any]:
     )
     if "://" in cfg:
         raise unknown
+    if Path(cfg).is_file():  # of the user: bounded, and with the place of an error
+        load_yaml(Path(cfg), strict=False)
     try:
         layers: dict[str, Any] = yaml_model_load(cfg)
     except (OSError, ValueError, TypeError, AssertionError, yaml.YAMLError) as error:

@@ -11,7 +11,7 @@ from torch import nn
 
 from detprune.batch_norm import statistics_layers
 from detprune.budgets import Budget
-from detprune.errors import DetpruneError, InputError
+from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.methods import OneShot
 from detprune.pruner import Pruner
 from detprune.reading import load_tensors
@@ -215,7 +215,13 @@ class DetectionTask(Task):
     ) -> Path:
         """Write a file that a stage begins with."""
         start = self._start_file(f"{stage}.pt")
-        save_checkpoint(start, pruned_checkpoint(model, masks))
+        try:
+            checkpoint = pruned_checkpoint(model, masks)
+        except NonFiniteError as error:
+            raise NonFiniteError(
+                f"the network with which the stage {stage} begins: {error}"
+            ) from error
+        save_checkpoint(start, checkpoint)
         return start
 
     def _start_file(self, name: str) -> Path:
@@ -320,7 +326,10 @@ class DetectionTask(Task):
     def pruned_file(self, model: nn.Module, pruner: Pruner) -> object:
         """An Ultralytics checkpoint, which also carries the masks."""
         options = {**self.recipe.options("retrain"), "data": str(self._yaml)}
-        return pruned_checkpoint(model, pruner.masks, train_args=options)
+        try:
+            return pruned_checkpoint(model, pruner.masks, train_args=options)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"the network after the stage retrain: {error}") from error
 
     def illustrate(self) -> None:
         """Detections of the dense, hard-pruned and final network on the same images."""

@@ -82,11 +82,18 @@ def test_another_ending(data: DataSet) -> None:
         check_data(data.yaml.rename(data.root / "data.txt"))
 
 
-@pytest.mark.parametrize("text", ["train: [", "- a\n- b\n", "just text"])
-def test_not_a_yaml_mapping(data: DataSet, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: [", r"data\.yaml, line 1, column 9 is not valid YAML"),
+        ("- a\n- b\n", r"data\.yaml is not a YAML mapping"),
+        ("just text", r"data\.yaml is not a YAML mapping"),
+    ],
+)
+def test_not_a_yaml_mapping(data: DataSet, text: str, message: str) -> None:
     file = data.yaml
     file.write_text(text)
-    with pytest.raises(InputError, match=r"data\.yaml.* (is not a YAML mapping|is not valid YAML)"):
+    with pytest.raises(InputError, match=message):
         check_data(file)
 
 

@@ -10,7 +10,12 @@ import torch
 import yaml
 from detection_recipe import TINY
 
-from detprune import cli
+from detprune import NonFiniteError, cli
+from detprune.methods import OneShot
+from detprune.pruner import Pruner
+from detprune.recipe import validate
+from detprune.rundir import RunDirectory
+from detprune_yolo.recipe import DetectionRecipe
 from detprune_yolo.task import DetectionTask
 
 METHODS = {"dense": "train_dense", "constrained": "train_constrained", "retrain": "retrain"}
@@ -46,3 +51,15 @@ def test_a_stage_that_ends_with_nan_ends_the_run(
     assert f"after the stage {stage}" in error
     assert "model.0.conv.weight" in error
     assert not (out / "summary.json").exists()
+
+
+def test_a_file_of_nan_is_refused_with_the_stage(tmp_path: Path) -> None:
+    task = DetectionTask(validate(DetectionRecipe, copy.deepcopy(TINY)), RunDirectory(tmp_path))
+    model = task.build_model()
+    pruner = Pruner(model, None, OneShot(), task.recipe.set, task.budget(model))
+    with torch.no_grad():
+        model.model[0].conv.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match=r"after the stage retrain: model\.0\.conv\.weight"):
+        task.pruned_file(model, pruner)
+    with pytest.raises(NonFiniteError, match=r"stage constrained begins: model\.0\.conv\.weight"):
+        task._start("constrained", model, None)

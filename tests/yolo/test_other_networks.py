@@ -40,11 +40,18 @@ def test_detectors(cfg: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "- 1", "head: 3", "backbone: []\nhead: [[1]]", "head: [", "a: 1"]
+    ("text", "message"),
+    [
+        *((text, "nor a readable file") for text in ("", "- 1", "head: 3", "a: 1")),
+        ("backbone: []\nhead: [[1]]", "nor a readable file"),
+        ("head: [", r"net\.yaml, line 1, column 8 is not valid YAML"),
+        ("head: []\nhead: []", r"net\.yaml, line 2, column 1 is not valid YAML"),
+        ("[" * 3000, r"net\.yaml, line 1, .* is not valid YAML"),
+    ],
 )
-def test_descriptions_that_are_none(tmp_path: Path, text: str) -> None:
+def test_descriptions_that_are_none(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "net.yaml").write_text(text)
-    with pytest.raises(dp.InputError, match="nor a readable file"):
+    with pytest.raises(dp.InputError, match=message):
         read_layers(str(tmp_path / "net.yaml"))
 
 

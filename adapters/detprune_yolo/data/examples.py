@@ -14,6 +14,7 @@ from ultralytics.utils.ops import segments2boxes, xywhn2xyxy
 from ultralytics.utils.patches import imread
 
 from detprune.errors import InputError
+from detprune.reading import load_yaml
 from detprune_yolo.data.images import image_files
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -45,6 +46,7 @@ def data_set(data_yaml: Path, split: str) -> dict[str, Any]:
     """
     if not data_yaml.is_file():  # Ultralytics would look for it on the network
         raise InputError(f"there is no data set file {data_yaml}; name an existing .yaml file")
+    load_yaml(data_yaml, strict=False)  # bounded, and with the place of an error
     try:
         data: dict[str, Any] = check_det_dataset(str(data_yaml), autodownload=False)
     except (OSError, SyntaxError, TypeError, ValueError, KeyError) as error:

@@ -11,6 +11,7 @@ from ultralytics.cfg import get_cfg
 from ultralytics.data.utils import check_det_dataset
 
 from detprune.batch_norm import estimate_statistics, even_batches
+from detprune.reading import load_yaml
 from detprune_yolo.data.images import build_images
 from detprune_yolo.process_state import as_before, quiet
 
@@ -28,6 +29,7 @@ class TrainingImages:
     """
 
     def __init__(self, data_yaml: Path, *, count: int, imgsz: int, batch: int) -> None:
+        load_yaml(data_yaml, strict=False)  # bounded, and with the place of an error
         with quiet():
             data = check_det_dataset(str(data_yaml), autodownload=False)
             options = get_cfg(overrides={"task": "detect", "imgsz": imgsz})

@@ -20,6 +20,7 @@ from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import RANK
 
 from detprune.errors import InputError
+from detprune.reading import load_yaml
 from detprune.rundir import LOGGER
 from detprune_yolo.data.images import build_images
 from detprune_yolo.measure.coco import CocoScores, evaluate, from_labels, remap
@@ -195,6 +196,7 @@ def _class_names(model: nn.Module, data_yaml: Path, split: str) -> dict[int, str
     """The data set's classes, after a check of everything that Ultralytics would look for elsewhere."""
     if not data_yaml.is_file() or data_yaml.suffix not in (".yaml", ".yml"):
         raise InputError(f"{data_yaml} is no YAML file that describes a data set")
+    load_yaml(data_yaml, strict=False)  # bounded, and with the place of an error
     try:
         with quiet():
             data = check_det_dataset(str(data_yaml), autodownload=False, split=split)
