@@ -2,7 +2,8 @@
 
 An earlier run that is to be replaced is renamed to ``.NAME.replaced`` beside it (``.NAME.replaced.2`` and so on where
 an overwriting run was itself cut off), and all of these are deleted when the run in its place is finished, by this
-process or by one that resumes it. So whatever is killed, a finished run is there until a newer one is.
+process or by one that resumes it. So whatever is killed, a finished run is there until a newer one is. A file in it
+says that it was set aside: a folder that only has such a name is somebody's own and is left alone.
 """
 
 import os
@@ -20,6 +21,9 @@ from detprune.temporaries import sweep
 
 _BEGINNING = ("recipe.yaml", "run.log", "checkpoints", "tensorboard", "progress.json")
 """What a run writes before its first event."""
+
+_MARK = ".set_aside"
+"""In a run that was set aside: the name of the run in its place."""
 
 
 def located(path: Path) -> Path:
@@ -74,7 +78,7 @@ def claim(path: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Itera
             if (path / "checkpoints").is_symlink():
                 sweep(path / "checkpoints", deep=True, held=True)
             run = RunDirectory.open(path, recipe, resume)
-            for earlier in set_aside(path):
+            for earlier in _marked(path):
                 LOGGER.info("%s is kept until the run in its place is finished", earlier)
             yield run
             done = True
@@ -83,9 +87,10 @@ def claim(path: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Itera
                 _remove(path, made)
                 if aside is not None and not path.exists():
                     aside.rename(path)
+                    (path / _MARK).unlink(missing_ok=True)
             raise
         finally:
-            for earlier in set_aside(path):
+            for earlier in _marked(path):
                 if done:
                     _delete(earlier)
                 else:
@@ -93,7 +98,7 @@ def claim(path: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Itera
 
 
 def set_aside(path: Path) -> list[Path]:
-    """Earlier runs that were set aside for the run in a directory, the oldest first."""
+    """Folders with names of runs that were set aside for the run in a directory, the oldest first."""
     parent, stem = path.absolute().parent, f".{path.absolute().name}.replaced"
     found = []
     for folder in parent.iterdir() if parent.is_dir() else ():
@@ -102,6 +107,18 @@ def set_aside(path: Path) -> list[Path]:
         if is_ours and not folder.is_symlink() and (folder / "recipe.yaml").is_file():
             found.append(folder)
     return sorted(found, key=lambda folder: (len(folder.name), folder.name))
+
+
+def _marked(path: Path) -> list[Path]:
+    """Those that a process of this product set aside, which alone may be deleted."""
+    return [folder for folder in set_aside(path) if _reads(folder / _MARK, path.absolute().name)]
+
+
+def _reads(mark: Path, name: str) -> bool:
+    try:
+        return mark.read_bytes() == os.fsencode(name)
+    except OSError:  # no mark
+        return False
 
 
 def _check_replaceable(path: Path) -> None:
@@ -119,6 +136,7 @@ def _set_aside(path: Path) -> Path:
     names = (f".{path.name}.replaced{'' if n == 1 else f'.{n}'}" for n in range(1, 10_000))
     aside = next(a for a in map(path.with_name, names) if not os.path.lexists(a))
     try:
+        (path / _MARK).write_bytes(os.fsencode(path.absolute().name))
         return path.rename(aside)
     except OSError as error:
         raise InputError(

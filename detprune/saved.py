@@ -1,13 +1,16 @@
 """Checks of a pruner's saved state before any of it is taken up."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from detprune.errors import InputError
+from detprune.methods import OuterIteration
 
+_GO_BACK = "it is damaged or of another version: go back to an earlier checkpoint"
 _KEYS = ("method", "layers", "masks", "state", "loss_sum", "loss_count", "history")
 
 
@@ -55,7 +58,34 @@ def check_saved_state(
         )
     if masks is not None:
         check_masks(masks, weights)
+    _check_progress(state)
     return state
+
+
+def _check_progress(state: Mapping[str, Any]) -> None:
+    inner = state["state"]
+    scalars = inner.get("scalars") if isinstance(inner, Mapping) else None
+    if not isinstance(scalars, Mapping) or not isinstance(inner.get("tensors"), Mapping):
+        raise InputError(
+            "the saved pruner state holds no tensors and scalars of its method; " + _GO_BACK
+        )
+    k, count, total = scalars.get("k"), state["loss_count"], state["loss_sum"]
+    for what, value in (("number k of outer iterations", k), ("loss_count", count)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise InputError(
+                f"the {what} in the saved pruner state is {value!r}, allowed is a whole number, 0 or more; {_GO_BACK}"
+            )
+    if not isinstance(total, int | float):
+        raise InputError(f"loss_sum in the saved pruner state is {total!r}, no number; {_GO_BACK}")
+    known = {field.name for field in fields(OuterIteration)}
+    history = state["history"]
+    entries = history if isinstance(history, list) else [history]
+    for entry in entries:
+        if not isinstance(entry, Mapping) or not {"k", "task_loss"} <= set(entry) <= known:
+            raise InputError(
+                f"the history in the saved pruner state holds {str(entry)[:80]!r}, which is no outer iteration; "
+                f"{_GO_BACK}"
+            )
 
 
 def check_masks(masks: object, weights: Mapping[str, Tensor]) -> Sequence[Tensor]:

@@ -269,3 +269,27 @@ def test_masks_are_loaded_whatever_method_found_them() -> None:
     train(second, optimizer, batches(3), retrained)
     for name, weight in pruned_weights(second).items():
         assert torch.equal(weight != 0, slr.masks[name])
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ({"history": "x"}, "history .* holds 'x', which is no outer iteration"),
+        ({"history": [{"a": 1}]}, "which is no outer iteration"),
+        ({"loss_count": -3}, "loss_count .* is -3, allowed is a whole number"),
+        ({"loss_sum": "much"}, "loss_sum .* is 'much', no number"),
+        ({"state": {"tensors": {}, "scalars": None}}, "holds no tensors and scalars"),
+        ({"state": {"tensors": {}, "scalars": {"k": -1}}}, "number k .* is -1"),
+        ({"state": {"tensors": {}, "scalars": {"k": "a"}}}, "number k .* is 'a'"),
+        ({"state": 3}, "holds no tensors and scalars"),
+    ],
+)
+def test_a_damaged_saved_state_is_refused_by_what_is_wrong(
+    damage: dict[str, object], said: str
+) -> None:
+    model = nn.Sequential(nn.Linear(4, 4))
+    pruner = Pruner(model, None, ADMM(rho=0.1), budget=HALF)
+    state = pruner.state_dict()
+    with pytest.raises(InputError, match=said):
+        pruner.load_state_dict({**state, **damage})
+    pruner.load_state_dict(state)

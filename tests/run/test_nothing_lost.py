@@ -187,6 +187,21 @@ def test_a_finished_run_is_kept_until_the_one_in_its_place_is_whole(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "tiny.yaml"]
 
 
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("name", [".run.replaced", ".run.replaced.7"])
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+def test_a_folder_that_only_has_such_a_name_is_left_alone(
+    tmp_path: Path, here: Any, name: str, flags: list[str]
+) -> None:
+    an_earlier_run(tmp_path / name)
+    if flags:
+        an_earlier_run(tmp_path / "run")
+    code, _ = here("run", file_of(tmp_path), "--out", tmp_path / "run", *flags)
+    assert code == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == [name, "run", "tiny.yaml"]
+    assert (tmp_path / name / "pruned.pt").read_text() == "weeks of work"
+
+
 def test_killed_between_setting_aside_and_beginning(tmp_path: Path, here: Any) -> None:
     an_earlier_run(tmp_path / ".run.replaced")
     code, said = here("run", "run", "--resume")
