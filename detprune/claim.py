@@ -22,6 +22,9 @@ from detprune.temporaries import sweep
 _BEGINNING = ("recipe.yaml", "run.log", "checkpoints", "tensorboard", "progress.json")
 """What a run writes before its first event."""
 
+_LATER = ("metrics.jsonl", "summary.json", "figures", "pictures", "report.html")
+"""What it writes after that, beside ``pruned.*``."""
+
 _MARK = ".set_aside"
 """In a run that was set aside: the name of the run in its place."""
 
@@ -159,7 +162,22 @@ def _make(path: Path, made: list[Path]) -> None:
 
 
 def _delete(earlier: Path) -> None:
+    """Delete a run that was replaced; what a run does not write stays, and is said."""
+    names = {*_BEGINNING, *_LATER, _MARK, LOCK}
     try:
+        strange = [
+            entry.name
+            for entry in earlier.iterdir()
+            if entry.name not in names and not entry.name.startswith("pruned.")
+        ]
+        if strange:
+            LOGGER.warning(
+                "%s was replaced, and is kept because it holds what no run writes: %s",
+                earlier,
+                ", ".join(sorted(strange)[:5]),
+            )
+            (earlier / _MARK).unlink(missing_ok=True)  # from now on it is the user's
+            return
         shutil.rmtree(earlier)
     except OSError as error:
         LOGGER.warning("%s was replaced and cannot be deleted: %s", earlier, error.strerror)

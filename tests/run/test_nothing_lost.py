@@ -386,3 +386,15 @@ def test_a_study_counts_a_run_that_was_ended_as_interrupted(
     ended, said = here("study", a_study(tmp_path), "--out", "out")
     assert ended == 1
     assert text in said
+
+
+@pytest.mark.usefixtures("no_training")
+def test_what_a_replaced_run_did_not_write_is_kept(tmp_path: Path, here: Any) -> None:
+    run = tmp_path / "run"
+    an_earlier_run(run)
+    (run / "thesis.tex").write_text("years of work")
+    code, said = here("run", file_of(tmp_path), "--out", run, "--overwrite")
+    assert code == 0
+    assert "holds what no run writes: thesis.tex" in " ".join(said.split())
+    assert (tmp_path / ".run.replaced" / "thesis.tex").read_text() == "years of work"
+    assert not (run / "thesis.tex").exists()
