@@ -1,16 +1,35 @@
 """Folders that the project fills itself: the user's cache, and sets that appear only when they are complete."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from detprune.errors import DetpruneError, InputError
 from detprune.temporaries import sweep, temporary_name
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def user_cache() -> Path:
     """The folder ``detprune`` of the user's cache; not made here."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detprune"
+
+
+def output_folder(folder: Path) -> Path:
+    """The absolute path, without symbolic links, of a folder that is to be filled; it may not exist.
+
+    Raises:
+        InputError: the name is too long, or it is a link that leads to itself.
+    """
+    try:
+        resolved = folder.expanduser().resolve()
+        resolved.exists()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot write into {folder}: {reason}; name another folder") from error
+    return resolved
 
 
 def complete_folder(
@@ -19,24 +38,31 @@ def complete_folder(
     """Fill ``folder``, unless it is there; it appears under its name only when it is complete.
 
     Args:
-        folder: the folder; may be missing or empty.
+        folder: the folder, as ``output_folder`` returns it; may be missing or empty.
         is_there: whether it holds already what is to be written; raises where it holds anything else.
         write: fills the folder that it is given, which it makes.
+
+    Raises:
+        InputError: the folder cannot be made there.
+        DetpruneError: the disk is full or fails.
     """
     if is_there():
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    sweep(folder.parent, name=folder.name)
     temporary = temporary_name(folder)
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder.parent, name=folder.name)
+        shutil.rmtree(temporary, ignore_errors=True)
         write(temporary)
         if folder.exists():
             folder.rmdir()
         temporary.rename(folder)
-    except OSError:
+    except OSError as error:
         # another process may have written the same at the same time
         if not is_there():
-            raise
+            kind = DetpruneError if error.errno in _DISK else InputError
+            raise kind(
+                f"cannot write into {folder}: {error.strerror or error}; make room, or name another folder"
+            ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

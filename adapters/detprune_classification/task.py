@@ -20,7 +20,7 @@ from detprune_classification.recipe import ClassificationRecipe
 from detprune_lightning.distillation import Teacher
 from detprune_lightning.spec import StageSpec
 from detprune_lightning.task import LightningTask, measuring, optimizer_and_schedule
-from detprune_lightning.training import METRIC_KEY, train_loader
+from detprune_lightning.training import METRIC_KEY, PlainErrorsLoader, train_loader
 
 
 class Classifier(L.LightningModule):
@@ -87,7 +87,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, recipe: ClassificationRecipe) 
 
 def test_loader(data: ImageData, recipe: ClassificationRecipe) -> "DataLoader[Any]":
     """Test images in order; its own generator, so that no other random state moves."""
-    return DataLoader(
+    return PlainErrorsLoader(
         data.test,
         batch_size=2 * recipe.data.batch_size,
         num_workers=recipe.data.workers,

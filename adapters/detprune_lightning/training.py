@@ -21,7 +21,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 import lightning as L
-from detprune.errors import InputError
+from detprune.errors import DetpruneError, InputError
 from detprune.loggers import logger
 from detprune.reading import load_tensors
 from detprune.rundir import RunDirectory, atomic
@@ -191,7 +191,28 @@ def train_loader(
     )
 
 
-class _EpochSeededLoader(DataLoader[Any]):
+class PlainErrorsLoader(DataLoader[Any]):
+    """A loader whose workers' own errors arrive as they were raised.
+
+    torch's puts the worker's traceback into the text of the error.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        return _with_plain_errors(super().__iter__())
+
+
+def _with_plain_errors(batches: Iterator[Any]) -> Iterator[Any]:
+    try:
+        yield from batches
+    except DetpruneError as error:
+        kind = type(error)
+        _, found, text = str(error).rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")
+        if not found:
+            raise
+        raise kind(text.strip()) from error
+
+
+class _EpochSeededLoader(PlainErrorsLoader):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         sampler, generator = self.sampler, self.generator
         if isinstance(sampler, DistributedSampler) and generator is not None:

@@ -14,6 +14,7 @@ from detprune.evaluation import (
     load_for_evaluation,
     read_recipe,
 )
+from detprune.reading import check_output_path
 from detprune.rundir import RunDirectory, atomic
 from detprune_ufld.recipe import LaneRecipe
 from detprune_ufld.task import LaneTask
@@ -28,6 +29,8 @@ def evaluate_lanes(
     assignments: Assignments = None,
 ) -> None:
     """TuSimple's accuracy, F1, FP, FN and the sparsity of a lane detector, as JSON."""
+    if submission is not None:
+        check_output_path(submission, "--submission")
     task = LaneTask(read_recipe(LaneRecipe, recipe, assignments), RunDirectory(Path()))
     model = load_for_evaluation(task, checkpoint)
     if submission is not None:

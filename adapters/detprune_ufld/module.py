@@ -14,7 +14,7 @@ import lightning as L
 from detprune_lightning.distillation import Teacher
 from detprune_lightning.spec import StageSpec
 from detprune_lightning.task import measuring, optimizer_and_schedule
-from detprune_lightning.training import METRIC_KEY, train_loader
+from detprune_lightning.training import METRIC_KEY, PlainErrorsLoader, train_loader
 from detprune_ufld.data.frames import LaneFrames
 from detprune_ufld.data.labels import Frame
 from detprune_ufld.decode import decode
@@ -104,7 +104,7 @@ class _Numbered(Dataset[tuple[Tensor, int]]):
 
 def frame_loader(frames: LaneFrames, recipe: LaneRecipe) -> "DataLoader[Any]":
     """Frames in order, (image, number); its own generator, so that no other random state moves."""
-    return DataLoader(
+    return PlainErrorsLoader(
         _Numbered(frames),
         batch_size=recipe.data.batch_size,
         num_workers=recipe.data.workers,

@@ -20,7 +20,11 @@ def safe_load(path: str | Path, wanted: str) -> object:
         InputError: the file is missing, a folder or damaged, or would run code when opened.
     """
     path = Path(path).expanduser()
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # the name is too long, or a folder above it may not be entered
+        raise InputError(f"cannot read {path}: {error.strerror or error}; give {wanted}") from error
+    if is_folder:
         raise InputError(f"{path} is a folder; give {wanted}, which is a file in it")
     if not path.exists():
         raise InputError(f"there is no file {path}, and nothing is downloaded; give {wanted}")

@@ -12,12 +12,12 @@ import torch
 from data_helpers import everything, refused
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from detprune.errors import InputError
 from detprune_classification.data import build_data
 from detprune_classification.data.base import IMAGENET, Augmentation, TensorImages, balanced_subset
 from detprune_classification.data.image_folder import load_rgb
+from detprune_lightning.training import PlainErrorsLoader
 
 COLOURS = {"blue": (20, 40, 220), "green": (10, 200, 30), "red": (230, 20, 10)}
 
@@ -228,8 +228,11 @@ def test_a_worker_process_names_the_corrupt_image_too(folder: Path) -> None:
     path = folder / "train" / "blue" / "bad.jpg"
     path.write_bytes(b"no image")
     data = build_data("image_folder", folder, 96)
-    with pytest.raises(InputError, match=r"bad\.jpg' cannot be decoded"):
-        list(DataLoader(data.train, 8, num_workers=1))
+    for workers in (0, 1):
+        with pytest.raises(InputError, match=r"bad\.jpg' cannot be decoded") as caught:
+            list(PlainErrorsLoader(data.train, 8, num_workers=workers))
+        assert "Traceback" not in str(caught.value)
+        assert str(caught.value).startswith("image ")
 
 
 @pytest.mark.parametrize(("suffix", "mode"), [("png", "I;16"), ("tiff", "I;16"), ("tif", "I;16B")])
@@ -241,6 +244,22 @@ def test_16_bit_grey_is_scaled_from_its_whole_range(tmp_path: Path, suffix: str,
     Image.fromarray(grey).save(file)
     expected = np.repeat(np.array([[0, 100], [200, 255]], np.uint8)[..., None], 3, axis=2)
     assert np.array_equal(np.asarray(load_rgb(str(file))), expected)
+
+
+def test_pgm_of_16_bits_is_scaled_too(tmp_path: Path) -> None:
+    file = tmp_path / "image.pgm"
+    for white in (65535, 1023):
+        grey = np.rint(np.array([0, 100 / 255, 1]) * white).astype(">u2")
+        file.write_bytes(b"P5 3 1 %d\n" % white + grey.tobytes())
+        assert np.asarray(load_rgb(str(file)))[0, :, 0].tolist() == [0, 100, 255]
+
+
+def test_16_bit_grey_of_tiff_whose_white_is_0_is_inverted(tmp_path: Path) -> None:
+    file = tmp_path / "image.tiff"
+    Image.fromarray(np.array([[0, 257 * 100, 65535]], "<u2")).save(file, tiffinfo={262: 0})
+    with Image.open(file) as image:
+        assert image.tag_v2[262] == 0  # type: ignore[attr-defined]
+    assert np.asarray(load_rgb(str(file)))[0, :, 0].tolist() == [255, 155, 0]
 
 
 @pytest.mark.parametrize(
@@ -269,6 +288,7 @@ def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
         (lambda path: path.symlink_to(path.with_name("away.png")), "No such file"),
         (lambda path: path.symlink_to("/dev/zero"), "is no regular file"),
         (Path.touch, "it is empty"),
+        (lambda path: path.symlink_to(path.name), "symbolic links"),
     ],
 )
 def test_what_is_no_image_file_is_found_before_training(

@@ -223,7 +223,7 @@ def test_problems_of_all_files_are_named_at_once(root):
     assert "no JSON object (1): 2.json:1 `x`" in text
     assert "2.json:3 lanes[0] (1 values, 56 h_samples)" in text
     assert f"without a label (1): {empty}" in text
-    assert f"cannot be read (1): {missing} (No such file or directory)" in text
+    assert f"cannot be read (1): {missing}: No such file or directory;" in text
     assert text.count("\n- ") == 5
 
 

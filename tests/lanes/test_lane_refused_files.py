@@ -250,3 +250,5 @@ def test_a_missing_file_and_a_folder(target: LaneNetwork, tmp_path: Path) -> Non
     assert "is a folder; give a checkpoint of Ultra-Fast-Lane-Detection" in refused(
         target, tmp_path
     )
+    text = refused(target, tmp_path / ("x" * 300))
+    assert "File name too long; give a checkpoint of Ultra-Fast-Lane-Detection" in text

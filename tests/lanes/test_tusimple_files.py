@@ -178,7 +178,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         evaluate_files(missing, truth)
     with pytest.raises(InputError, match=r"ground truth cannot be loaded: .*missing.json: No such"):
         evaluate_files(found, missing)
-    with pytest.raises(InputError, match="Is a directory"):
+    with pytest.raises(InputError, match="it is a folder, not a file"):
         evaluate_files(tmp_path, truth)
     found.write_bytes(b'{"raw_file": "\xff"}\n')
     with pytest.raises(InputError, match=r"found.json is no text in UTF-8"):

@@ -32,6 +32,7 @@ DEFAULT_SIZE = 224
 # in every epoch would take longer than the training step of a small network.
 IN_MEMORY_SIZE = 64
 _SMALLEST = 8
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF
 _LAYOUT = "root/train/<class>/<images> and root/test/<class>/<images> (or val for test)"
 
 
@@ -83,7 +84,7 @@ class FolderImages(Dataset[Sample]):
 
 
 def load_rgb(path: str) -> Image.Image:
-    """Decode an image file as 8-bit RGB; 16-bit grey is scaled from its whole range, 0 to 65535.
+    """Decode an image file as 8-bit RGB; grey of 9 to 16 bits is scaled from its whole range.
 
     Transparency is dropped, of several frames the first is taken.
 
@@ -92,10 +93,11 @@ def load_rgb(path: str) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            # PIL's own conversion cuts off at 255, so that such images turn white
-            if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-                grey = np.asarray(image, dtype=np.float32) / 257
-                return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
+            # PNG and PGM are of mode I in some versions of Pillow, with values up to 65535
+            if image.mode.startswith("I;16") or (
+                image.mode == "I" and image.format in ("PNG", "PPM")
+            ):
+                return _scaled(image).convert("RGB")
             if image.mode in ("I", "F"):
                 kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
                 raise InputError(
@@ -110,14 +112,26 @@ def load_rgb(path: str) -> Image.Image:
         ) from error
 
 
+def _scaled(image: Image.Image) -> Image.Image:
+    """An image of one channel of 9 to 16 bits in 8: PIL's own conversion cuts off at 255."""
+    tags = getattr(image, "tag_v2", {})
+    white = 2 ** int(tags.get(_BITS_PER_SAMPLE, (16,))[0]) - 1
+    values = np.asarray(image, dtype=np.float32) * (255 / white)
+    grey = np.rint(values).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(255 - grey if tags.get(_PHOTOMETRIC) == 0 else grey)  # 0: white is 0
+
+
 def _list(folder: Path) -> ImageFolder:
     if not folder.is_dir():
         raise InputError(
             f"no folder {str(folder)!r} in data set 'image_folder'; expected {_LAYOUT}"
         )
-    if not any(entry.is_dir() for entry in folder.iterdir()):
-        raise InputError(f"no class folder in {str(folder)!r}; expected {_LAYOUT}")
-    listing = ImageFolder(folder, allow_empty=True)
+    try:
+        if not any(entry.is_dir() for entry in folder.iterdir()):
+            raise InputError(f"no class folder in {str(folder)!r}; expected {_LAYOUT}")
+        listing = ImageFolder(folder, allow_empty=True)
+    except OSError as error:
+        raise InputError(f"{error.filename!r} cannot be read: {error.strerror}") from error
     for path, _ in listing.samples:
         _require_image_file(path)
     filled = set(listing.targets)
@@ -144,6 +158,8 @@ def _require_image_file(path: str) -> None:
         raise InputError(
             f"image {path!r} cannot be decoded (it is empty); repair or remove the file"
         )
+    if not os.access(path, os.R_OK):
+        raise InputError(f"image {path!r} may not be read; give the right to, or remove the file")
 
 
 def _require_same_classes(train: ImageFolder, test: ImageFolder, test_name: str) -> None:

@@ -27,7 +27,7 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     path = Path(path).expanduser()
     content = safe_load(path, _WANTED)
     own = model.state_dict()
-    found = find_weights(content, [n for n, v in own.items() if v.is_floating_point()], path)
+    found = find_weights(content, {n for n, v in own.items() if v.is_floating_point()}, path)
     if found is None:
         raise InputError(f"{path} holds {_look(content)}; give {_WANTED}")
     state = found.tensors

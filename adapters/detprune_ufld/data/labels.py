@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from detprune.errors import InputError
 from detprune.problems import Kind, Problems, refuse
+from detprune.reading import read_bytes
 from detprune_ufld.data.units import IN_PIXELS, WITH_LANES, in_fractions, without_lanes
 from detprune_ufld.grid import FRAME_HEIGHT, FRAME_WIDTH
 
@@ -113,9 +114,9 @@ def read_labels(files: Sequence[Path], root: Path, *, check_images: bool = True)
 def _labels(file: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
     """The JSON objects of a file, each with its place."""
     try:
-        lines = file.read_bytes().split(b"\n")
-    except OSError as error:
-        problems[_NO_FILE].append(f"{file} ({error.strerror})")
+        lines = read_bytes(file).split(b"\n")
+    except InputError as error:
+        problems[_NO_FILE].append(str(error).removeprefix("cannot read "))
         return
     if not any(map(bytes.strip, lines)):
         problems[_EMPTY].append(str(file))

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detprune.errors import InputError, nearest
+from detprune.reading import check_regular
 from detprune_ufld.data.units import IN_PIXELS, WITH_LANES, in_fractions, without_lanes
 from detprune_ufld.grid import ABSENT, FRAME_HEIGHT, FRAME_WIDTH
 from detprune_ufld.measure.tusimple import Scores, average, hopeless, score
@@ -168,6 +169,10 @@ def _submitted(submitted: Prediction, frame: Truth) -> NDArray[np.float64]:
 def _lines(path: Path, start: str) -> list[tuple[str, Any]]:
     """Place and content of every line."""
     lines: list[tuple[str, Any]] = []
+    try:
+        check_regular(path)  # a pipe would be waited for, and a device has no end
+    except InputError as error:
+        raise InputError(f"{start}: {error}") from error
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):

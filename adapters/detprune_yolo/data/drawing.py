@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from detprune.errors import InputError
-from detprune.folders import complete_folder, user_cache
+from detprune.folders import complete_folder, output_folder, user_cache
 from detprune.rundir import atomic
 from detprune_yolo.data.shapes import CLASSES, draw_image
 
@@ -82,7 +82,7 @@ def draw(spec: DrawnSet, folder: Path) -> Path:
     Raises:
         InputError: ``folder`` holds anything else, or such a set with files missing.
     """
-    folder = folder.expanduser().resolve()
+    folder = output_folder(folder)
     complete_folder(folder, lambda: _reusable(spec, folder), lambda new: _write(spec, new))
     description = yaml.safe_dump(
         {

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detprune.errors import InputError
-from detprune.folders import complete_folder, user_cache
+from detprune.folders import complete_folder, output_folder, user_cache
+from detprune.reading import read_bytes
 from detprune_ufld.data.labels import Frame, read_labels
 from detprune_ufld.data.roads.geometry import random_lanes
 from detprune_ufld.data.roads.scene import draw_scene
@@ -92,7 +93,7 @@ class _Source:
         return chosen
 
     def key(self) -> str:
-        digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in self.files]
+        digests = [hashlib.sha256(read_bytes(file)).hexdigest() for file in self.files]
         return f"{self.first}/{self.step}:{','.join(digests)}"
 
 
@@ -114,7 +115,7 @@ def draw(spec: DrawnRoads, folder: Path) -> Path:
         InputError: ``folder`` holds anything else, or such a set with files missing; or the label
             files that the lanes come from cannot be used.
     """
-    folder = folder.expanduser().resolve()
+    folder = output_folder(folder)
     identity = _identity(spec)
 
     def write(new: Path) -> None:

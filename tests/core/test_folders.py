@@ -1,0 +1,61 @@
+"""Folders that the project fills: places where none can be are refused, and what fails leaves nothing behind."""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from detprune.errors import DetpruneError, InputError
+from detprune.folders import complete_folder, output_folder
+
+
+def below_a_file(folder: Path) -> Path:
+    (folder / "file").write_text("", encoding="utf-8")
+    return folder / "file" / "set"
+
+
+def link_to_itself(folder: Path) -> Path:
+    (folder / "link").symlink_to("link")
+    return folder / "link"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        below_a_file,
+        link_to_itself,
+        lambda folder: folder / ("x" * 300),
+        lambda folder: folder / ("x/" * 2100),
+        lambda folder: Path("/proc/set"),
+    ],
+    ids=["below a file", "link to itself", "long name", "long path", "proc"],
+)
+def test_a_place_where_no_folder_can_be(tmp_path: Path, place: Callable[[Path], Path]) -> None:
+    def write(new: Path) -> None:
+        new.mkdir()
+
+    with pytest.raises(InputError, match=r"cannot write into .*name another folder"):
+        complete_folder(output_folder(place(tmp_path)), lambda: False, write)
+
+
+def test_a_full_disk_is_no_bad_input_and_leaves_nothing(tmp_path: Path) -> None:
+    def write(new: Path) -> None:
+        new.mkdir()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DetpruneError, match="No space left on device; make room") as caught:
+        complete_folder(tmp_path / "set", lambda: False, write)
+    assert not isinstance(caught.value, InputError)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_process_wrote_meanwhile_is_taken(tmp_path: Path) -> None:
+    def write(new: Path) -> None:
+        new.mkdir()
+        (tmp_path / "set").mkdir()
+        (tmp_path / "set" / "file").touch()
+
+    there = lambda: (tmp_path / "set" / "file").exists()  # noqa: E731
+    complete_folder(tmp_path / "set", there, write)
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
