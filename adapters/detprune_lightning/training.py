@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -55,10 +56,18 @@ def check_trainer(spec: TrainerSpec) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            L.Trainer(**given, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+            built = L.Trainer(
+                **given, logger=False, enable_checkpointing=False, enable_progress_bar=False
+            )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
         stated = {k: given[k] for k in ("accelerator", "devices", "strategy", "precision")}
         raise InputError(f"Lightning refuses trainer: {stated}: {error}") from error
+    most = max(2, os.cpu_count() or 1)  # two processes can be tried on any machine
+    if isinstance(built.accelerator, CPUAccelerator) and built.num_devices > most:
+        raise InputError(
+            f"trainer.devices is {spec.devices!r}, which on a CPU is that many processes; allowed are up to "
+            f"{most} on this machine"
+        )
 
 
 def fit(

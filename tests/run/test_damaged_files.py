@@ -175,6 +175,7 @@ def test_weights_with_nan_are_bad_input(
         ("trainer.precision='8-bit'", "Lightning refuses trainer"),
         ("trainer.accelerator=abacus", "Lightning refuses trainer"),
         ("trainer.strategy=none", "Lightning refuses trainer"),
+        ("trainer={accelerator: cpu, devices: 1000}", "on a CPU is that many processes"),
         ("trainer.devices=0", "Lightning refuses trainer"),
         ("seed=18446744073709551616", "seed"),
         ("stages.retrain.warmup=.inf", "no finite number"),
