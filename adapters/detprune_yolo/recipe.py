@@ -1,44 +1,16 @@
 """The recipe of a detection run."""
 
-import math
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import torch
 from pydantic import Field, field_validator, model_validator
-from ultralytics.cfg import get_cfg
-from ultralytics.utils import DEFAULT_CFG_DICT
 
-from detprune.errors import InputError, nearest
+from detprune.errors import InputError
 from detprune.methods import Method, Pull
 from detprune.recipe import Recipe, Section, Settings
 from detprune_yolo.data.drawing import DrawnSet
 from detprune_yolo.detectors import check_start
-
-SET_BY_DETPRUNE: Mapping[str, str] = {
-    "model": "model: of the recipe",
-    "data": "data: of the recipe",
-    "split": "data.split of the recipe",
-    "epochs": "epochs of the stage",
-    "seed": "seed: of the recipe",
-    "time": "epochs of the stage, for outer iterations are counted in epochs",
-    "resume": "detprune run --resume",
-    "project": "detprune run --out",
-    "name": "detprune run --out",
-    "exist_ok": "detprune run --overwrite",
-    "save": "always on, for stages begin with the file of the one before",
-    "task": "detection alone",
-    "mode": "training alone",
-    "cfg": "train: of the recipe",
-    "pretrained": "model.weights of the recipe",
-    "single_cls": "the labels of the data set",
-    "classes": "the labels of the data set",
-    "quantize": "nothing: quantization-aware training puts other modules in place of those that are pruned",
-    "distill_model": "distillation: of the recipe, by which the dense detector teaches",
-}
-"""Ultralytics' options that a recipe may not give, and what stands for them."""
+from detprune_yolo.options import check_options
 
 
 class ModelSpec(Section):
@@ -52,7 +24,7 @@ class ModelSpec(Section):
     """
 
     cfg: str | None = None
-    width: float | None = Field(default=None, gt=0)
+    width: float | None = Field(default=None, gt=0, le=16)  # Ultralytics' own end at 1.5
     weights: Path | None = None
     unsafe_load: bool = False
 
@@ -236,97 +208,6 @@ class DetectionRecipe(Recipe):
                 options["optimizer"] = "SGD"
             options["patience"] = 0
         return options
-
-
-def check_device(device: Any) -> None:
-    """Refuse a device that this machine has not."""
-    named = ",".join(map(str, device)) if isinstance(device, list | tuple) else str(device)
-    parts = [part.strip().removeprefix("cuda:") for part in named.strip("()[] ").split(",")]
-    if parts[0].lower() in ("", "none", "-1", "cpu", "mps") or parts[0].startswith(("npu", "xpu")):
-        return
-    there = torch.cuda.device_count()
-    if not all(part == "cuda" or part.isdecimal() for part in parts):
-        raise InputError(
-            f"device is {device!r}; write cpu, or the numbers of GPUs such as 0 or 0,1"
-        )
-    if any(there == 0 if part == "cuda" else int(part[:9]) >= there for part in parts):
-        raise InputError(f"device is {device!r}, but this machine has {there} CUDA GPUs; write cpu")
-
-
-_LIMITS: Mapping[str, tuple[float, float, str]] = {
-    "imgsz": (32, 8192, "pixels"),  # more is beyond any GPU
-    "batch": (-1, 65_536, "images"),
-    "workers": (0, 1024, "processes"),
-    "nbs": (1, 1_000_000, "images"),
-    "lr0": (1e-12, 1e3, "the learning rate"),
-    "lrf": (0, 1e3, "the share of lr0 at the end"),
-    "momentum": (0, 1, "the momentum"),
-    "weight_decay": (0, 1e3, "the decay"),
-    "warmup_epochs": (0, 1e6, "epochs"),
-    "warmup_momentum": (0, 1, "the momentum"),
-    "warmup_bias_lr": (0, 1e3, "the learning rate"),
-    "patience": (0, 1e9, "epochs"),
-    "close_mosaic": (0, 1e9, "epochs"),
-    "max_det": (1, 100_000, "boxes"),
-    "fraction": (1e-9, 1, "a share of the images"),
-}
-"""What Ultralytics does not check itself: the least and the most of a value, and what it is."""
-
-
-def _check_values(options: Mapping[str, Any]) -> None:
-    for key, (least, most, what) in _LIMITS.items():
-        value = options.get(key)
-        if isinstance(value, bool) or (
-            isinstance(value, int | float) and not least <= value <= most
-        ):
-            raise InputError(
-                f"{key} is {value!r}; allowed is a number from {least:g} to {most:g} ({what})"
-            )
-    if options.get("batch", 16) == 0:
-        raise InputError(
-            "batch is 0; give the number of images, or -1 for what a GPU's memory holds"
-        )
-    device = options.get("device")
-    named = ",".join(map(str, device)) if isinstance(device, list | tuple) else str(device)
-    parts = [part.strip().lower() for part in named.strip("()[] ").split(",") if part.strip()]
-    unknown = [p for p in parts if not re.fullmatch(r"none|cpu|mps|cuda|(cuda:)?\d+|-1", p)]
-    if device is not None and (unknown or not parts or len(set(parts)) < len(parts)):
-        raise InputError(
-            f"device is {device!r}; allowed are cpu, the number of a GPU (0), or a list of them ([0, 1])"
-        )
-
-
-def check_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Refuse options that Ultralytics does not know, whose values it refuses, or that detprune sets."""
-    for key in options:
-        if key in SET_BY_DETPRUNE:
-            raise InputError(
-                f"{key} is not for train; what stands for it is {SET_BY_DETPRUNE[key]}"
-            )
-        if key not in DEFAULT_CFG_DICT:
-            raise InputError(
-                f"unknown option {key!r} of Ultralytics{nearest(key, DEFAULT_CFG_DICT)}; its options "
-                "are listed by: yolo cfg"
-            )
-    if not isinstance(options.get("imgsz", 640), int):
-        raise InputError(f"imgsz is {options['imgsz']!r}; training takes one number of pixels")
-    for key, value in options.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{key} is {value}, which is no finite number")
-        if isinstance(value, bool) and type(DEFAULT_CFG_DICT[key]) in (int, float):
-            raise InputError(f"{key} is {str(value).lower()}, which is no number")
-    if isinstance(options.get("fraction"), list):
-        raise InputError("fraction is a list; give one number, for the training images alone")
-    if "mps" in str(options.get("device")):
-        raise InputError(
-            "device is mps, which has no float64 for the sums of constrained training; use cpu or a GPU"
-        )
-    _check_values(options)
-    try:
-        get_cfg(overrides=dict(options))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"Ultralytics refuses an option: {error}") from error
-    return options
 
 
 def _pulls_through_gradient(method: Method) -> bool:

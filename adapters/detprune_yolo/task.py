@@ -26,9 +26,10 @@ from detprune_yolo.exclusions import detector_budget, frozen_batch_norms, merged
 from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm, task_loss
 from detprune_yolo.measure.validation import validate
 from detprune_yolo.networks import architecture, build_network
+from detprune_yolo.options import check_device
 from detprune_yolo.pictures import detection_pictures
 from detprune_yolo.process_state import quiet
-from detprune_yolo.recipe import DetectionRecipe, check_device
+from detprune_yolo.recipe import DetectionRecipe
 from detprune_yolo.training.distillation import check_fits
 from detprune_yolo.training.resumable import ResumableTrainer
 from detprune_yolo.training.run_stage import run_stage
