@@ -8,14 +8,9 @@ U = Λ/ρ; what becomes of both where ρ changes is written in ``splitting.py``.
 from dataclasses import dataclass
 
 from detprune.methods.base import OuterIteration, Pace, Problem, State
-from detprune.methods.splitting import (
-    Splitting,
-    SplittingState,
-    measure,
-    project_shifted,
-    record,
-    shift,
-)
+from detprune.methods.residuals import measure, project_shifted, record, shift
+from detprune.methods.splitting import Splitting
+from detprune.methods.splitting_state import SplittingState
 
 
 @dataclass(frozen=True)

@@ -34,17 +34,17 @@ from typing import Any, ClassVar, Literal
 from detprune.distributed import from_rank_zero
 from detprune.errors import InputError, NonFiniteError
 from detprune.methods.base import OuterIteration, Pace, Problem, State
-from detprune.methods.rho import Pull
-from detprune.methods.splitting import (
+from detprune.methods.residuals import (
     Residuals,
-    Splitting,
-    SplittingState,
     against_old_target,
     measure,
     project_shifted,
     record,
     shift,
 )
+from detprune.methods.rho import Pull
+from detprune.methods.splitting import Splitting
+from detprune.methods.splitting_state import SplittingState
 from detprune.values import check_number
 
 

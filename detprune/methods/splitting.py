@@ -41,17 +41,15 @@ multipliers know (3 to 7 points on the tests' small network). SLR's step s keeps
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor
 
 from detprune.errors import InputError
 from detprune.methods.base import (
     Method,
-    OuterIteration,
     Pace,
     Problem,
     Rate,
@@ -66,93 +64,12 @@ from detprune.methods.ramp import (
     refuse_fixed_sparsity,
     share_of_sparsity,
 )
+from detprune.methods.residuals import follow
 from detprune.methods.rho import Growth, Pull, Rho, parse_rho
-from detprune.methods.scalars import Scalar, as_floats, inner, norm, relative, root_sum_square
+from detprune.methods.splitting_state import SplittingState
 from detprune.projections import keep
 from detprune.sets import SparsitySet
 from detprune.values import check_flag
-
-
-@dataclass
-class SplittingState(State):
-    """k, ρ, and Z (``target``) and A (``anchor``) per tensor; with a free support also T (``kept``).
-
-    Attributes:
-        rho: ρ; by pull that of the last outer iteration that has ended, for Λ = ρ(Z − A).
-        opened: whether the present outer iteration has had a step.
-        strength: what U belongs to: ρ where it is a number, and the pull where it is chosen by pull; 0: unknown.
-        pulled, time: pull and Σ lr (over 1 − momentum) of its steps so far; ``pulled`` is None where unknown.
-        held: b of ``momentum.py`` per tensor, and ``highest`` the highest learning rate of each.
-        shares: of W − A that are to be taken after the step that runs; not saved.
-    """
-
-    rho: float = 0.0
-    opened: bool = False
-    strength: float = 0.0
-    pulled: float | None = 0.0
-    time: float = 0.0
-    held: list[float] = field(default_factory=list)
-    highest: list[float] = field(default_factory=list)
-    shares: list[float] | None = None
-
-    SCALARS: ClassVar[tuple[str, ...]] = (
-        "k",
-        "rho",
-        "opened",
-        "strength",
-        "pulled",
-        "time",
-        "held",
-        "highest",
-    )
-
-    def upgraded(self, scalars: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Up to version 0.1 the anchor was that of the next ρ from the update on, and nothing was summed."""
-        if "opened" in scalars or "rho" not in scalars:
-            return scalars
-        zeros = [0.0] * len(self.anchors)
-        sums = {"pulled": 0.0, "time": 0.0, "held": zeros, "highest": zeros}
-        return {**scalars, "opened": True, "strength": 0.0, **sums}
-
-    @torch.no_grad()
-    def rescale(self, factor: float) -> None:
-        """Λ/ρ ← factor · Λ/ρ, in place: A ← Z − factor·(Z − A)."""
-        if factor < 1:
-            for target, anchor in zip(self.targets, self.anchors, strict=True):
-                anchor.lerp_(target, 1 - factor)
-
-    @property
-    def targets(self) -> list[Tensor]:
-        """Z."""
-        return self.tensors["target"]
-
-    @property
-    def anchors(self) -> list[Tensor]:
-        """A = Z − Λ/ρ; during an update, the point V = W + Λ/ρ that is projected."""
-        return self.tensors["anchor"]
-
-    @property
-    def supports(self) -> list[Tensor]:
-        """T, boolean; empty unless the support is free."""
-        return self.tensors.get("kept", [])
-
-    def multipliers(self) -> Iterator[Tensor]:
-        """Λ = ρ(Z − A), tensor by tensor."""
-        for target, anchor in zip(self.targets, self.anchors, strict=True):
-            yield (target - anchor).mul_(self.rho)
-
-
-@dataclass(frozen=True)
-class Residuals:
-    """Scalars of R = W − Z over all tensors: ⟨Λ, R⟩, ‖R‖ and ‖W‖."""
-
-    inner: float
-    norm: float
-    weight_norm: float
-
-    def penalty(self, rho: float) -> float:
-        """⟨Λ, R⟩ + ρ/2 ‖R‖²."""
-        return self.inner + rho / 2 * self.norm**2
 
 
 @dataclass(frozen=True)
@@ -353,106 +270,3 @@ def _of(state: State) -> SplittingState:
     if not isinstance(state, SplittingState):
         raise TypeError(f"expected a SplittingState, got {type(state).__name__}")
     return state
-
-
-def follow(problem: Problem, supports: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    """values ← W on the supports, in place."""
-    for weight, kept, value in zip(problem.weights, supports, values, strict=True):
-        torch.where(kept, weight.detach(), value, out=value)
-
-
-def measure(problem: Problem, state: SplittingState) -> Residuals:
-    """Scalars of the current residual; an error that names the tensors that are not finite."""
-    if state.supports:
-        problem.check_weights()
-        follow(problem, state.supports, state.targets)
-    scalars = []
-    for weight, target, multiplier in zip(
-        problem.weights, state.targets, state.multipliers(), strict=True
-    ):
-        residual = weight.detach() - target
-        scalars += [inner(multiplier, residual), norm(residual), norm(weight.detach())]
-    values = as_floats(scalars)
-    inners, norms, weight_norms = values[::3], values[1::3], values[2::3]
-    problem.raise_if_not_finite(weight_norms, "the norm of the weight")
-    problem.raise_if_not_finite(norms, "the norm of W − Z")
-    problem.raise_if_not_finite(inners, "the inner product of Λ and W − Z")
-    return Residuals(sum(inners), root_sum_square(norms), root_sum_square(weight_norms))
-
-
-def project_shifted(
-    problem: Problem, state: SplittingState, share: float
-) -> tuple[float, Residuals, Residuals]:
-    """Z ← Π_S(V) at a share of the sparsity, where the anchors hold V = W + Λ/ρ.
-
-    With a free support V decides what is kept, and then Z = V = W and Λ = 0 there.
-
-    Returns:
-        ‖Z − Z_prev‖, and the scalars of W − Z against Λ: at Π_S(V), the minimum of the Lagrangian, and
-        at the Z that is kept, which differs from it with a free support only.
-    """
-    masks = problem.masks(state.anchors, share)
-    at_minimum: list[Scalar] = []
-    if state.supports:
-        for weight, shifted, mask in zip(problem.weights, state.anchors, masks, strict=True):
-            at_minimum += _against(weight, keep(shifted, mask), shifted, state.rho)
-        for kept, mask in zip(state.supports, masks, strict=True):
-            kept.copy_(mask)
-        follow(problem, masks, state.anchors)
-    changes, scalars = [], []
-    for weight, target, shifted, mask in zip(
-        problem.weights, state.targets, state.anchors, masks, strict=True
-    ):
-        projected = keep(shifted, mask)
-        changes.append(norm(projected - target))
-        target.copy_(projected)
-        scalars += _against(weight, projected, shifted, state.rho)
-    after = _residuals(scalars)
-    minimum = _residuals(at_minimum) if at_minimum else after
-    return root_sum_square(as_floats(changes)), minimum, after
-
-
-def against_old_target(problem: Problem, state: SplittingState, share: float) -> Residuals:
-    """Scalars of W − Z̃ against Λ, Z̃ the old Z projected onto the set at a share of the sparsity.
-
-    The anchors hold V = W + Λ/ρ.
-    """
-    scalars = []
-    masks = problem.masks(state.targets, share)
-    for weight, target, shifted, mask in zip(
-        problem.weights, state.targets, state.anchors, masks, strict=True
-    ):
-        scalars += _against(weight, keep(target, mask), shifted, state.rho)
-    return _residuals(scalars)
-
-
-def _against(weight: Tensor, target: Tensor, shifted: Tensor, rho: float) -> list[Scalar]:
-    residual = weight.detach() - target
-    return [inner((shifted - weight.detach()).mul_(rho), residual), norm(residual)]
-
-
-def _residuals(scalars: Sequence[Scalar]) -> Residuals:
-    values = as_floats(scalars)
-    return Residuals(sum(values[::2]), root_sum_square(values[1::2]), 0.0)
-
-
-def shift(weight: Tensor, target: Tensor, anchor: Tensor, step: float, rho: float) -> None:
-    """anchor ← V = W + Λ'/ρ with Λ' = Λ + step·(W − Z) and Λ = ρ(Z − anchor), in place."""
-    residual = weight.detach() - target
-    torch.sub(target, anchor, out=anchor)
-    anchor.add_(weight.detach()).add_(residual, alpha=step / rho)
-
-
-def record(
-    state: SplittingState, task_loss: float | None, before: Residuals, residual_norm: float
-) -> OuterIteration:
-    """The log entry's common part."""
-    return OuterIteration(
-        k=state.k + 1,
-        task_loss=task_loss,
-        penalty=before.penalty(state.rho),
-        residual_norm=residual_norm,
-        relative_residual=relative(residual_norm, before.weight_norm),
-        rho=state.rho,
-        pull=state.pulled,
-    )

@@ -1,0 +1,79 @@
+"""What evolves in ADMM and SLR: k, ρ, and per tensor Z and the anchor A = Z − Λ/ρ (see ``splitting.py``)."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from detprune.methods.base import State
+
+
+@dataclass
+class SplittingState(State):
+    """k, ρ, and Z (``target``) and A (``anchor``) per tensor; with a free support also T (``kept``).
+
+    Attributes:
+        rho: ρ; by pull that of the last outer iteration that has ended, for Λ = ρ(Z − A).
+        opened: whether the present outer iteration has had a step.
+        strength: what U belongs to: ρ where it is a number, and the pull where it is chosen by pull; 0: unknown.
+        pulled, time: pull and Σ lr (over 1 − momentum) of its steps so far; ``pulled`` is None where unknown.
+        held: b of ``momentum.py`` per tensor, and ``highest`` the highest learning rate of each.
+        shares: of W − A that are to be taken after the step that runs; not saved.
+    """
+
+    rho: float = 0.0
+    opened: bool = False
+    strength: float = 0.0
+    pulled: float | None = 0.0
+    time: float = 0.0
+    held: list[float] = field(default_factory=list)
+    highest: list[float] = field(default_factory=list)
+    shares: list[float] | None = None
+
+    SCALARS: ClassVar[tuple[str, ...]] = (
+        "k",
+        "rho",
+        "opened",
+        "strength",
+        "pulled",
+        "time",
+        "held",
+        "highest",
+    )
+
+    def upgraded(self, scalars: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Up to version 0.1 the anchor was that of the next ρ from the update on, and nothing was summed."""
+        if "opened" in scalars or "rho" not in scalars:
+            return scalars
+        zeros = [0.0] * len(self.anchors)
+        sums = {"pulled": 0.0, "time": 0.0, "held": zeros, "highest": zeros}
+        return {**scalars, "opened": True, "strength": 0.0, **sums}
+
+    @torch.no_grad()
+    def rescale(self, factor: float) -> None:
+        """Λ/ρ ← factor · Λ/ρ, in place: A ← Z − factor·(Z − A)."""
+        if factor < 1:
+            for target, anchor in zip(self.targets, self.anchors, strict=True):
+                anchor.lerp_(target, 1 - factor)
+
+    @property
+    def targets(self) -> list[Tensor]:
+        """Z."""
+        return self.tensors["target"]
+
+    @property
+    def anchors(self) -> list[Tensor]:
+        """A = Z − Λ/ρ; during an update, the point V = W + Λ/ρ that is projected."""
+        return self.tensors["anchor"]
+
+    @property
+    def supports(self) -> list[Tensor]:
+        """T, boolean; empty unless the support is free."""
+        return self.tensors.get("kept", [])
+
+    def multipliers(self) -> Iterator[Tensor]:
+        """Λ = ρ(Z − A), tensor by tensor."""
+        for target, anchor in zip(self.targets, self.anchors, strict=True):
+            yield (target - anchor).mul_(self.rho)
