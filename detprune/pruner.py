@@ -258,10 +258,6 @@ class Pruner:
         if self._keeps_copies and self._optimizer is not None:
             zero_copies(self._optimizer, self._problem.weights, self._outside or [])
 
-    def _check_bound(self) -> None:
-        """The parameters are the model's, and the optimizer holds them."""
-        check_parameters(self.model, self.layers)
-
     # ---------------------------------------------------------------- training
 
     def observe(self, loss: Tensor | float) -> None:
@@ -300,7 +296,7 @@ class Pruner:
             raise InputError("update() was called after hard_prune(); there is nothing to update")
         if self._lookahead is not None:
             self._lookahead.forget()
-        self._check_bound()
+        check_parameters(self.model, self.layers)
         device = self._problem.device
         loss = self._losses.over_ranks(device) if task_loss is None else as_number(task_loss)
         if loss is None and self.method.needs_loss:
@@ -348,9 +344,11 @@ class Pruner:
             return
         if self._lookahead is not None:
             self._lookahead.restore_all()
-        self._check_bound()
+        check_parameters(self.model, self.layers)
         check_finite(self.model, "the network that is to be hard-pruned")
-        self._check_points()
+        points, masks = self._final()
+        if bad := not_finite(list(zip(self._problem.names, points, strict=True))):
+            raise NonFiniteError(f"the mean of {listed(bad)} that is to be pruned is not finite")
         if self._lookahead is not None:
             self._lookahead.remove()
             self._lookahead = None
@@ -361,7 +359,6 @@ class Pruner:
                 type(self.method).__name__,
                 left,
             )
-        points, masks = self._final()
         with torch.no_grad():
             for weight, point in zip(self._problem.weights, points, strict=True):
                 weight.copy_(point)
@@ -374,7 +371,7 @@ class Pruner:
         """A deep copy of the model as ``hard_prune`` would leave it now; training is not touched."""
         if self._lookahead is not None:
             self._lookahead.restore_all()
-        self._check_bound()
+        check_parameters(self.model, self.layers)
         clone = copy.deepcopy(self.model)
         weights = dict(clone.named_parameters())
         points, supports = self._final()
@@ -384,20 +381,12 @@ class Pruner:
                 zero_outside(weights[name], mask)
         return clone
 
-    def _problem_points(self) -> Sequence[Tensor]:
-        return [point.detach() for point in self.method.final_points(self._problem, self._state)]
-
     def _final(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """The points that hard pruning projects, and the supports of their projections."""
         if (masks := self.masks) is not None:
             return self._problem.weights, list(masks.values())
         points = self.method.final_points(self._problem, self._state)
         return points, self._problem.masks([point.detach() for point in points])
-
-    def _check_points(self) -> None:
-        points = zip(self._problem.names, self._problem_points(), strict=True)
-        if bad := not_finite(list(points)):
-            raise NonFiniteError(f"the mean of {listed(bad)} that is to be pruned is not finite")
 
     def zero_masked(self, model: nn.Module) -> None:
         """Set the masked weights of a copy of the model to zero, after ``hard_prune``.
@@ -434,7 +423,7 @@ class Pruner:
                 trains it.
             ZerosLostError: weights that were pruned are not zero any more.
         """
-        self._check_bound()
+        check_parameters(self.model, self.layers)
         if self._outside is not None:
             check_zeros(self.layers, self._outside, self._optimizer)
         elif self._watch is not None:
