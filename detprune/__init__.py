@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from detprune.budgets import Budget
+from detprune.channels import CoupledChannels
 from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.methods import (
     ADMM,
@@ -42,6 +43,7 @@ __all__ = [
     "Budget",
     "Channel",
     "Column",
+    "CoupledChannels",
     "DetpruneError",
     "Filter",
     "GradualMagnitude",

@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Size
@@ -10,23 +10,27 @@ from torch import Size
 from detprune.errors import InputError, nearest, unknown
 from detprune.values import check_names, check_number
 
-Allocation = Literal["uniform", "erk"] | Mapping[str, float]
+Allocation = Literal["uniform", "erk", "global"] | Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Budget:
-    """A sparsity target for the pruned tensors together.
+    """A sparsity target for the pruned tensors together; for whole channels, what is left of the network.
 
     Attributes:
-        sparsity: share of the weights that becomes zero, in [0, 1); give this or ``compression``.
+        sparsity: share of the weights that becomes zero, in [0, 1); give one of this and the next three.
         compression: weights before / nonzero weights after, ≥ 1; 10 is the same as sparsity 0.9.
+        macs, parameters: for ``CoupledChannels``: share of the dense network's multiply-accumulate operations, or
+            of its parameters, that is left, in (0, 1].
         scope: ``"layer"``: every tensor has its own count; ``"global"``: one count for all of them,
             which are ranked together. For structured sets that count is one of groups (filters,
             blocks, …), whatever their sizes: this is what makes the joint projection exact.
         allocation: how scope ``"layer"`` spreads the target: ``"uniform"``; ``"erk"``
             (Erdős-Rényi-kernel: Mocanu et al. 2018; Evci et al. 2020, RigL, appendix A), which leaves small layers
             denser; or a mapping of name patterns to sparsities, first match first. Tensors that no
-            pattern matches get the target, and stay dense where none is given.
+            pattern matches get the target, and stay dense where none is given. For ``CoupledChannels``:
+            ``"uniform"``, the same share of channels everywhere; ``"global"``, those go that lose least for
+            what they cost; or a mapping of name patterns to shares of channels that go.
         include: name patterns (``"layer*.conv?"``, as in fnmatch) of the weights to prune; without
             it, the weights of all convolution and linear modules.
         exclude: name patterns of weights to leave dense.
@@ -38,32 +42,38 @@ class Budget:
     allocation: Allocation = "uniform"
     include: Sequence[str] | None = None
     exclude: Sequence[str] = ()
+    macs: float | None = field(default=None, kw_only=True)
+    parameters: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.sparsity is not None and self.compression is not None:
-            raise InputError(
-                f"both sparsity={self.sparsity} and compression={self.compression} are given; "
-                "they are two ways to say the same: keep one of them"
-            )
+        targets = ("sparsity", "compression", "macs", "parameters")
+        given = [name for name in targets if getattr(self, name) is not None]
+        if len(given) > 1:
+            both = " and ".join(f"{name}={getattr(self, name)}" for name in given)
+            raise InputError(f"both {both} are given; the budget has one target: keep one of them")
         if self.sparsity is not None:
             _check_sparsity("sparsity", self.sparsity)
         if self.compression is not None:
             allowed = "1 or more (10 keeps every tenth weight)"
             check_number("compression", self.compression, allowed, lambda times: times >= 1)
+        for name in ("macs", "parameters"):
+            if getattr(self, name) is not None:
+                allowed = "a number above 0, up to 1 (0.5 leaves half of them)"
+                check_number(name, getattr(self, name), allowed, lambda share: 0 < share <= 1)
         if self.scope not in ("layer", "global"):
             raise unknown("scope", str(self.scope), ("layer", "global"))
-        for field in ("include", "exclude"):
-            patterns = getattr(self, field)
-            if patterns is None and field == "exclude":
+        for name in ("include", "exclude"):
+            patterns = getattr(self, name)
+            if patterns is None and name == "exclude":
                 patterns = ()
             if patterns is not None:  # a list and a tuple of the same patterns are the same budget
-                object.__setattr__(self, field, check_names(field, patterns))
+                object.__setattr__(self, name, check_names(name, patterns))
         if isinstance(self.allocation, Mapping):
             check_names("allocation", self.allocation)
             for pattern, sparsity in self.allocation.items():
                 _check_sparsity(f"allocation[{pattern!r}]", sparsity)
-        elif self.allocation not in ("uniform", "erk"):
-            raise unknown("allocation", str(self.allocation), ("uniform", "erk"))
+        elif self.allocation not in ("uniform", "erk", "global"):
+            raise unknown("allocation", str(self.allocation), ("uniform", "erk", "global"))
         if self.scope == "global" and self.allocation != "uniform":
             raise InputError(
                 f"scope is 'global', which ranks all tensors together, but allocation is "
@@ -84,6 +94,11 @@ class Budget:
         Raises:
             InputError: an allocation pattern that matches nothing, or no target at all.
         """
+        if self.macs is not None or self.parameters is not None or self.allocation == "global":
+            raise InputError(
+                "macs, parameters and allocation='global' count whole channels, which CoupledChannels() removes; give "
+                "that set, or sparsity=0.9 or compression=10 with the one that you have"
+            )
         if isinstance(self.allocation, Mapping):
             return self._allocate_by_name(shapes, self.allocation)
         if self.target is None:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from detprune.budgets import Budget, matches, matching
+from detprune.channels import BoundChannels
 from detprune.errors import InputError
 from detprune.finite import listed
 from detprune.optimizers import held_by
@@ -80,6 +81,8 @@ def select_layers(
             asked (shape against the set, frozen, shared, unknown to the optimizer, worked out from
             other parameters) with the remedy.
     """
+    if isinstance(sparsity_set, BoundChannels):
+        return _members(model, sparsity_set)
     owners = _owners(model)
     computed = computed_weights(model)
     names, passed_over = _chosen_names(owners, computed, budget)
@@ -123,6 +126,22 @@ def select_layers(
     for sparsity in set(sparsities.values()):
         sparsity_set.check_sparsity(sparsity)
     return [Layer(name, weights[name], owners[name].module, s) for name, s in sparsities.items()]
+
+
+def _members(model: nn.Module, channels: BoundChannels) -> list[Layer]:
+    """The weights, biases and norms that channel groups are made of."""
+    parameters = dict(model.named_parameters())
+    if unusable := [f"{n} {why}" for n in channels.names if (why := _unusable(parameters[n]))]:
+        raise InputError("channels cannot be pruned:\n  " + "\n  ".join(unusable))
+    return [
+        Layer(
+            name,
+            parameters[name],
+            model.get_submodule(name.rpartition(".")[0]),
+            channels.sparsity(number),
+        )
+        for number, name in enumerate(channels.names)
+    ]
 
 
 @dataclass(frozen=True)

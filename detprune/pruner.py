@@ -21,6 +21,8 @@ from detprune.binding import (
     present_layers,
 )
 from detprune.budgets import Budget
+from detprune.channels import BoundChannels
+from detprune.channels.removal import Kept, carry_over, removed
 from detprune.errors import InputError, MissingLossError, NonFiniteError
 from detprune.extrapolation import ExtrapolatedWeights
 from detprune.finite import check_finite, listed, not_finite
@@ -88,12 +90,13 @@ class Pruner:
         self.steps_per_update = check_length("steps_per_update", steps_per_update)
         self.updates = check_length("updates", updates)
         optimizer = None if optimizer is None else usable_optimizer(optimizer)
-        self.layers = select_layers(self.model, self.sparsity_set, self.budget, optimizer)
+        bound = self.sparsity_set.for_network(self.model, self.budget, optimizer)
+        self.layers = select_layers(self.model, bound, self.budget, optimizer)
         self.history: list[OuterIteration] = []
         self._problem = Problem(
             names=[layer.name for layer in self.layers],
             weights=[layer.weight for layer in self.layers],
-            sparsity_set=self.sparsity_set,
+            sparsity_set=bound,
             sparsities=[layer.sparsity for layer in self.layers],
             jointly=self.budget.scope == "global",
         )
@@ -367,6 +370,43 @@ class Pruner:
             start_momentum(self._optimizer, self._problem.weights)
         self._state = State(k=self._state.k)
 
+    def shrink(self) -> nn.Module:
+        """A copy of the hard-pruned network without the channels that are zero; the same outputs.
+
+        Plain modules with fewer channels, of the same classes: it trains, saves and exports like any other,
+        and needs no masks.
+
+        Raises:
+            InputError: called before ``hard_prune``, or of a set that removes no channels.
+        """
+        return removed(self.model, self._kept_indices("shrink()"))
+
+    def carry_over(self, optimizer: Optimizer, small: nn.Module) -> None:
+        """Give an optimizer of the shrunk network the state that the bound optimizer has of the same weights.
+
+        Args:
+            optimizer: a new one over ``small.parameters()``, of the bound optimizer's class.
+            small: what ``shrink`` has returned.
+
+        Raises:
+            InputError: no bound optimizer, or one of another class.
+        """
+        if self._optimizer is None:
+            raise InputError("carry_over() needs the optimizer that has trained; attach() it first")
+        kept = self._kept_indices("carry_over()")
+        carry_over(self._optimizer, self.model, usable_optimizer(optimizer), small, kept)
+
+    def _kept_indices(self, what: str) -> Kept:
+        bound = self._problem.sparsity_set
+        if not isinstance(bound, BoundChannels):
+            raise InputError(
+                f"{what} takes whole channels out, and {self.sparsity_set!r} leaves single zeros in all of them; prune "
+                "with CoupledChannels(example_inputs)"
+            )
+        if (masks := self.masks) is None:
+            raise InputError(f"{what} takes out what is zero; call hard_prune() first")
+        return bound.kept_indices(bound.alive(list(masks.values())))
+
     def hard_pruned_copy(self) -> nn.Module:
         """A deep copy of the model as ``hard_prune`` would leave it now; training is not touched."""
         if self._lookahead is not None:
@@ -443,7 +483,13 @@ class Pruner:
             "loss_sum": float(self._losses.total),
             "loss_count": self._losses.count,
             "history": [asdict(entry) for entry in self.history],
+            "channels": self._channels_kept(),
         }
+
+    def _channels_kept(self) -> list[int] | None:
+        """Groups kept per tie of families: an allocation by norm depends on the weights at the start."""
+        bound = self._problem.sparsity_set
+        return [int(n) for n in bound.counts] if isinstance(bound, BoundChannels) else None
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -456,6 +502,9 @@ class Pruner:
         weights, pruned = self._weights_by_name(), self._outside is not None
         names = list(weights)
         state = check_saved_state(state, weights, _name_of(self.method), pruned)
+        bound, counts = self._problem.sparsity_set, state.get("channels")
+        if isinstance(bound, BoundChannels) and counts is not None:
+            self._take_up(bound.with_counts(counts))
         masks = state["masks"]
         if masks is not None:
             self._place_masks([masks[name] for name in names])
@@ -472,6 +521,12 @@ class Pruner:
         if self._watch is not None:
             self._watch.begin()
             self._watch.steps = self._losses.count  # a loss that was observed was stepped upon
+
+    def _take_up(self, bound: BoundChannels) -> None:
+        """Go on with the numbers of channels that a saved state has."""
+        self.layers = [replace(x, sparsity=bound.sparsity(i)) for i, x in enumerate(self.layers)]
+        sparsities = [layer.sparsity for layer in self.layers]
+        self._problem = replace(self._problem, sparsity_set=bound, sparsities=sparsities)
 
     def _weights_by_name(self) -> dict[str, Tensor]:
         return dict(zip(self._problem.names, self._problem.weights, strict=True))

@@ -40,8 +40,7 @@ class Problem:
 
     def masks(self, values: Sequence[Tensor], share: float = 1.0) -> list[Tensor]:
         """Supports of Π_S(values); with a ``share``, at that part of every tensor's sparsity."""
-        sparsities = [share * sparsity for sparsity in self.sparsities]
-        return self.sparsity_set.masks(values, sparsities, self.jointly)
+        return self.sparsity_set.masks_at(values, self.sparsities, self.jointly, share)
 
     def check_weights(self) -> None:
         """Raise an error that names the weights that are not finite."""

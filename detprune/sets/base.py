@@ -6,13 +6,18 @@ How much is kept is not its business: that is the budget's.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import reduce
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Size, Tensor
+from torch import Size, Tensor, nn
+from torch.optim import Optimizer
 
 from detprune.errors import InputError
 from detprune.projections import keep, largest, largest_of_each
 from detprune.values import check_number
+
+if TYPE_CHECKING:
+    from detprune.budgets import Budget
 
 
 class SparsitySet(ABC):
@@ -32,6 +37,12 @@ class SparsitySet(ABC):
         return (
             None if len(shape) >= 2 else f"has {len(shape)} dimension(s), the set needs 2 or more"
         )
+
+    def for_network(
+        self, model: nn.Module, budget: "Budget", optimizer: Optimizer | None
+    ) -> "SparsitySet":
+        """The set that the weights of one network are to lie in: itself, where it is about single weights."""
+        return self
 
     @abstractmethod
     def supports(self, weights: Sequence[Tensor], sparsities: Sequence[float]) -> list[Tensor]:
@@ -71,6 +82,12 @@ class SparsitySet(ABC):
         if jointly:
             return self.supports(weights, sparsities)
         return self.separate_supports(weights, sparsities)
+
+    def masks_at(
+        self, weights: Sequence[Tensor], sparsities: Sequence[float], jointly: bool, share: float
+    ) -> list[Tensor]:
+        """``masks`` at a share of every sparsity, which is how a ramp grows it."""
+        return self.masks(weights, [share * sparsity for sparsity in sparsities], jointly)
 
     def separate_supports(
         self, weights: Sequence[Tensor], sparsities: Sequence[float]

@@ -54,7 +54,7 @@ SHAPES = {
         ),
         (
             {"sparsity": 0.5, "allocation": "unform"},
-            r"unknown allocation 'unform' \(did you mean 'uniform'\?\); known: erk, uniform",
+            r"unknown allocation 'unform' \(did you mean 'uniform'\?\); known: erk, global, uniform",
         ),
         (
             {"sparsity": 0.5, "scope": "global", "allocation": "erk"},

@@ -1,0 +1,79 @@
+"""Multiply-accumulate operations and parameters of a network as functions of its widths.
+
+A convolution costs in proportion to the channels that it reads times those that it writes, so that the cost of
+every operation follows from the dense one (``torch.utils.flop_counter``) without building the smaller network.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detprune.channels.groups import ChannelGroups
+from detprune.channels.labels import Row
+from detprune.channels.trace import Trace
+
+Numbers = NDArray[np.float64]
+
+
+class Costs:
+    """Costs at given numbers of groups that are kept.
+
+    Attributes:
+        sizes: groups in a family of each tie, (ties,): all that can be kept.
+    """
+
+    def __init__(self, record: Trace, groups: ChannelGroups) -> None:
+        ties = groups.ties
+        self.sizes = np.array([len(groups.families[own[0]].groups) for own in ties], dtype=np.int64)
+        self._tie_of_group = np.full(groups.count + 1, len(ties), dtype=np.int64)
+        for number, own in enumerate(ties):
+            for family in own:
+                self._tie_of_group[groups.families[family].groups] = number
+        self._fixed_macs = record.other_macs
+        keys = [record.slices.items(), groups.slices.items()]
+        numbers = {id(row): own for (_, row), (_, own) in zip(*keys, strict=True)}
+        rows = [[numbers[id(row)] for row in operation.rows] for operation in record.operations]
+        self._macs = _Products([operation.macs for operation in record.operations], rows, self)
+        by_name: dict[str, list[Row]] = {name: [] for name in record.parameters}
+        for (name, _), row in groups.slices.items():
+            if name in by_name:
+                by_name[name].append(row)
+        counts = [float(record.tensors[name].numel()) for name in by_name]
+        self._parameters = _Products(counts, list(by_name.values()), self)
+
+    def widths(self, row: Row) -> tuple[Numbers, float]:
+        """Channels of a row per group that a tie keeps, (ties,), and channels that always stay."""
+        ties = np.bincount(self._tie_of_group[row], minlength=len(self.sizes) + 1)
+        return ties[:-1] / np.maximum(self.sizes, 1), float(ties[-1])
+
+    def macs(self, counts: Row) -> Numbers:
+        """MACs of the network with ``counts`` groups kept per family of a tie, (…, ties) → (…)."""
+        return self._fixed_macs + self._macs(counts)
+
+    def parameters(self, counts: Row) -> Numbers:
+        """Parameters of it, (…, ties) → (…)."""
+        return self._parameters(counts)
+
+
+class _Products:
+    """Σ costs × Π (width kept / width), the products over the rows of each operation."""
+
+    def __init__(self, costs: Sequence[float], rows: Sequence[Sequence[Row]], of: Costs) -> None:
+        self._costs = np.array(costs, dtype=np.float64)
+        most = max((len(own) for own in rows), default=0)
+        ties = len(of.sizes)
+        self._slopes = np.zeros((most, ties, len(rows)))
+        self._offsets = np.ones((most, len(rows)))
+        for number, own in enumerate(rows):
+            for place, row in enumerate(own):
+                slope, offset = of.widths(row)
+                self._slopes[place, :, number] = slope / len(row)
+                self._offsets[place, number] = offset / len(row)
+
+    def __call__(self, counts: Row) -> Numbers:
+        kept = np.asarray(counts, dtype=np.float64)
+        total = np.broadcast_to(self._costs, (*kept.shape[:-1], len(self._costs)))
+        for slopes, offsets in zip(self._slopes, self._offsets, strict=True):
+            total = total * (kept @ slopes + offsets)
+        return np.asarray(total.sum(-1))

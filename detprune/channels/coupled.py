@@ -1,0 +1,258 @@
+"""Whole channels, in all layers that they run through: what can be taken out of a network afterwards."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from detprune.budgets import Budget, matches, matching
+from detprune.channels import allocation
+from detprune.channels.bound import BoundChannels
+from detprune.channels.costs import Costs, Numbers
+from detprune.channels.groups import ChannelGroups, channel_groups
+from detprune.channels.labels import Row
+from detprune.channels.plan import ChannelPlan
+from detprune.channels.trace import Trace
+from detprune.channels.tracing import Forward, trace
+from detprune.channels.verification import works_when_smaller
+from detprune.errors import InputError
+from detprune.optimizers import held_by
+from detprune.sets import SparsitySet
+from detprune.values import check_whole
+
+
+def call(model: nn.Module, *inputs: object) -> object:
+    """``model(*inputs)``; all of its outputs count."""
+    return model(*inputs)
+
+
+@dataclass(frozen=True)
+class CoupledChannels(SparsitySet):
+    """Whole channels of a network, coupled as it couples them by additions, gates and cuts.
+
+    A group is everything that writes one channel: filters of convolutions, rows of linear layers, their biases,
+    and γ and β of the norms on the way. A network whose groups are zero can be shrunk (``Pruner.shrink``) and has
+    the same outputs. How channels are coupled is found by running it once on the example inputs.
+
+    Attributes:
+        example_inputs: what the network is called with: a tensor, or a tuple of arguments. Sizes are those
+            of later use, for MACs are counted on them.
+        round_to: widths are rounded to multiples of it, for runtimes are faster on them.
+        forward: ``forward(model, *example_inputs)`` runs the network in evaluation mode and returns the
+            outputs that count; by default it is called, and all outputs count.
+    """
+
+    example_inputs: Tensor | Sequence[object] | None = field(
+        default=None, repr=False, compare=False
+    )
+    round_to: int = 8
+    forward: Forward = field(default=call, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_whole("coupled channels: round_to", self.round_to, "a whole number, 1 or more")
+
+    def supports(self, weights: Sequence[Tensor], sparsities: Sequence[float]) -> list[Tensor]:
+        """Not for single weights: which of them make a channel is a matter of the network.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            "CoupledChannels() does not prune single weights: channels run through a whole network. Pass it to "
+            "Pruner, or use bind(model, budget)"
+        )
+
+    def for_network(
+        self, model: nn.Module, budget: Budget, optimizer: Optimizer | None
+    ) -> BoundChannels:
+        """``bind``; channels that the optimizer does not train stay."""
+        return self._bound(model, budget, optimizer)[0]
+
+    def plan(self, model: nn.Module, budget: Budget | None = None) -> ChannelPlan:
+        """Which channels of a network can go, how many a budget keeps, and why the others stay; ``print`` it.
+
+        Raises:
+            InputError: as ``bind``.
+        """
+        bound, record, costs = self._bound(model, budget or Budget(sparsity=0.0))
+        return ChannelPlan.of(bound, record, costs)
+
+    def bind(self, model: nn.Module, budget: Budget) -> BoundChannels:
+        """The set for one network and one budget.
+
+        Args:
+            model: the network; it is run, and not changed.
+            budget: ``macs`` or ``parameters`` (shares of the dense network's that are left), ``sparsity`` (share
+                of the channels that go), or an allocation by name.
+
+        Raises:
+            InputError: example inputs that do not run, nothing that can be removed, a budget out of reach,
+                patterns that name a part of a coupled family.
+        """
+        return self._bound(model, budget)[0]
+
+    def _bound(
+        self, model: nn.Module, budget: Budget, optimizer: Optimizer | None = None
+    ) -> tuple[BoundChannels, Trace, Costs]:
+        _check_budget(budget)
+        record, groups = self._groups(model, budget, optimizer)
+        costs = Costs(record, groups)
+        step = allocation.steps(groups, self.round_to)
+        counts = self._counts(model, budget, groups, costs, step)
+        return BoundChannels(groups, counts), record, costs
+
+    def _groups(
+        self, model: nn.Module, budget: Budget, optimizer: Optimizer | None
+    ) -> tuple[Trace, ChannelGroups]:
+        if self.example_inputs is None:
+            raise InputError(
+                "CoupledChannels() has no example inputs; pass what the network is called with, for example "
+                "CoupledChannels(torch.zeros(1, 3, 224, 224))"
+            )
+        single = isinstance(self.example_inputs, Tensor)
+        inputs = (self.example_inputs,) if single else tuple(self.example_inputs)
+        for strict in (False, True):
+            record = trace(model, inputs, self.forward, strict=strict)
+            groups = channel_groups(record, _keeps(model, record, budget, optimizer))
+            if not groups.count:
+                break
+            difference = works_when_smaller(model, inputs, self.forward, groups)
+            if difference is None:
+                self._check_widths(groups)
+                return record, groups
+        else:
+            raise InputError(
+                f"with fewer channels this network does something else ({difference}): does its forward pass depend "
+                "on values, or on sizes stored elsewhere? Leave the layers dense that it concerns, with exclude=[…]"
+            )
+        reasons = sorted({reason for own in groups.reasons.values() for reason in own})
+        raise InputError(
+            "no channel of this network can be removed without a change of its outputs: "
+            f"{'; '.join(reasons) or 'it has no convolution or linear layer'}. Prune single weights instead "
+            "(Unstructured())"
+        )
+
+    def _check_widths(self, groups: ChannelGroups) -> None:
+        widest = max(len(family.groups) for family in groups.families)
+        if self.round_to > widest:
+            raise InputError(
+                f"coupled channels: round_to is {self.round_to}, and the widest layer that can shrink has {widest} "
+                "channels; use a smaller number"
+            )
+
+    def _counts(
+        self, model: nn.Module, budget: Budget, groups: ChannelGroups, costs: Costs, step: Row
+    ) -> Row:
+        sizes = costs.sizes
+        if isinstance(budget.allocation, Mapping):
+            return _by_name(budget, groups, sizes, step)
+        if budget.macs is None and budget.parameters is None:
+            return allocation.at_share(sizes, step, 1 - (budget.sparsity or 0.0))
+        if budget.macs is not None:
+            what, share, cost = "macs", float(budget.macs), costs.macs
+        else:
+            what, share, cost = "parameters", float(budget.parameters or 0.0), costs.parameters
+        allocation.refuse_unreachable(costs, step, cost, share, what)
+        target = share * float(cost(sizes))
+        if budget.allocation == "global":
+            losses = _losses(model, groups)
+            counts = allocation.by_loss(losses, sizes, step, cost, target)
+        else:
+            counts = allocation.uniform(sizes, step, cost, target)
+        return allocation.fill_up(counts, sizes, step, cost, target)
+
+
+def _check_budget(budget: Budget) -> None:
+    if budget.compression is not None:
+        raise InputError(
+            f"compression is {budget.compression}, which counts single weights; for channels say what is left, "
+            "macs=0.5 or parameters=0.4, or the share of channels that goes, sparsity=0.5"
+        )
+    if budget.scope == "global":
+        raise InputError(
+            "scope='global' ranks single groups over all layers; for channels use allocation='global'"
+        )
+    if budget.allocation == "erk":
+        raise InputError(
+            "allocation is 'erk', which is for single weights; for channels: uniform, global, or a mapping"
+        )
+    targets = (budget.sparsity, budget.macs, budget.parameters)
+    if targets == (None, None, None) and not isinstance(budget.allocation, Mapping):
+        raise InputError("the budget has no target; give macs=0.5, parameters=0.4 or sparsity=0.5")
+
+
+def _keeps(
+    model: nn.Module, record: Trace, budget: Budget, optimizer: Optimizer | None
+) -> Callable[[str], str | None]:
+    """Why a parameter has to stay as it is, apart from what the run shows."""
+    names = record.parameters
+    excluded = {n for pattern in budget.exclude for n in matching(pattern, names, "exclude")}
+    included = None
+    if budget.include is not None:
+        included = {n for pattern in budget.include for n in matching(pattern, names, "include")}
+    held = None if optimizer is None else held_by(optimizer)
+    if held is not None and held.isdisjoint(id(parameter) for parameter in model.parameters()):
+        raise InputError(
+            "the optimizer holds no parameter of the model: it was made for another one, or for a copy; make it "
+            "from model.parameters() of the model that you pass, and train with it"
+        )
+    owners: dict[int, list[str]] = {}
+    for path, module in model.named_modules():
+        for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            owners.setdefault(id(parameter), []).append(f"{path}.{local}")
+
+    def keep(name: str) -> str | None:
+        tensor = record.tensors[name]
+        if name in excluded:
+            return "is excluded"
+        if included is not None and tensor.dim() > 1 and name not in included:
+            return "is not included"
+        if not tensor.requires_grad:
+            return "is frozen (requires_grad is False), so that training cannot make up for it"
+        if held is not None and id(tensor) not in held:
+            return "is not held by the optimizer"
+        if len(owners[id(tensor)]) > 1:
+            return "is shared between modules"
+        return None
+
+    return keep
+
+
+def _by_name(budget: Budget, groups: ChannelGroups, sizes: Row, step: Row) -> Row:
+    """Sparsity of the first pattern that names a weight of the family."""
+    if not isinstance(budget.allocation, Mapping):
+        raise TypeError("the allocation is no mapping")
+    weights: list[list[str]] = [[] for _ in sizes]
+    for member in groups.members:
+        for family in groups.families:
+            if np.isin(member.groups, family.groups).any():
+                weights[family.tie].append(member.name)
+    everything = [name for own in weights for name in own]
+    for pattern in budget.allocation:
+        matching(pattern, everything, "allocation")
+    counts = sizes.copy()
+    for tie, own in enumerate(weights):
+        found = [s for p, s in budget.allocation.items() if any(matches(n, p) for n in own)]
+        sparsity = found[0] if found else (budget.sparsity or 0.0)
+        counts[tie] = allocation.at_share(sizes[tie : tie + 1], step[tie : tie + 1], 1 - sparsity)[
+            0
+        ]
+    return counts
+
+
+def _losses(model: nn.Module, groups: ChannelGroups) -> list[Numbers]:
+    """By tie, the mean over its families of the share of the squared norm that is lost by keeping n groups."""
+    weights = dict(model.named_parameters())
+    bound = BoundChannels(groups, np.ones(len(groups.ties), dtype=np.int64))
+    norms = bound.squared_norms([weights[name].detach() for name in bound.names]).cpu().numpy()
+    losses = []
+    for tie in groups.ties:
+        shares = []
+        for number in tie:
+            own = np.sort(norms[groups.families[number].groups])[::-1]
+            total = own.sum() or 1.0
+            shares.append(1 - np.concatenate([[0.0], np.cumsum(own)]) / total)
+        losses.append(np.mean(shares, axis=0))
+    return losses

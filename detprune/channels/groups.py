@@ -1,0 +1,219 @@
+"""Groups of weights that write one channel, and the families that they are ranked in.
+
+A class of channels that can go is a group. Groups that are written and read by the same tensors make a
+family: they cost the same, and the projection ranks them against each other. Where a network cuts channels
+into equal parts, the families of the parts are tied: they keep equally many groups.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+from torch import nn
+
+from detprune.channels.labels import Row
+from detprune.channels.trace import Trace
+
+TOO_NARROW = "has fewer channels than widths are rounded to"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A dimension of a parameter along which every index belongs to a channel.
+
+    Attributes:
+        name, dim: the parameter, and its dimension.
+        groups: number of the group of each index; −1 where the channel stays.
+    """
+
+    name: str
+    dim: int
+    groups: Row
+
+
+@dataclass(frozen=True)
+class Family:
+    """Groups that are ranked against each other.
+
+    Attributes:
+        name: of the first weight that writes them.
+        groups: their numbers, in order.
+        tie: number of the tie; families of one tie keep equally many groups.
+    """
+
+    name: str
+    groups: Row
+    tie: int
+
+
+@dataclass(frozen=True)
+class ChannelGroups:
+    """All groups of a network.
+
+    Attributes:
+        members: the parameters that are zero in a group that goes, in order of first use; they partition
+            the weights that they hold.
+        families: in order of their first group.
+        slices: (name, dim) → number of the group of each index, −1 where it stays, of everything that
+            follows the channels: members, readers, batch-norm statistics, gates.
+        reasons: (name, dim) → why channels stay, with how many.
+    """
+
+    members: tuple[Member, ...]
+    families: tuple[Family, ...]
+    slices: dict[tuple[str, int], Row]
+    reasons: dict[tuple[str, int], dict[str, int]]
+
+    @property
+    def ties(self) -> list[list[int]]:
+        """Numbers of the families of every tie."""
+        ties: dict[int, list[int]] = defaultdict(list)
+        for number, family in enumerate(self.families):
+            ties[family.tie].append(number)
+        return [ties[number] for number in sorted(ties)]
+
+    @property
+    def count(self) -> int:
+        """How many groups there are."""
+        return sum(len(family.groups) for family in self.families)
+
+
+def channel_groups(record: Trace, keep: Callable[[str], str | None]) -> ChannelGroups:
+    """Make groups and families of what a run has shown.
+
+    Args:
+        record: the trace; more of its labels are frozen here.
+        keep: says of a parameter's name why its channels have to stay, or None.
+    """
+    labels = record.labels
+    _freeze_unusable(record, keep)
+    roots, families, ties = _families(record)
+    while (row := _unequal_chunk(record, roots, families)) is not None:
+        labels.freeze(row, "is cut into parts that are not alike")
+        roots, families, ties = _families(record)
+    numbers = np.full(len(labels) + 1, -1, dtype=np.int64)
+    order = sorted(root for members in families.values() for root in members)
+    numbers[order] = np.arange(len(order))
+    slices = {key: numbers[roots[row]] for key, row in record.slices.items()}
+    members = tuple(
+        Member(name, dim, slices[name, dim])
+        for name, dim in record.written
+        if (name, dim) in record.required and (slices[name, dim] >= 0).any()
+    )
+    named = []
+    for signature, own in sorted(families.items(), key=lambda item: item[1][0]):
+        written = [key for key in record.written if key in signature.keys]
+        name = next((n for n, _ in written if record.tensors[n].dim() > 1), written[0][0])
+        named.append(Family(name, numbers[np.array(own)], ties[signature]))
+    return ChannelGroups(members, tuple(named), slices, _reasons(record))
+
+
+@dataclass(frozen=True)
+class _Signature:
+    """What a class of channels is written and read by, how often, and the parts of chunks it lies in."""
+
+    keys: frozenset[tuple[str, int]]
+    counts: frozenset[tuple[object, int]]
+
+
+_Families = dict[_Signature, list[int]]
+
+
+def _freeze_unusable(record: Trace, keep: Callable[[str], str | None]) -> None:
+    labels = record.labels
+    read = {labels.find(label) for row in record.read for label in np.unique(row).tolist()}
+    zeroed: set[int] = set()
+    for name, dim in record.written:
+        row = record.slices[name, dim]
+        unread = np.array([label for label in row.tolist() if labels.find(label) not in read])
+        if len(unread):
+            labels.freeze(unread, "is read by no convolution or linear layer")
+        if (reason := keep(name)) is not None:
+            labels.freeze(row, reason)
+        if (name, dim) in record.required:
+            zeroed.update(labels.find(label) for label in row.tolist())
+    for row in record.slices.values():
+        lacking = [label for label in row.tolist() if labels.find(label) not in zeroed]
+        labels.freeze(np.array(lacking, dtype=np.int64), "is written by no weight")
+
+
+def _families(record: Trace) -> tuple[Row, _Families, dict[_Signature, int]]:
+    """Standing labels, the classes that can go by signature, and the tie of every signature."""
+    labels = record.labels
+    roots = labels.roots()
+    marks: dict[int, Counter[object]] = defaultdict(Counter)
+    for key, row in record.slices.items():
+        for root in roots[row].tolist():
+            marks[root][key] += 1
+    for number, parts in enumerate(record.chunks):
+        for part, row in enumerate(parts):
+            for root in roots[row].tolist():
+                marks[root][number, part] += 1
+    families: _Families = defaultdict(list)
+    for root in sorted(marks):
+        if labels.reason(root) is None:
+            own = marks[root]
+            keys = frozenset(key for key in record.slices if key in own)
+            families[_Signature(keys, frozenset(own.items()))].append(root)
+    return roots, dict(families), _ties(record, roots, families)
+
+
+def _family_of(families: _Families) -> dict[int, _Signature]:
+    return {root: signature for signature, own in families.items() for root in own}
+
+
+def _ties(record: Trace, roots: Row, families: _Families) -> dict[_Signature, int]:
+    ties = dict(zip(families, count(), strict=False))
+    family_of = _family_of(families)
+    for parts in record.chunks:
+        tied = {
+            family_of[root] for row in parts for root in roots[row].tolist() if root in family_of
+        }
+        numbers = {ties[signature] for signature in tied}
+        for signature, number in ties.items():
+            if number in numbers:
+                ties[signature] = min(numbers)
+    return ties
+
+
+def _unequal_chunk(record: Trace, roots: Row, families: _Families) -> Row | None:
+    """Labels of a chunk whose parts would not stay equal by keeping equally many of tied families."""
+    family_of = _family_of(families)
+    for parts in record.chunks:
+        contents = []
+        for row in parts:
+            own = roots[row].tolist()
+            inside = Counter(family_of[root] for root in own if root in family_of)
+            contents.append(
+                (
+                    sum(root not in family_of for root in own),
+                    sorted((n, len(families[signature])) for signature, n in inside.items()),
+                )
+            )
+        movable = any(inside for _, inside in contents)
+        several = any(len(inside) > 1 for _, inside in contents)
+        same = all(_shared(parts[0], row, roots) for row in parts)
+        if movable and not same and (several or any(c != contents[0] for c in contents)):
+            return np.concatenate(parts)
+    return None
+
+
+def _shared(one: Row, other: Row, roots: Row) -> bool:
+    """Whether two parts hold the same classes equally often: then they always stay equal."""
+    return Counter(roots[one].tolist()) == Counter(roots[other].tolist())
+
+
+def _reasons(record: Trace) -> dict[tuple[str, int], dict[str, int]]:
+    reasons = {}
+    for name, dim in record.written:
+        if record.tensors[name].dim() > 1:
+            found = [record.labels.reason(label) for label in record.slices[name, dim].tolist()]
+            reasons[name, dim] = dict(Counter(reason for reason in found if reason is not None))
+    return reasons
+
+
+def owner_of(record: Trace, name: str) -> nn.Module:
+    """The module that holds a parameter or buffer."""
+    return record.owners[name]

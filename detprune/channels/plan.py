@@ -1,0 +1,115 @@
+"""What of a network's channels can go, how many stay, and why."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from detprune.channels.bound import BoundChannels
+from detprune.channels.costs import Costs
+from detprune.channels.trace import Trace
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """Channels that a weight writes.
+
+    Attributes:
+        name: of the weight.
+        channels, removable, kept: how many there are, how many of them could go, how many stay.
+        coupled_with: the other weights that write the same channels.
+        reasons: why channels stay that could not go, with how many.
+    """
+
+    name: str
+    channels: int
+    removable: int
+    kept: int
+    coupled_with: tuple[str, ...]
+    reasons: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class ChannelPlan:
+    """Layers of a network before and after; shares are of the dense network's MACs and parameters."""
+
+    layers: tuple[LayerPlan, ...]
+    macs: float
+    macs_left: float
+    parameters: int
+    parameters_left: int
+
+    @classmethod
+    def of(cls, bound: BoundChannels, record: Trace, costs: Costs) -> "ChannelPlan":
+        """The plan of a set that is bound to a network."""
+        groups = bound.groups
+        writers: dict[int, list[str]] = {}
+        for member in groups.members:
+            if record.tensors[member.name].dim() > 1:
+                for number, family in enumerate(groups.families):
+                    if np.isin(member.groups, family.groups).any():
+                        writers.setdefault(number, []).append(member.name)
+        layers = []
+        for (name, dim), reasons in groups.reasons.items():
+            row = groups.slices[name, dim]
+            gone, coupled = 0.0, dict[str, None]()
+            for number, family in enumerate(groups.families):
+                inside = int(np.isin(row, family.groups).sum())
+                if inside:
+                    gone += inside * (1 - bound.kept[number] / len(family.groups))
+                    coupled |= dict.fromkeys(writers.get(number, []))
+            coupled.pop(name, None)
+            removable = int((row >= 0).sum())
+            layers.append(
+                LayerPlan(
+                    name,
+                    len(row),
+                    removable,
+                    len(row) - round(gone),
+                    tuple(coupled),
+                    tuple(reasons.items()),
+                )
+            )
+        return cls(
+            tuple(layers),
+            float(costs.macs(costs.sizes)),
+            float(costs.macs(bound.counts)),
+            round(float(costs.parameters(costs.sizes))),
+            round(float(costs.parameters(bound.counts))),
+        )
+
+    def table(self) -> Table:
+        """The plan as a table for a terminal."""
+        table = Table(title="Channels: how many there are, could go, and stay")
+        table.add_column("weight")
+        for column in ("channels", "removable", "kept"):
+            table.add_column(column, justify="right")
+        table.add_column("why the others stay; coupled with")
+        for layer in self.layers:
+            notes = [f"{count}: {reason}" for reason, count in layer.reasons]
+            if layer.coupled_with:
+                some = ", ".join(layer.coupled_with[:2])
+                more = len(layer.coupled_with) - 2
+                notes.append(f"with {some}" + (f" and {more} more" if more > 0 else ""))
+            table.add_row(
+                layer.name,
+                str(layer.channels),
+                str(layer.removable),
+                str(layer.kept),
+                "; ".join(notes),
+            )
+        table.add_section()
+        for what, dense, left in (
+            ("MACs, million", self.macs / 1e6, self.macs_left / 1e6),
+            ("parameters, million", self.parameters / 1e6, self.parameters_left / 1e6),
+        ):
+            share = f"{left / dense:.3f} of the dense network's"
+            table.add_row(what, f"{dense:,.2f}", "", f"{left:,.2f}", share)
+        return table
+
+    def __str__(self) -> str:
+        console = Console(width=140)
+        with console.capture() as capture:
+            console.print(self.table())
+        return capture.get()

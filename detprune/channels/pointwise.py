@@ -1,0 +1,97 @@
+"""Operations that work entry by entry, with broadcasting: channels that meet are united."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from detprune.channels.trace import Channels
+from detprune.channels.tracker import Tracker
+
+_PROBES = (-100.0, -3.7, -1.0, -0.3, 0.2, 1.0, 2.5, 100.0)
+
+
+def follow_pointwise(
+    tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
+) -> None:
+    """Entry by entry, with broadcasting: channels that meet are united.
+
+    Whether a channel that is zero stays zero is asked of the operation itself, at 0 and some other numbers.
+    """
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    channels = united(tracker, func, tensors, out)
+    if channels is not None:
+        zero = stays_zero(tracker, func, args, kwargs)
+        known = [c for c in map(tracker.channels, tensors) if c is not None]
+        needed = [c.sources for c in known if c.zero or not zero]
+        channels = Channels(channels.row, channels.dim, zero, frozenset().union(*needed))
+    if not func._schema.is_mutable:
+        tracker.know(out, channels)
+        return
+    write_in_place(tracker, out, channels, tensors)
+
+
+def united(tracker: Tracker, func: Any, tensors: Sequence[Tensor], out: Tensor) -> Channels | None:
+    found: Channels | None = None
+    places = []
+    for tensor in tensors:
+        channels = tracker.channels(tensor)
+        places.append(None if channels is None else channels.dim + out.dim() - tensor.dim())
+    dims = {dim for dim in places if dim is not None}
+    if not dims:
+        return None
+    dim = min(dims)
+    meets = [
+        dim - out.dim() >= -tensor.dim() and tensor.shape[dim - out.dim()] > 1 for tensor in tensors
+    ]
+    if len(dims) > 1 or any(m and p is None for m, p in zip(meets, places, strict=True)):
+        reason = f"meets a tensor of fixed width in {func._schema.name.removeprefix('aten::')}"
+        for tensor in tensors:
+            tracker.freeze(tensor, reason)
+        if len(dims) > 1:
+            return None
+    for tensor, place in zip(tensors, places, strict=True):
+        channels = tracker.channels(tensor)
+        if place is None or channels is None:
+            continue
+        if found is not None:
+            tracker.record.labels.unite(found.row, channels.row)
+        else:
+            found = Channels(channels.row, dim, channels.zero, channels.sources)
+    return found
+
+
+def stays_zero(tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    def stand_in(value: object) -> object:
+        if not isinstance(value, Tensor):
+            return value
+        channels = tracker.channels(value)
+        if channels is not None and channels.zero:
+            return value.new_zeros(len(_PROBES))
+        probes = torch.tensor(_PROBES, device=value.device)
+        return probes.to(value.dtype)
+
+    args, kwargs = tree_map(stand_in, (tuple(args), dict(kwargs)))
+    try:
+        return bool((func(*args, **kwargs) == 0).all())
+    except (RuntimeError, TypeError):  # of another dtype or shape: not known to stay zero
+        return False
+
+
+def write_in_place(
+    tracker: Tracker, out: Tensor, channels: Channels | None, tensors: Sequence[Tensor]
+) -> None:
+    """A tensor that shares memory with others may only change in a way that is true of them too."""
+    shared = any(
+        other is not out and other.untyped_storage().data_ptr() == out.untyped_storage().data_ptr()
+        for other in tracker._known
+    )
+    before = tracker.channels(out)
+    if shared and (channels is None or not channels.zero or before is None or not before.zero):
+        for tensor in tensors:
+            tracker.freeze(tensor, "is changed in place through a view")
+    if channels is not None and shared:
+        tracker.record.required |= channels.sources
+    tracker.know(out, channels)

@@ -1,0 +1,121 @@
+"""What running a network shows of its channels: which entries of which tensors belong to one channel."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor, nn
+
+from detprune.channels.labels import Labels, Row
+
+
+@dataclass(frozen=True)
+class Channels:
+    """What is known of the channels of a tensor.
+
+    Attributes:
+        row, dim: labels, and the dimension that they number.
+        zero: whether a channel is 0 everywhere once all that writes it is zero.
+        sources: the written tensors, as (name, dim), whose zeros that takes.
+    """
+
+    row: Row
+    dim: int
+    zero: bool
+    sources: frozenset[tuple[str, int]]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A convolution or a linear layer that ran: its cost is in proportion to its widths.
+
+    Attributes:
+        name: of the weight.
+        macs: multiply-accumulate operations of the whole network.
+        rows: labels of the widths that the cost is in proportion to.
+    """
+
+    name: str
+    macs: float
+    rows: tuple[Row, ...]
+
+
+@dataclass
+class Trace:
+    """The record of a run.
+
+    Attributes:
+        labels: classes of channels.
+        tensors: the model's parameters and buffers by name.
+        owners: the module of each, by name.
+        slices: (name, dim) → labels of that dimension of a parameter or buffer.
+        written: those slices whose zeros make a channel zero, in order of first use.
+        required: those of them that have to be zero; the others only go with the channel.
+        read: labels that a convolution or a linear layer takes in.
+        chunks: the parts of every cut into equal parts.
+        operations: what convolutions and linear layers cost.
+        other_macs: what all else costs.
+    """
+
+    tensors: dict[str, Tensor]
+    owners: dict[str, nn.Module]
+    labels: Labels = field(default_factory=Labels)
+    slices: dict[tuple[str, int], Row] = field(default_factory=dict)
+    written: dict[tuple[str, int], None] = field(default_factory=dict)
+    required: set[tuple[str, int]] = field(default_factory=set)
+    read: list[Row] = field(default_factory=list)
+    chunks: list[tuple[Row, ...]] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
+    other_macs: float = 0.0
+
+    @property
+    def parameters(self) -> list[str]:
+        """Names of the parameters."""
+        return [name for name, tensor in self.tensors.items() if isinstance(tensor, nn.Parameter)]
+
+    @property
+    def unused(self) -> list[str]:
+        """Names of the parameters that took no part."""
+        used = {name for name, _ in self.slices}
+        return [name for name in self.parameters if name not in used]
+
+    def slice(self, name: str, dim: int, row: Row) -> tuple[str, int]:
+        """Note that a dimension of a tensor is numbered by these labels."""
+        known = self.slices.setdefault((name, dim), row)
+        if known is not row:
+            self.labels.unite(known, row)
+        return name, dim
+
+    def new_channels(self, name: str, dim: int) -> Row:
+        """Labels of the channels that a tensor writes: the same each time that it is used."""
+        known = self.slices.get((name, dim))
+        size = self.tensors[name].shape[dim]
+        return self.labels.new(size) if known is None else known
+
+    def write(self, name: str, dim: int, row: Row) -> tuple[str, int]:
+        """Note that zeros at an index of a parameter make that channel zero."""
+        written = self.slice(name, dim, row)
+        self.written.setdefault(written)
+        return written
+
+
+def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor, nn.Module]]:
+    """Parameters and buffers with their first name and their module."""
+    seen: set[int] = set()
+    for prefix, module in model.named_modules():
+        for own in (module.named_parameters(recurse=False), module.named_buffers(recurse=False)):
+            for local, tensor in own:
+                if id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    yield (f"{prefix}.{local}" if prefix else local), tensor, module
+
+
+def single_dim(tensor: Tensor) -> int | None:
+    """The only dimension of a tensor that has a size above 1."""
+    dims = [dim for dim, size in enumerate(tensor.shape) if size > 1]
+    return dims[0] if len(dims) == 1 else None
+
+
+def fixed(row: Row, labels: Labels) -> bool:
+    """Whether no channel of a row can go."""
+    return all(labels.reason(int(label)) is not None for label in np.unique(row))
