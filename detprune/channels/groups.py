@@ -175,7 +175,8 @@ def _ties(record: Trace, roots: Row, families: _Families) -> dict[_Signature, in
         for signature, number in ties.items():
             if number in numbers:
                 ties[signature] = min(numbers)
-    return ties
+    without_gaps = {number: place for place, number in enumerate(sorted({*ties.values()}))}
+    return {signature: without_gaps[number] for signature, number in ties.items()}
 
 
 def _unequal_chunk(record: Trace, roots: Row, families: _Families) -> Row | None:
