@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from ultralytics.nn.modules.block import C2f, RepNCSPELAN4, RepVGGDW, SPPELAN, ADown
+from ultralytics.nn.modules.block import SPPELAN, ADown, C2f, RepNCSPELAN4, RepVGGDW
 from ultralytics.nn.modules.conv import RepConv
 
 from detprune.budgets import Budget
@@ -118,9 +118,7 @@ def budget_of(
     """
     if not isinstance(sparsity_set, CoupledChannels):
         return detector_budget(budget, model, freeze)
-    return dataclasses.replace(
-        budget, exclude=(*budget.exclude, *frozen_parameters(model, freeze))
-    )
+    return dataclasses.replace(budget, exclude=(*budget.exclude, *frozen_parameters(model, freeze)))
 
 
 def smaller_detector(pruner: Pruner) -> Any:
