@@ -25,11 +25,13 @@ def works_when_smaller(
     forward: Forward,
     groups: ChannelGroups,
     ties: Sequence[int] | None = None,
+    spare: nn.Module | None = None,
 ) -> str | None:
     """Take half of the channels out of a copy and compare it with the copy in which they are zero.
 
     Args:
         ties: numbers of the ties that lose channels; all of them if left out.
+        spare: a copy of the model that can be used, of which the weights are set anew.
 
     Returns:
         None if the outputs agree, otherwise what went wrong.
@@ -40,7 +42,10 @@ def works_when_smaller(
     smaller = sizes[chosen_ties]
     counts[chosen_ties] = allocation.at_share(smaller, np.ones_like(smaller), 0.5)
     bound = BoundChannels(groups, counts)
-    zeroed = copy.deepcopy(model).eval()
+    zeroed = copy.deepcopy(model) if spare is None else spare
+    if spare is not None:
+        spare.load_state_dict(model.state_dict())
+    zeroed.eval()
     weights = dict(zeroed.named_parameters())
     values = [weights[name] for name in bound.names]
     generator = torch.Generator().manual_seed(0)
@@ -66,8 +71,10 @@ def failing_ties(
     run shows couples the two.
     """
 
+    spare = copy.deepcopy(model)
+
     def search(ties: Sequence[int]) -> list[int]:
-        if works_when_smaller(model, inputs, forward, groups, ties) is None:
+        if works_when_smaller(model, inputs, forward, groups, ties, spare) is None:
             return []
         if len(ties) == 1:
             return list(ties)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import detprune as dp
+from detprune.channels import ChannelPlan
 
 # isort: split
 from detprune_yolo.channels import detector_set, smaller_detector
@@ -40,12 +41,14 @@ def small_detector(family: str, classes: int = 6) -> DetectionModel:
     return model.eval()
 
 
-def shrunk(model: DetectionModel, macs: float = 0.5, **options: Any) -> tuple[Any, dp.Pruner]:
+def shrunk(model: DetectionModel, macs: float = 0.5, **options: Any) -> tuple[Any, ChannelPlan]:
     """The smaller detector; ``model`` has zeros in the place of what was removed."""
-    chosen = detector_set(dp.CoupledChannels(**options), model, SIZE)
-    pruner = dp.Pruner(model, None, dp.OneShot(), chosen, dp.Budget(macs=macs))
+    chosen: Any = detector_set(dp.CoupledChannels(**options), model, SIZE)
+    budget = dp.Budget(macs=macs)
+    bound, record, costs = chosen._bound(model, budget)  # once for plan and pruner
+    pruner = dp.Pruner(model, None, dp.OneShot(), bound, budget)
     pruner.hard_prune()
-    return smaller_detector(pruner), pruner
+    return smaller_detector(pruner), ChannelPlan.of(bound, record, costs)
 
 
 def noise(images: int = 2, size: int = SIZE) -> Tensor:

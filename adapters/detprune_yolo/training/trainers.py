@@ -277,6 +277,11 @@ class RetrainingTrainer(ResumableTrainer):
                 "masked retraining from hard_pruned.pt, which constrained training leaves, or from a file "
                 "that RetrainingTrainer wrote: training without detprune keeps no masks, and does not keep zeros"
             )
+        if any(mask.dim() == 1 for mask in masks.values()):
+            raise InputError(
+                f"{self.args.model} has whole channels at zero; retrain the network without them, which has the same "
+                "outputs: shrunk.pt beside it"
+            )
         # what Ultralytics froze no optimizer moves
         moving = {name for name, p in model.named_parameters() if p.requires_grad}
         held = {name: mask for name, mask in masks.items() if name in moving}
