@@ -14,9 +14,9 @@ from torch.optim.swa_utils import AveragedModel
 from detprune.binding import (
     StepWatch,
     check_attachable,
+    check_bound,
     check_kind,
     check_length,
-    check_parameters,
     check_zeros,
     present_layers,
 )
@@ -122,7 +122,7 @@ class Pruner:
             optimizer: the optimizer of masked retraining.
 
         Raises:
-            InputError: names or shapes that are not the model's.
+            InputError: names or shapes that are not the model's, or masks that keep nothing at all.
         """
         include = tuple(check_kind(masks, Mapping, "masks", "pruner.masks"))
         pruner = cls(model, None, OneShot(), budget=Budget(sparsity=0.0, include=include))
@@ -174,6 +174,10 @@ class Pruner:
     def _unbound(self) -> None:
         self._seam, self._lookahead, self._watch = None, None, None
         self._keeps_copies = False
+
+    def _check_bound(self) -> None:
+        pruned = self._outside is not None
+        check_bound(self.model, self.layers, self._optimizer, pruned=pruned)
 
     def _own_writes(self) -> Sequence[int]:
         if self._lookahead is None:
@@ -296,7 +300,7 @@ class Pruner:
             raise InputError("update() was called after hard_prune(); there is nothing to update")
         if self._lookahead is not None:
             self._lookahead.forget()
-        check_parameters(self.model, self.layers)
+        self._check_bound()
         device = self._problem.device
         loss = self._losses.over_ranks(device) if task_loss is None else as_number(task_loss)
         if loss is None and self.method.needs_loss:
@@ -337,14 +341,14 @@ class Pruner:
         """W ← Π_S(W), in place; from now on masked weights stay exactly 0.0. Frees the method's tensors.
 
         Raises:
-            InputError: the model has other parameters by now.
+            InputError: the model, or the bound optimizer, has other parameters by now.
             NonFiniteError: a weight or a statistic is NaN or infinite; nothing was changed.
         """
         if self._outside is not None:
             return
         if self._lookahead is not None:
             self._lookahead.restore_all()
-        check_parameters(self.model, self.layers)
+        self._check_bound()
         check_finite(self.model, "the network that is to be hard-pruned")
         points, masks = self._final()
         if bad := not_finite(list(zip(self._problem.names, points, strict=True))):
@@ -371,7 +375,7 @@ class Pruner:
         """A deep copy of the model as ``hard_prune`` would leave it now; training is not touched."""
         if self._lookahead is not None:
             self._lookahead.restore_all()
-        check_parameters(self.model, self.layers)
+        self._check_bound()
         clone = copy.deepcopy(self.model)
         weights = dict(clone.named_parameters())
         points, supports = self._final()
@@ -419,11 +423,11 @@ class Pruner:
         """Counts of the live weights, per layer and in total; ``print`` shows a table.
 
         Raises:
-            InputError: the model has other parameters by now, or something else than the bound optimizer
-                trains it.
+            InputError: the model, or the bound optimizer, has other parameters by now, or something else
+                than the bound optimizer trains it.
             ZerosLostError: weights that were pruned are not zero any more.
         """
-        check_parameters(self.model, self.layers)
+        self._check_bound()
         if self._outside is not None:
             check_zeros(self.layers, self._outside, self._optimizer)
         elif self._watch is not None:
