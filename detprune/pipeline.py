@@ -66,6 +66,8 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> d
         _advise(recipe)
     if "final" not in run.finished():
         task.check_before_training(model)
+    if "hard_pruned" not in run.finished():
+        _rehearse(task, recipe, model)
 
     stages.dense(model)
     pruner = stages.constrained(model)
@@ -78,6 +80,26 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> d
     run.write_json("summary.json", summary)
     task.illustrate()
     return summary
+
+
+def _rehearse(task: Task, recipe: Recipe, model: nn.Module) -> None:
+    """Begin constrained training, and train nothing: what it refuses is found before the dense stage.
+
+    Raises:
+        InputError: what does not go together in method, set, budget, optimizer and network.
+    """
+    epochs = task.epochs["constrained"]
+    if not epochs:
+        return
+    Pruner(
+        model,
+        task.constrained_optimizer(model),
+        recipe.method,
+        recipe.set,
+        task.budget(model),
+        steps_per_update=1,  # any: only that it is known
+        updates=epochs,
+    ).detach()
 
 
 def _advise(recipe: Recipe) -> None:
