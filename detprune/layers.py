@@ -88,8 +88,8 @@ def select_layers(
         _refuse_computed(passed_over)
     if budget.include is None:
         everything = {o.name: (o.parameter, o.module) for o in owners.values()}
-        parts = {part for whole in computed for part in whole.parts}
-        tell_left_out(model, everything, {*everything} - {*names} - parts, budget)
+        worked_out = {part for whole in computed for part in whole.parts}
+        tell_left_out(model, everything, {*everything} - {*names} - worked_out, budget)
     weights = {name: owners[name].parameter for name in names}
     if budget.target is None and budget.allocation == "uniform":
         sparsities = dict.fromkeys(names, sparsity_set.check_sparsity(None))

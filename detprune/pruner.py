@@ -161,14 +161,14 @@ class Pruner:
         if optimizer is None:
             return
         weights = self._problem.weights
-        self._seam = OptimizerSeam(optimizer, weights, self._before_step, self._after_step)
-        if self.method.looks_ahead and self._outside is None:
+        if self.method.looks_ahead and self._outside is None:  # may refuse: before other hooks
             self._lookahead = ExtrapolatedWeights(
                 self.model,
                 self.layers,
                 lambda index, weight: self.method.lookahead(self._state, index, weight),
                 type(self.method).__name__,
             )
+        self._seam = OptimizerSeam(optimizer, weights, self._before_step, self._after_step)
         self._watch = StepWatch(weights, self._own_writes)
 
     def _unbound(self) -> None:

@@ -48,7 +48,7 @@ def begun(tiny_detector: dict[str, Any], folder: Path, *assignments: str, **part
         (
             [
                 "stages.constrained.train.freeze=[13]",
-                "budget={compression: 4, include: [model.1?.*]}",
+                "budget={compression: 4, include: ['model.1*']}",
             ],
             r"names model\.13\.conv\.weight, which freeze",
         ),
