@@ -365,7 +365,8 @@ class DetectionTask(Task):
     def load_pruned(self, path: Path) -> nn.Module:
         """The network in the checkpoint, with fewer channels where they were removed."""
         if isinstance(self.recipe.set, CoupledChannels):
-            return load_model(path)
+            network: nn.Module = load_model(path)
+            return network
         return super().load_pruned(path)
 
     def pruned_file(self, model: nn.Module, pruner: Pruner | None) -> object:
