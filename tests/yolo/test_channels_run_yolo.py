@@ -131,6 +131,23 @@ def test_single_weights_of_the_small_detector_are_an_ordinary_run(
     assert all(p.shape == small.get_parameter(n).shape for n, p in pruned.named_parameters())
 
 
+def test_frozen_layers_keep_their_channels(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = finished / "checkpoints" / "dense" / "weights" / "best.pt"
+    sets = [f"model={{weights: {dense}}}", "stages.dense=null", "stages.constrained.epochs=1"]
+    sets += ["stages.retrain.epochs=0", "train.freeze=[0, 2, 13]", "budget={macs: 0.8}"]
+    words = [word for each in sets for word in ("--set", each)]
+    recipe = finished.parent / "recipe.yaml"
+    assert run_here(monkeypatch, "run", recipe, "--out", tmp_path / "run", *words) == 0
+    before, after = load_model(dense), load_model(tmp_path / "run" / "pruned.pt")
+    shapes = [{n: p.shape for n, p in m.named_parameters()} for m in (before, after)]
+    for layer in ("model.0", "model.2", "model.13"):
+        name = f"{layer}.conv.weight"
+        assert shapes[0][name][0] == shapes[1][name][0]
+    assert shapes[0] != shapes[1]
+
+
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
