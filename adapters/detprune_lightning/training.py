@@ -173,18 +173,18 @@ class AtomicCheckpoints(TorchCheckpointIO):
         if lacking := [key for key in _KINDS if key not in content]:
             raise InputError(f"{file} lacks {', '.join(lacking)}; {way_out}")
         wrong = [key for key, kind in _KINDS.items() if not isinstance(content[key], kind)]
-        states = {
-            "optimizer_states": content["optimizer_states"],
-            "lr_schedulers": content["lr_schedulers"],
-        }
         if not wrong:
-            states["callbacks"] = content["callbacks"].values()
-            states["loops"] = [content["loops"].get("fit_loop")]
-        wrong += [
-            key
-            for key, values in states.items()
-            if key not in wrong and not all(isinstance(value, dict) for value in values)
-        ]
+            parts = {
+                "optimizer_states": content["optimizer_states"],
+                "lr_schedulers": content["lr_schedulers"],
+                "callbacks": content["callbacks"].values(),
+                "loops": [content["loops"].get("fit_loop")],
+            }
+            wrong = [
+                key
+                for key, values in parts.items()
+                if not all(isinstance(value, dict) for value in values)
+            ]
         if wrong:
             raise InputError(f"{file} holds another type of value as {', '.join(wrong)}; {way_out}")
         own = {} if self._module is None else self._module.state_dict()
