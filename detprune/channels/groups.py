@@ -6,7 +6,7 @@ into equal parts, the families of the parts are tied: they keep equally many gro
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -108,6 +108,17 @@ def channel_groups(record: Trace, keep: Callable[[str], str | None]) -> ChannelG
         name = next((n for n, _ in written if record.tensors[n].dim() > 1), written[0][0])
         named.append(Family(name, numbers[np.array(own)], ties[signature]))
     return ChannelGroups(members, tuple(named), slices, _reasons(record))
+
+
+def freeze_ties(
+    record: Trace, groups: ChannelGroups, ties: Sequence[int], reason: str
+) -> None:
+    """Let all channels of some ties stay; ``channel_groups`` of the record then leaves them out."""
+    families = [number for tie in ties for number in groups.ties[tie]]
+    own = np.concatenate([groups.families[number].groups for number in families])
+    for key, row in groups.slices.items():
+        if (inside := np.isin(row, own)).any():
+            record.labels.freeze(record.slices[key][inside], reason)
 
 
 @dataclass(frozen=True)
