@@ -132,22 +132,18 @@ class CoupledChannels(SparsitySet):
     ) -> tuple[Trace, ChannelGroups]:
         inputs = self.inputs_for(model)
         difference = None
-        for strict in (False, True):
-            record = trace(model, inputs, self.forward, strict=strict)
-            keeps = _keeps(model, record, budget, optimizer)
-            while (groups := channel_groups(record, keeps)).count:
-                difference = works_when_smaller(model, inputs, self.forward, groups)
-                if difference is None:
-                    self._check_widths(groups)
-                    return record, groups
-                ties = failing_ties(model, inputs, self.forward, groups)
-                freeze_ties(record, groups, ties, "has a size that something else depends on")
-        if difference is not None:
-            raise InputError(
-                f"with fewer channels this network does something else ({difference}): does its forward pass depend "
-                "on values, or on sizes stored elsewhere? Leave the layers dense that it concerns, with exclude=[…]"
-            )
+        record = trace(model, inputs, self.forward)
+        keeps = _keeps(model, record, budget, optimizer)
+        while (groups := channel_groups(record, keeps)).count:
+            difference = works_when_smaller(model, inputs, self.forward, groups)
+            if difference is None:
+                self._check_widths(groups)
+                return record, groups
+            ties = failing_ties(model, inputs, self.forward, groups)
+            freeze_ties(record, groups, ties, "has a size that something else depends on")
         reasons = sorted({reason for own in groups.reasons.values() for reason in own})
+        if difference is not None:
+            reasons.append(f"with fewer channels {difference}")
         raise InputError(
             "no channel of this network can be removed without a change of its outputs: "
             f"{'; '.join(reasons) or 'it has no convolution or linear layer'}. Prune single weights instead "

@@ -110,9 +110,7 @@ def channel_groups(record: Trace, keep: Callable[[str], str | None]) -> ChannelG
     return ChannelGroups(members, tuple(named), slices, _reasons(record))
 
 
-def freeze_ties(
-    record: Trace, groups: ChannelGroups, ties: Sequence[int], reason: str
-) -> None:
+def freeze_ties(record: Trace, groups: ChannelGroups, ties: Sequence[int], reason: str) -> None:
     """Let all channels of some ties stay; ``channel_groups`` of the record then leaves them out."""
     families = [number for tie in ties for number in groups.ties[tie]]
     own = np.concatenate([groups.families[number].groups for number in families])

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 
+from detprune.channels.copying import copied
 from detprune.channels.trace import named_tensors
 from detprune.errors import InputError
 
@@ -27,34 +28,37 @@ def removed(model: nn.Module, kept: Kept) -> nn.Module:
         model: the network, left alone.
         kept: what to keep of each tensor that shrinks.
     """
-    small = copy.deepcopy(model)
+    small = copied(model)
     with torch.no_grad():
         _replace(small, {n: _kept(t, kept[n]) for n, t, _ in named_tensors(small) if n in kept})
     return small
 
 
 def _kept(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
+    small = tensor.detach()
     for dim, indices in dims.items():
-        tensor = tensor.index_select(dim, indices.to(tensor.device))
-    return tensor.detach().clone()
+        small = small.index_select(dim, indices.to(tensor.device))
+    for dims_of, memory_format in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        other = tensor.dim() == dims_of and not tensor.is_contiguous()
+        if other and tensor.is_contiguous(memory_format=memory_format):
+            return small.clone(memory_format=memory_format)
+    return small.clone()
 
 
 def _replace(model: nn.Module, values: Mapping[str, Tensor]) -> None:
-    """Put tensors of other shapes in the place of parameters and buffers, and set what modules say of them."""
-    touched: dict[str, nn.Module] = {}
+    """Give parameters and buffers other shapes, and set what the modules that hold them say of their widths."""
+    replaced = set()
     for name, value in values.items():
         path, _, local = name.rpartition(".")
-        module = model.get_submodule(path)
-        old = getattr(module, local)
-        touched[path] = module
-        if isinstance(old, nn.Parameter):
-            old.data = value.to(old.dtype)
-            old.grad = None
-        else:
-            setattr(module, local, value)
-    for module in touched.values():
-        for attribute, number in stated_widths(module).items():
-            setattr(module, attribute, number)
+        old: Tensor = getattr(model.get_submodule(path), local)
+        old.data = value.to(old.device, old.dtype)  # the same object: modules may share it
+        old.grad = None
+        replaced.add(id(old))
+    for module in model.modules():
+        own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        if not replaced.isdisjoint(map(id, own)):
+            for attribute, number in stated_widths(module).items():
+                setattr(module, attribute, number)
 
 
 def stated_widths(module: nn.Module) -> dict[str, int]:
@@ -74,7 +78,7 @@ def stated_widths(module: nn.Module) -> dict[str, int]:
         return {"in_channels": ins, "out_channels": outs, "groups": groups}
     if isinstance(module, nn.Linear):
         return {"in_features": weight.shape[1], "out_features": weight.shape[0]}
-    if isinstance(module, _BatchNorm | nn.InstanceNorm2d):
+    if isinstance(module, _NormBase):
         return {"num_features": weight.shape[0]}
     if isinstance(module, nn.GroupNorm):
         per_group = module.num_channels // module.num_groups
