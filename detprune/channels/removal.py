@@ -1,7 +1,7 @@
 """Takes channels out of a network: plain modules with fewer channels, and the same outputs."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from torch.optim import Optimizer
 from detprune.channels.copying import copied
 from detprune.channels.trace import named_tensors
 from detprune.errors import InputError
+from detprune.finite import listed
+from detprune.optimizers import held_by
 
 Kept = Mapping[str, Mapping[int, Tensor]]
 """By name of a parameter or buffer and by dimension: the indices that are kept, ascending."""
@@ -99,7 +101,8 @@ def carry_over(
         kept: what was kept of each tensor.
 
     Raises:
-        InputError: optimizers of two kinds.
+        InputError: optimizers of two kinds, or of other parameters; a state that does not have the shapes of the
+            weights. Nothing is changed then.
     """
     if type(optimizer) is not type(new_optimizer):
         raise InputError(
@@ -107,18 +110,46 @@ def carry_over(
             "make the new optimizer of the same class"
         )
     old = dict(model.named_parameters())
-    for name, parameter in small.named_parameters():
+    new = dict(small.named_parameters())
+    if other := [n for n, p in new.items() if n not in old or p.shape != _shape(old[n], kept, n)]:
+        raise InputError(
+            f"{listed(other)} are not what is left of the network's weights; pass what shrink() returned"
+        )
+    held = held_by(new_optimizer)
+    if held.isdisjoint(map(id, new.values())):
+        raise InputError(
+            "the new optimizer holds no parameter of the small network; make it from small.parameters()"
+        )
+    states = {}
+    for name, parameter in new.items():
         state = optimizer.state.get(old[name])
-        if state:
-            new_optimizer.state[parameter] = {
-                key: _state_of(value, old[name], kept.get(name, {})) for key, value in state.items()
+        if state and id(parameter) in held:
+            states[parameter] = {
+                key: _state_of(f"{key} of {name}", value, old[name], kept.get(name, {}))
+                for key, value in state.items()
             }
+    new_optimizer.state.update(states)
 
 
-def _state_of(value: Any, parameter: Tensor, dims: Mapping[int, Tensor]) -> Any:
+def _shape(tensor: Tensor, kept: Kept, name: str) -> Sequence[int]:
+    """What is left of the shape of a tensor."""
+    shape = list(tensor.shape)
+    for dim, indices in kept.get(name, {}).items():
+        shape[dim] = len(indices)
+    return torch.Size(shape)
+
+
+def _state_of(what: str, value: Any, parameter: Tensor, dims: Mapping[int, Tensor]) -> Any:
     if not isinstance(value, Tensor):
         return copy.deepcopy(value)
-    return _kept(value, dims) if value.shape == parameter.shape else value.detach().clone()
+    if value.shape == parameter.shape:
+        return _kept(value, dims)
+    if value.dim() and dims:
+        raise InputError(
+            f"the optimizer's {what} has the shape {tuple(value.shape)}, not the weight's, and cannot be carried "
+            "over; begin with a new optimizer"
+        )
+    return value.detach().clone()
 
 
 def widths_of(model: nn.Module) -> Widths:

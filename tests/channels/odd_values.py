@@ -264,7 +264,10 @@ CASES: dict[str, Case] = {
     "out= of a sum": (between(out_relu), GOES),
     "out= onto itself": (between(out_shift), NOT_ZERO),
     "out= into a view": (between(out_into_view), {"a.weight": "cut at a fixed place"}),
-    "cat(out=)": (between(out_cat_into, wide=16, c=lambda: conv(8, 16)), {"a.weight": "cat, which is not"}),
+    "cat(out=)": (
+        between(out_cat_into, wide=16, c=lambda: conv(8, 16)),
+        {"a.weight": "cat, which is not"},
+    ),
     "x + 1": (between(lambda m, x: x + 1), NOT_ZERO),
     "x * 3": (between(lambda m, x: x * 3), GOES),
     "x / 3": (between(lambda m, x: x / 3), GOES),
