@@ -20,7 +20,7 @@ from detprune.channels.labels import Row
 from detprune.channels.plan import ChannelPlan
 from detprune.channels.trace import Trace
 from detprune.channels.tracing import Forward, trace
-from detprune.channels.verification import failing_ties, works_when_smaller
+from detprune.channels.verification import Trial
 from detprune.errors import InputError
 from detprune.finite import listed
 from detprune.sets import SparsitySet
@@ -147,12 +147,13 @@ class CoupledChannels(SparsitySet):
         difference = None
         record = trace(model, inputs, self.forward)
         keeps = channels_that_stay(model, record, budget, optimizer)
+        trial = Trial(model, inputs, self.forward)
         while (groups := channel_groups(record, keeps)).count:
-            difference = works_when_smaller(model, inputs, self.forward, groups)
+            difference = trial.difference(groups)
             if difference is None:
                 self._check_widths(groups)
                 return record, groups
-            ties = failing_ties(model, inputs, self.forward, groups)
+            ties = trial.failing_ties(groups)
             freeze_ties(record, groups, ties, "has a size that something else depends on")
         reasons = sorted({reason for own in groups.reasons.values() for reason in own})
         if difference is not None:

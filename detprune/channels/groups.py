@@ -183,7 +183,8 @@ def _ties(record: Trace, roots: Row, families: _Families) -> dict[_Signature, in
         for signature, number in ties.items():
             if number in numbers:
                 ties[signature] = min(numbers)
-    return ties
+    dense = {number: place for place, number in enumerate(sorted(set(ties.values())))}
+    return {signature: dense[number] for signature, number in ties.items()}
 
 
 def _stuck(record: Trace, roots: Row, families: _Families) -> tuple[Row, str] | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from detprune.channels import allocation
 from detprune.channels.bound import BoundChannels
@@ -20,47 +21,106 @@ _TOLERANCE = 1e-3
 _ROUNDINGS = 32
 """The same in units of the precision, which counts in half precision."""
 
+_ATTEMPTS = ((1.0, None), (1.0, torch.float64), (0.0, None))
+"""Noise that is added to the weights, so that no branch is hidden that starts at zero, and the precision that is
+computed in. Noise may make a network magnify rounding errors, which float64 rules out, or overflow."""
 
-def works_when_smaller(
-    model: nn.Module,
-    inputs: Sequence[object],
-    forward: Forward,
-    groups: ChannelGroups,
-    ties: Sequence[int] | None = None,
-) -> str | None:
-    """Take half of the channels out of a copy and compare it with the copy in which they are zero.
 
-    Noise is added to the weights of both, so that no branch is hidden that starts at zero; where that makes an
-    output overflow, they are compared without it.
+class Trial:
+    """Halves of the channels are taken out of a copy, which is compared with the copy in which they are zero.
 
     Args:
-        ties: numbers of the ties that lose channels; all of them if left out.
-
-    Returns:
-        None if the outputs agree, otherwise what went wrong.
+        model: the network, left alone.
+        inputs, forward: how it is run.
     """
+
+    def __init__(self, model: nn.Module, inputs: Sequence[object], forward: Forward) -> None:
+        self._model = model
+        self._inputs = inputs
+        self._forward = forward
+        self._copies: dict[tuple[float, torch.dtype | None], tuple[nn.Module, list[Tensor]]] = {}
+
+    def difference(self, groups: ChannelGroups, ties: Sequence[int] | None = None) -> str | None:
+        """What goes wrong without half of the channels of some ties, or of all; None if nothing does."""
+        bound = _half(groups, ties)
+        problem = None
+        with undisturbed(self._model):
+            for noise, dtype in _ATTEMPTS:
+                outputs = self._outputs(bound, noise, dtype)
+                if isinstance(outputs, str):
+                    return outputs
+                if outputs is None:
+                    continue
+                problem = _difference(*outputs)
+                if problem is None or dtype is not None:
+                    break
+        return problem
+
+    def _outputs(
+        self, bound: BoundChannels, noise: float, dtype: torch.dtype | None
+    ) -> tuple[list[Tensor], list[Tensor]] | str | None:
+        """Of the network with zeros, and of the small one; what the small one raises; None for an attempt in vain."""
+        zeroed = self._copy(noise, dtype)
+        small = _halved(zeroed, bound)
+        inputs = tree_map(lambda leaf: _in_precision(leaf, dtype), self._inputs)
+        try:
+            same_noise()
+            expected = tensors_in(self._forward(zeroed, *fresh(inputs)))
+        except Exception as error:  # noqa: BLE001  whatever the user's own network raises
+            return None if dtype is not None else f"{type(error).__name__}: {error}"
+        if noise and not all(bool(torch.isfinite(tensor).all()) for tensor in expected):
+            return None
+        try:
+            same_noise()
+            return expected, tensors_in(self._forward(small, *fresh(inputs)))
+        except Exception as error:  # noqa: BLE001  whatever the user's own network raises
+            return f"{type(error).__name__}: {error}"
+
+    def _copy(self, noise: float, dtype: torch.dtype | None) -> nn.Module:
+        if (noise, dtype) not in self._copies:
+            network = copied(self._model).eval()
+            if dtype is not None:
+                network = network.to(dtype)
+            _add_noise(network, noise)
+            values = [parameter.detach().clone() for parameter in network.parameters()]
+            self._copies[noise, dtype] = network, values
+        network, values = self._copies[noise, dtype]
+        for parameter, value in zip(network.parameters(), values, strict=True):
+            parameter.copy_(value)
+        return network
+
+    def failing_ties(self, groups: ChannelGroups) -> list[int]:
+        """Numbers of the ties without whose channels the network does something else, found by halving.
+
+        An operation takes a size from a tensor that has nothing else to do with it, for example: nothing that the
+        run shows couples the two.
+        """
+
+        def search(ties: Sequence[int]) -> list[int]:
+            if self.difference(groups, ties) is None:
+                return []
+            if len(ties) == 1:
+                return list(ties)
+            middle = len(ties) // 2
+            found = search(ties[:middle]) + search(ties[middle:])
+            return found or list(ties)  # only together
+
+        return search(range(len(groups.ties)))
+
+
+def _half(groups: ChannelGroups, ties: Sequence[int] | None) -> BoundChannels:
+    """The set that keeps half of the groups of some ties, and all of the others."""
     sizes = np.array([len(groups.families[own[0]].groups) for own in groups.ties])
     counts = sizes.copy()
-    chosen_ties = np.arange(len(sizes)) if ties is None else np.array(ties)
-    smaller = sizes[chosen_ties]
-    counts[chosen_ties] = allocation.at_share(smaller, np.ones_like(smaller), 0.5)
-    bound = BoundChannels(groups, counts)
-    with undisturbed(model):
-        for noise in (1.0, 0.0):
-            zeroed = copied(model).eval()
-            _add_noise(zeroed, noise)
-            small = _halved(zeroed, bound)
-            try:
-                same_noise()
-                expected = tensors_in(forward(zeroed, *fresh(inputs)))
-                if noise and not all(bool(torch.isfinite(tensor).all()) for tensor in expected):
-                    continue
-                same_noise()
-                found = tensors_in(forward(small, *fresh(inputs)))
-            except Exception as error:  # noqa: BLE001  whatever the user's own network raises
-                return f"{type(error).__name__}: {error}"
-            break
-    return _difference(expected, found)
+    chosen = np.arange(len(sizes)) if ties is None else np.array(ties)
+    smaller = sizes[chosen]
+    counts[chosen] = allocation.at_share(smaller, np.ones_like(smaller), 0.5)
+    return BoundChannels(groups, counts)
+
+
+def _in_precision(leaf: object, dtype: torch.dtype | None) -> object:
+    floating = isinstance(leaf, Tensor) and leaf.is_floating_point()
+    return leaf.to(dtype) if floating and isinstance(leaf, Tensor) else leaf
 
 
 def _halved(zeroed: nn.Module, bound: BoundChannels) -> nn.Module:
@@ -84,27 +144,6 @@ def _add_noise(model: nn.Module, scale: float) -> None:
             fan = tensor[0].numel() if tensor.dim() > 1 else 10
             noise = torch.randn(tensor.shape, generator=generator) * scale / max(1, fan) ** 0.5
             tensor.add_(noise.to(tensor.device, tensor.dtype))
-
-
-def failing_ties(
-    model: nn.Module, inputs: Sequence[object], forward: Forward, groups: ChannelGroups
-) -> list[int]:
-    """Numbers of the ties without whose channels the network does something else, found by halving.
-
-    An operation takes a size from a tensor that has nothing else to do with it, for example: nothing that the
-    run shows couples the two.
-    """
-
-    def search(ties: Sequence[int]) -> list[int]:
-        if works_when_smaller(model, inputs, forward, groups, ties) is None:
-            return []
-        if len(ties) == 1:
-            return list(ties)
-        middle = len(ties) // 2
-        found = search(ties[:middle]) + search(ties[middle:])
-        return found or list(ties)  # only together
-
-    return search(range(len(groups.ties)))
 
 
 def _difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> str | None:

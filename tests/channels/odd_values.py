@@ -13,8 +13,9 @@ from channel_checks import Net
 from torch import Tensor, nn
 
 Made = tuple[nn.Module, tuple[Any, ...]]
-Case = tuple[Callable[[], Made], dict[str, str | None]]
-"""What makes the network; by weight, None if its channels can go, else a part of the reason why not."""
+Expected = dict[str, str | None]
+Case = tuple[Callable[[], Made], Expected] | tuple[Callable[[], Made], Expected, dict[str, Any]]
+"""What makes the network; by weight, None if its channels can go, else a part of the reason why not; options."""
 
 
 def image(channels: int = 3, size: int = 6, batch: int = 2) -> Tensor:
