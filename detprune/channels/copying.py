@@ -2,8 +2,9 @@
 
 import copy
 import random
+import sys
 from collections.abc import Iterator, Mapping, Set
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -46,13 +47,21 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             torch.random.fork_rng(devices),
             torch.no_grad(),
             torch.autocast(kind, enabled=False),
-            torch.compiler.set_stance("force_eager"),
+            _uncompiled(),
             _WithoutDropout(),
         ):
             yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """Run what is compiled as it was written; importing the compiler takes seconds, so only where it is in use."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def same_noise() -> None:

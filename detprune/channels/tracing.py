@@ -74,8 +74,10 @@ def _run(model: nn.Module, inputs: Sequence[object], forward: Forward, tracker: 
         del tensor
     del outputs
     tracker.arguments = ()
-    gc.collect()
-    tracker.freeze_alive("is kept by a module or a hook after the run")
+    if tracker.alive():
+        gc.collect()
+    for tensor in tracker.alive():
+        tracker.freeze(tensor, "is kept by a module or a hook after the run")
 
 
 def _run_on_other_values(

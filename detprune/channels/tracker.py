@@ -98,11 +98,9 @@ class Tracker:
         if self.channels(value) is None:
             self.freeze(value, f"is used by {operation}, which is not followed")
 
-    def freeze_alive(self, reason: str) -> None:
-        """Keep the channels of all results that something still refers to."""
-        for tensor in list(self._known):
-            if self.name(tensor) is None:
-                self.freeze(tensor, reason)
+    def alive(self) -> list[Tensor]:
+        """Results that something still refers to."""
+        return [tensor for tensor in self._known if self.name(tensor) is None]
 
     def forget(self, values: object) -> None:
         """Take nothing more for known of tensors that were changed in a way that is not followed."""

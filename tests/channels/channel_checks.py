@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from detprune import Budget, CoupledChannels, InputError
+from detprune import Budget, CoupledChannels, InputError, OneShot, Pruner
+from detprune.channels import ChannelPlan
 from detprune.channels.copying import copied
 from detprune.channels.removal import removed
 from detprune.channels.tracing import Forward
@@ -112,7 +113,7 @@ def check_removal(
     options: dict[str, Any] = {"round_to": round_to} | ({"forward": forward} if forward else {})
     channels = CoupledChannels(inputs, **options)
     try:
-        bound, _, costs = channels._bound(model, budget or Budget(sparsity=0.5))
+        bound, record, costs = channels._bound(model, budget or Budget(sparsity=0.5))
     except InputError as error:
         if "no channel of this network can be removed" not in str(error):
             raise
@@ -155,8 +156,16 @@ def check_removal(
             layer.removable,
             "; ".join(reason for reason, _ in layer.reasons),
         )
-        for layer in channels.plan(model, budget).layers
+        for layer in ChannelPlan.of(bound, record, costs).layers
     }
+
+
+def removed_at(model: nn.Module, inputs: Any, budget: Budget, round_to: int) -> nn.Module:
+    """The network after one-shot removal at a budget."""
+    channels = CoupledChannels(inputs, round_to=round_to)
+    pruner = Pruner(model, None, OneShot(), channels, budget)
+    pruner.hard_prune()
+    return pruner.shrink().eval()
 
 
 def _other(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Tiny networks with an odd structure: what they return, share, keep, and when they run; see ``odd_values.py``."""
+"""Tiny networks with an odd structure: what they return, share, keep, and when they run; see ``odd_parts.py``."""
 
 import dataclasses
 from collections import OrderedDict, UserDict
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from channel_checks import Net
-from odd_values import Case, GOES, NOT_ZERO, Made, between, c88, conv, image
+from odd_parts import GOES, NOT_ZERO, Case, Made, between, c88, conv, image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
