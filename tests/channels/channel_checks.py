@@ -78,7 +78,7 @@ def difference(one: Any, other: Any) -> float:
     pairs = list(zip(tensors_in(one), tensors_in(other), strict=True))
     assert pairs
     worst = 0.0
-    for a, b in pairs:
+    for a, b in ((a.detach(), b.detach()) for a, b in pairs):
         assert a.shape == b.shape
         assert a.isfinite().all()
         if a.numel():
