@@ -58,6 +58,8 @@ def channels_that_stay(
             return "is not included"
         return fixed(name)
 
+    if included is None and not excluded:
+        return stays
     families = _writers(record, fixed)
     _check_whole("exclude", excluded, families, record)
     if included is not None:

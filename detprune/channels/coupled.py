@@ -71,22 +71,24 @@ class CoupledChannels(SparsitySet):
                 "CoupledChannels(torch.zeros(1, 3, 224, 224))"
             )
         if isinstance(given, Tensor | Mapping):
-            given = (given,)
-        elif not isinstance(given, list | tuple):
+            arguments: tuple[object, ...] = (given,)
+        elif isinstance(given, list | tuple):
+            arguments = tuple(given)
+        else:
             raise InputError(
                 f"the example inputs are of type {type(given).__name__}; pass a tensor, or a tuple of the arguments "
                 "that the network is called with"
             )
         weight = next((p for p in model.parameters() if p.is_floating_point()), None)
         if weight is None or weight.is_meta:
-            return given
+            return arguments
 
         def fitting(value: object) -> object:
             if not isinstance(value, Tensor):
                 return value
             return value.to(weight.device, weight.dtype if value.is_floating_point() else None)
 
-        return tuple(tree_map(fitting, value) for value in given)
+        return tuple(tree_map(fitting, value) for value in arguments)
 
     def supports(self, weights: Sequence[Tensor], sparsities: Sequence[float]) -> list[Tensor]:
         """Not for single weights: which of them make a channel is a matter of the network.

@@ -120,7 +120,7 @@ def carry_over(
         raise InputError(
             "the new optimizer holds no parameter of the small network; make it from small.parameters()"
         )
-    states = {}
+    states: dict[Tensor, Any] = {}
     for name, parameter in new.items():
         state = optimizer.state.get(old[name])
         if state and id(parameter) in held:

@@ -68,11 +68,13 @@ def trace(model: nn.Module, inputs: Sequence[object], forward: Forward) -> Trace
 
 def _run(model: nn.Module, inputs: Sequence[object], forward: Forward, tracker: Tracker) -> None:
     with _Functions(tracker), _Operations(tracker):
-        outputs = forward(model, *fresh(inputs))
+        given = fresh(inputs)
+        tracker.depends_on_inputs(tensors_in(given))
+        outputs = forward(model, *given)
     for tensor in tensors_in(outputs):
         tracker.freeze(tensor, "is an output of the network")
         del tensor
-    del outputs
+    del outputs, given
     tracker.arguments = ()
     if tracker.alive():
         gc.collect()
@@ -172,6 +174,9 @@ class _Operations(TorchDispatchMode):
         tracker = self._tracker
         leaves = tree_leaves((args, kwargs))
         tracker.record.seen.update(name for leaf in leaves if (name := tracker.name(leaf)))
+        if any(map(tracker.is_of_inputs, leaves)):
+            tracker.depends_on_inputs(tree_leaves(out))
+            tracker.reads_values |= func is torch.ops.aten._local_scalar_dense.default
         if tracker.paused:
             return out
         tracker.count(func, args, kwargs, out)
@@ -196,7 +201,6 @@ class _Operations(TorchDispatchMode):
         elif torch.Tag.pointwise in func.tags or plain in ("_prelu_kernel", "hardswish"):
             follow_pointwise(tracker, func, args, kwargs, out)
         else:
-            tracker.reads_values |= name == "_local_scalar_dense"
             tracker.freeze_all((args, kwargs), f"goes through {name}, which is not followed")
             if changes:
                 tracker.forget((args, kwargs))

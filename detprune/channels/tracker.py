@@ -23,7 +23,7 @@ class Tracker:
         paused: whether operations are parts of one that has been followed as a whole.
         counting: whether operations add to the costs: only in the first run.
         function, arguments: the call that the present operation is a part of.
-        reads_values: whether Python has looked at a number in a tensor.
+        reads_values: whether Python has looked at a number that depends on the inputs.
         layers_run: names of weights, in the order in which their layers ran.
     """
 
@@ -36,6 +36,7 @@ class Tracker:
         self.reads_values = False
         self.layers_run: list[str] = []
         self._known = WeakIdKeyDictionary()
+        self._of_inputs = WeakIdKeyDictionary()
         self._names = WeakIdKeyDictionary()
         for name, tensor in record.tensors.items():
             self._names[tensor] = name
@@ -97,6 +98,16 @@ class Tracker:
             return
         if self.channels(value) is None:
             self.freeze(value, f"is used by {operation}, which is not followed")
+
+    def depends_on_inputs(self, values: Sequence[object]) -> None:
+        """Note tensors whose values depend on what the network is given."""
+        for value in values:
+            if isinstance(value, Tensor):
+                self._of_inputs[value] = True
+
+    def is_of_inputs(self, value: object) -> bool:
+        """Whether a value is a tensor that depends on what the network is given."""
+        return isinstance(value, Tensor) and value in self._of_inputs
 
     def alive(self) -> list[Tensor]:
         """Results that something still refers to."""
