@@ -11,8 +11,7 @@ resumed takes up finished stages from there, and the task's trainer resumes with
 
 import platform
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +69,8 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> d
         _advise(recipe)
     if "final" not in run.finished():
         task.check_before_training(model)
+    if "hard_pruned" not in run.finished():
+        _rehearse(task, recipe, model)
 
     stages.dense(model)
     pruner = stages.constrained(model)
@@ -94,6 +95,26 @@ def _plan(task: Task, model: nn.Module) -> Summary | ChannelPlan:
     if isinstance(chosen, CoupledChannels):
         return chosen.plan(model, budget)
     return summarize(model, select_layers(model, chosen, budget, optimizer=None))
+
+
+def _rehearse(task: Task, recipe: Recipe, model: nn.Module) -> None:
+    """Begin constrained training, and train nothing: what it refuses is found before the dense stage.
+
+    Raises:
+        InputError: what does not go together in method, set, budget, optimizer and network.
+    """
+    epochs = task.epochs["constrained"]
+    if not epochs:
+        return
+    Pruner(
+        model,
+        task.constrained_optimizer(model),
+        recipe.method,
+        task.sparsity_set(model),
+        task.budget(model),
+        steps_per_update=1,  # any: only that it is known
+        updates=epochs,
+    ).detach()
 
 
 def _advise(recipe: Recipe) -> None:
@@ -179,7 +200,7 @@ class _Stages:
     def _take_up(self, stage: str, model: nn.Module) -> bool:
         if stage not in self.finished:
             return False
-        with _file_of(self.run):
+        with self.run.own_file():
             self.task.load_weights(model, self._file(stage))
         check_finite(model, f"the network in {self._file(stage)}, after the stage {stage}")
         LOGGER.info("%s: taken up from %s", stage, self._file(stage))
@@ -194,15 +215,6 @@ class _Stages:
         seconds = round(seconds, 3)
         self.run.finish(stage, metric=metric, metrics=metrics, seconds=seconds, **results)
         LOGGER.info("%s: %s %.4f", stage, self.task.metric, metric)
-
-
-@contextmanager
-def _file_of(run: RunDirectory) -> Iterator[None]:
-    """Say what to do about a damaged file that the run itself wrote."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{error}\nIt is a file of this run: {run.way_out}") from error
 
 
 def _summarize_run(
@@ -275,7 +287,7 @@ def _verify(
     task: Task, run: RunDirectory, summary: Mapping[str, Any], counts: Summary
 ) -> dict[str, Any]:
     """Load the saved file into a new model, count its zeros, measure it again."""
-    with _file_of(run):
+    with run.own_file():
         model = task.load_pruned(run.pruned)
     check_finite(model, f"the network in {run.pruned}")
     saved = dict(model.named_parameters())

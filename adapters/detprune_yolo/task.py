@@ -1,5 +1,6 @@
 """Detection as a task of the pipeline: Ultralytics trains, pycocotools measures."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any, ClassVar
 import torch
 import yaml
 from torch import nn
+from torch.optim import Optimizer
 
 from detprune.batch_norm import statistics_layers
 from detprune.budgets import Budget
+from detprune.channels import CoupledChannels, Forward
 from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.methods import OneShot
 from detprune.pruner import Pruner
@@ -20,9 +23,10 @@ from detprune.report.pictures import write_pictures
 from detprune.rundir import LOGGER, RunDirectory, atomic
 from detprune.seeds import seed_all
 from detprune.task import Task, check_teacher
+from detprune_yolo.channels import budget_of, example, mark, run_detector, state_widths
 from detprune_yolo.data.check import DetectionData, check_data
 from detprune_yolo.data.drawing import cached
-from detprune_yolo.exclusions import detector_budget, frozen_batch_norms, merged_note
+from detprune_yolo.exclusions import check_not_frozen, frozen_batch_norms, merged_note
 from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm, task_loss
 from detprune_yolo.measure.validation import validate
 from detprune_yolo.networks import architecture, build_network
@@ -31,6 +35,7 @@ from detprune_yolo.pictures import detection_pictures
 from detprune_yolo.process_state import quiet
 from detprune_yolo.recipe import DetectionRecipe
 from detprune_yolo.training.distillation import check_fits
+from detprune_yolo.training.epochs import check_every
 from detprune_yolo.training.resumable import ResumableTrainer
 from detprune_yolo.training.run_stage import run_stage
 from detprune_yolo.training.settings import StageSettings
@@ -134,21 +139,51 @@ class DetectionTask(Task):
         return network
 
     def budget(self, model: nn.Module) -> Budget:
-        """The budget, with the first convolution, the head's last ones and frozen layers left dense."""
-        return detector_budget(
-            self.recipe.budget, model, self.recipe.options("constrained").get("freeze")
-        )
+        """The budget, with the first convolution, the head's last ones and frozen layers left dense.
+
+        Of whole channels those of frozen layers alone.
+        """
+        freeze = self.recipe.options("constrained").get("freeze")
+        return budget_of(self.recipe.budget, self.recipe.set, model, freeze)
+
+    def example_inputs(self, model: nn.Module) -> tuple[Sequence[object], Forward]:
+        """One image of the size that is trained on; the head's raw predictions count."""
+        return (example(model, self._image_size),), run_detector
+
+    def finish_shrinking(self, network: nn.Module) -> None:
+        """What Ultralytics' modules state, and that no yaml describes the network."""
+        state_widths(network)
+        mark(network)
 
     def plan_notes(self, model: nn.Module) -> Sequence[str]:
-        """Branches that fusing merges."""
-        note = merged_note(self.recipe.budget, model)
-        return () if note is None else (note,)
+        """Branches that fusing merges, which lose the same whole channels; key points that no detector learns."""
+        whole = isinstance(self.recipe.set, CoupledChannels)
+        note = None if whole else merged_note(self.recipe.budget, model)
+        notes = [] if note is None else [note]
+        if self._data.pose:
+            notes.append(
+                "the data yaml has kpt_shape: of pose labels the detector learns the boxes, and no key points"
+            )
+        return notes
 
     def check_before_training(self, model: Any) -> None:
-        """A teacher of its own has to load, and to fit."""
+        """A teacher of its own has to load, and to fit; what is pruned must move; outer iterations need steps."""
         spec = self.recipe.distillation
         if spec is not None and spec.teacher is not None:
             check_fits(model, load_model(spec.teacher.expanduser()), str(spec.teacher))
+        options = self.recipe.options("constrained")
+        check_not_frozen(self.recipe.budget, model, options.get("freeze"))
+        batch, constrained = int(options.get("batch", 16)), self.recipe.stages.constrained
+        if batch >= 1 and not self.recipe.method.has_inner_loop:
+            images = len(self._data.images["train"]) * float(options.get("fraction", 1.0))
+            accumulated = max(1, round(int(options.get("nbs", 64)) / batch))
+            check_every(constrained.every, math.ceil(images / batch), accumulated)
+
+    def constrained_optimizer(self, model: nn.Module) -> Optimizer:
+        """SGD, or one that stands for all others: methods tell these two apart."""
+        name = str(self.recipe.options("constrained")["optimizer"]).upper()
+        kind = torch.optim.SGD if name == "SGD" else torch.optim.Adam
+        return kind(model.parameters(), lr=0.01)
 
     # ---------------------------------------------------------------- stages
 
@@ -171,7 +206,7 @@ class DetectionTask(Task):
         """Constrained training; the pruner has hard-pruned already what Ultralytics ended with."""
         spec, data = self.recipe.stages.constrained, self.recipe.data
         if spec.epochs == 0:
-            return Pruner(model, None, OneShot(), self.recipe.set, self.budget(model))
+            return self._pruner(model)
         fixed = {
             key: value
             for key, value in self.recipe.options("constrained").items()
@@ -193,21 +228,29 @@ class DetectionTask(Task):
         )
         start = self._start("constrained", model, None)
         weights = self._train(ConstrainedTrainer, settings, start)
-        self.load_weights(model, weights / "hard_pruned.pt")
-        pruner = Pruner(model, None, OneShot(), self.recipe.set, self.budget(model))
         way_out = f"delete {weights.parent} and resume, to train this stage again"
-        pruner.load_state_dict(load_tensors(weights / "pruner.pt", way_out))
+        with self.run.own_file(way_out):
+            self.load_weights(model, weights / "hard_pruned.pt")
+        pruner = self._pruner(model)
+        state = load_tensors(weights / "pruner.pt", way_out)
+        try:
+            pruner.load_state_dict(state)
+        except InputError as error:
+            raise InputError(f"{weights / 'pruner.pt'}: {error}; {way_out}") from error
         return pruner
 
+    def _pruner(self, model: nn.Module) -> Pruner:
+        return Pruner(model, None, OneShot(), self.sparsity_set(model), self.budget(model))
+
     def retrain(self, model: nn.Module, pruner: Pruner | None) -> None:
-        """Masked retraining; ends with Ultralytics' best epoch."""
-        masks = (pruner and pruner.masks) or {}
+        """Masked retraining, or that of the small network; ends with Ultralytics' best epoch."""
+        masks = None if pruner is None else pruner.masks or {}
         start = self._start("retrain", model, masks)
         settings = StageSettings(stage="retrain", **self._teacher())
         weights = self._train(RetrainingTrainer, settings, start)
         self.load_weights(model, weights / "best.pt")
         trained = dict(model.named_parameters())
-        for name, mask in masks.items():
+        for name, mask in (masks or {}).items():
             if torch.count_nonzero(trained[name].detach()[~mask]):
                 raise DetpruneError(f"{weights / 'best.pt'}: {name} has nonzero masked weights")
 
@@ -324,8 +367,15 @@ class DetectionTask(Task):
         except (RuntimeError, TypeError, AttributeError) as error:
             raise InputError(f"{path} does not fit the network: {error}") from error
 
+    def load_pruned(self, path: Path) -> nn.Module:
+        """The network in the checkpoint, with fewer channels where they were removed."""
+        if isinstance(self.recipe.set, CoupledChannels):
+            network: nn.Module = load_model(path)
+            return network
+        return super().load_pruned(path)
+
     def pruned_file(self, model: nn.Module, pruner: Pruner | None) -> object:
-        """An Ultralytics checkpoint, which also carries the masks."""
+        """An Ultralytics checkpoint, which also carries the masks if there are any."""
         options = {**self.recipe.options("retrain"), "data": str(self._yaml)}
         try:
             masks = None if pruner is None else pruner.masks

@@ -20,13 +20,14 @@ from detprune.errors import InputError
 from detprune.pruner import Pruner
 from detprune.rundir import RunDirectory
 from detprune.seeds import derive_seed
+from detprune_yolo.channels import network_to_train
 from detprune_yolo.data.images import build_images, labels_folder
 from detprune_yolo.detectors import check_network, check_start
 from detprune_yolo.process_state import no_downloads
 from detprune_yolo.training.distillation import teach
 from detprune_yolo.training.epochs import fill_mosaic_buffer, mosaic_buffer, plain, seed_epoch
 from detprune_yolo.training.settings import Stage, StageSettings
-from detprune_yolo.training.sidecar import read_sidecar, remove_sidecar, write_sidecar
+from detprune_yolo.training.sidecar import read_sidecar, remove_sidecar, taken_up, write_sidecar
 from detprune_yolo.weights.filenames import check_output_name
 
 EPOCH_METRIC = "mAP50 (Ultralytics' own)"
@@ -84,6 +85,10 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
                 )
             super().resume_training(None)
             return
+        with taken_up(self.wdir):
+            self._take_up(state)
+
+    def _take_up(self, state: dict[str, Any]) -> None:
         if state["stage"] != self.stage:
             raise InputError(
                 f"the sidecar in {self.wdir} is of the stage {state['stage']!r}, and {self.stage!r} is "
@@ -161,6 +166,8 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
         """The network that is trained, a detector."""
         if weights is not None:
             check_network(weights, "the model")
+        if (smaller := network_to_train(cfg, weights, self.data)) is not None:
+            return self.set_model_names_for_load(smaller)
         model = super().get_model(cfg, weights, verbose)
         check_network(model, "the model")
         return model
@@ -226,8 +233,9 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
             fill_mosaic_buffer(self.train_loader, buffer, seed)
         if first and self._resumed and self._resumed["gradients"]:
             gradients = self._resumed["gradients"]
-            for p, grad in zip(unwrap_model(self.model).parameters(), gradients, strict=True):
-                p.grad = None if grad is None else grad.to(p.device, p.dtype)
+            with taken_up(self.wdir):
+                for p, grad in zip(unwrap_model(self.model).parameters(), gradients, strict=True):
+                    p.grad = None if grad is None else grad.to(p.device, p.dtype)
         self._resumed = None  # several times the network's size
 
     def repeat_epoch(self) -> None:
