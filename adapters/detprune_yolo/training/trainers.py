@@ -19,6 +19,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from detprune.batch_norm import statistics_layers
 from detprune.budgets import Budget
+from detprune.deflated import deflate
 from detprune.errors import DetpruneError, InputError, MissingLossError, NonFiniteError
 from detprune.pruner import Pruner
 from detprune.rundir import atomic
@@ -273,6 +274,14 @@ class RetrainingTrainer(ResumableTrainer):
     def begin_epoch(self) -> None:
         super().begin_epoch()
         self._mask_average()  # a NaN recovery replaces it
+
+    def end(self) -> None:
+        """Ultralytics' own files become smaller by their zeros too."""
+        super().end()
+        for path in (self.best, self.last):
+            if IS_MAIN and path.exists():
+                with atomic(path) as temporary:
+                    deflate(path, temporary)
 
     def _mask_average(self) -> None:
         weights = dict(self.ema.ema.named_parameters())
