@@ -85,7 +85,7 @@ def test_what_retraining_leaves_can_be_retrained(tmp_path: Path) -> None:
             assert all(torch.equal(found[name], mask) for name, mask in masks.items())
             assert zeros_outside(load_model(path).state_dict(), masks) == 0
             with zipfile.ZipFile(path) as archive:
-                assert {r.compress_type for r in archive.infolist()} == {zipfile.ZIP_DEFLATED}
+                assert zipfile.ZIP_DEFLATED in {r.compress_type for r in archive.infolist()}
         start = trainer.best
     plain = YOLO(str(start))
     plain.train(
