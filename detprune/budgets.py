@@ -85,6 +85,18 @@ class Budget:
         """The target as a sparsity, however it was given."""
         return self.sparsity if self.compression is None else 1 - 1 / float(self.compression)
 
+    def check_single_weights(self) -> None:
+        """Refuse what only makes sense for whole channels.
+
+        Raises:
+            InputError: a target that counts MACs or parameters, or an allocation by their cost.
+        """
+        if self.macs is not None or self.parameters is not None or self.allocation == "global":
+            raise InputError(
+                "macs, parameters and allocation='global' count whole channels, which CoupledChannels() removes; give "
+                "that set, or sparsity=0.9 or compression=10 with the one that you have"
+            )
+
     def allocate(self, shapes: Mapping[str, Size]) -> dict[str, float]:
         """Sparsity of every tensor that is to be pruned; those left dense are not in the result.
 
@@ -94,11 +106,7 @@ class Budget:
         Raises:
             InputError: an allocation pattern that matches nothing, or no target at all.
         """
-        if self.macs is not None or self.parameters is not None or self.allocation == "global":
-            raise InputError(
-                "macs, parameters and allocation='global' count whole channels, which CoupledChannels() removes; give "
-                "that set, or sparsity=0.9 or compression=10 with the one that you have"
-            )
+        self.check_single_weights()
         if isinstance(self.allocation, Mapping):
             return self._allocate_by_name(shapes, self.allocation)
         if self.target is None:

@@ -19,8 +19,8 @@ from detprune.evaluation import Assignments
 from detprune.methods import METHODS
 from detprune.reading import check_output_path
 from detprune.recipe import Recipe, dump_yaml, read_assignments, read_yaml
+from detprune.recipe.components import SETS_BY_NAME
 from detprune.rundir import LOGGER, RunDirectory, is_main_process
-from detprune.sets import SETS
 from detprune.signals import exit_on_signals
 from detprune.task import Adapter, adapter_entry_points, load_adapter, load_entry, load_recipe
 from detprune.terminal import first_line, headline, listing, log_to_terminal, print_results
@@ -199,7 +199,8 @@ def list_components() -> None:
     console = Console()
     methods = {name: first_line(kind) for name, kind in METHODS.items()}
     console.print(listing("methods", methods))
-    console.print(listing("sets", {name: first_line(kind) for name, kind in SETS.items()}))
+    sets = {name: first_line(kind) for name, kind in SETS_BY_NAME.items()}
+    console.print(listing("sets", sets))
     adapters: dict[str, Adapter] = {}
     lines = {}
     for name in sorted(adapter_entry_points()):

@@ -83,6 +83,7 @@ def select_layers(
     """
     if isinstance(sparsity_set, BoundChannels):
         return _members(model, sparsity_set)
+    budget.check_single_weights()
     owners = _owners(model)
     computed = computed_weights(model)
     names, passed_over = _chosen_names(owners, computed, budget)

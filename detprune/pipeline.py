@@ -2,6 +2,9 @@
 
 dense baseline → constrained training → hard pruning → masked retraining → final → proof → report.
 
+Where whole channels are pruned they are taken out after hard pruning (``shrinking.py``), and what is retrained
+is the small network, without masks.
+
 Every stage leaves its weights in ``checkpoints/`` and a mark in ``progress.json``; a run that is
 resumed takes up finished stages from there, and the task's trainer resumes within a stage.
 """
@@ -18,6 +21,7 @@ from rich.console import Console
 from torch import nn
 
 import detprune
+from detprune.channels import ChannelPlan, CoupledChannels
 from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.finite import check_finite
 from detprune.layers import select_layers
@@ -28,6 +32,7 @@ from detprune.reading import load_tensors
 from detprune.recipe import Recipe
 from detprune.rundir import RunDirectory, is_main_process
 from detprune.sets import Unstructured
+from detprune.shrinking import outputs_differ_by, removal_record, shrunk_summary
 from detprune.summary import Summary, summarize
 from detprune.task import Task, plain_state_dict
 
@@ -56,8 +61,7 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> d
         check_finite(model, "the network that the recipe begins with")
     except NonFiniteError as error:
         raise InputError(f"{error}; give another checkpoint as model.weights") from error
-    layers = select_layers(model, recipe.set, task.budget(model), optimizer=None)
-    plan = summarize(model, layers)
+    plan = _plan(task, model)
     LOGGER.debug("%s", plan)
     if is_main_process():
         Console().print(plan.table())
@@ -69,15 +73,27 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> d
 
     stages.dense(model)
     pruner = stages.constrained(model)
-    stages.retrain(model, pruner)
+    network = stages.remove(model, pruner)
+    stages.retrain(network, pruner if network is model else None)
 
     if not is_main_process():
         return {}
-    summary = _summarize_run(task, recipe, run, pruner, command)
-    summary["verified"] = _verify(task, run, summary, pruner.summary())
+    counts = pruner.summary() if network is model else shrunk_summary(model, network)
+    summary = _summarize_run(task, recipe, run, model, counts, command)
+    if network is not model:
+        summary["removal"] = removal_record(task, model, network, run.finished()["removed"])
+    summary["verified"] = _verify(task, run, summary, counts)
     run.write_json("summary.json", summary)
     task.illustrate()
     return summary
+
+
+def _plan(task: Task, model: nn.Module) -> Summary | ChannelPlan:
+    """What will be pruned, before training; everything that is wrong with it is found here."""
+    chosen, budget = task.sparsity_set(model), task.budget(model)
+    if isinstance(chosen, CoupledChannels):
+        return chosen.plan(model, budget)
+    return summarize(model, select_layers(model, chosen, budget, optimizer=None))
 
 
 def _advise(recipe: Recipe) -> None:
@@ -107,7 +123,8 @@ class _Stages:
 
     def constrained(self, model: nn.Module) -> Pruner:
         if self._take_up("hard_pruned", model):
-            pruner = Pruner(model, None, OneShot(), self.recipe.set, self.task.budget(model))
+            chosen, budget = self.task.sparsity_set(model), self.task.budget(model)
+            pruner = Pruner(model, None, OneShot(), chosen, budget)
             file = self.run.checkpoints / "pruner.pt"
             way_out = self.run.way_out
             state = load_tensors(file, way_out)
@@ -128,14 +145,30 @@ class _Stages:
         self._finish("hard_pruned", model, time.perf_counter() - began, batch_norm_images=images)
         return pruner
 
-    def retrain(self, model: nn.Module, pruner: Pruner) -> None:
+    def remove(self, model: nn.Module, pruner: Pruner) -> nn.Module:
+        """Take out the channels that are zero, where whole channels are pruned; else the same model."""
+        chosen = self.task.sparsity_set(model)
+        if not isinstance(chosen, CoupledChannels):
+            return model
+        began = time.perf_counter()
+        network = pruner.shrink()
+        self.task.finish_shrinking(network)
+        if "removed" not in self.finished:
+            difference = outputs_differ_by(model, network, chosen)
+            seconds = time.perf_counter() - began
+            self._finish("removed", network, seconds, difference=difference)
+        return network
+
+    def retrain(self, model: nn.Module, pruner: Pruner | None) -> None:
         if self._take_up("final", model):
             return
         began = time.perf_counter()
         if self.task.epochs["retrain"]:
-            LOGGER.info("masked retraining: %d epochs", self.task.epochs["retrain"])
+            kind = "retraining of the small network" if pruner is None else "masked retraining"
+            LOGGER.info("%s: %d epochs", kind, self.task.epochs["retrain"])
             self.task.retrain(model, pruner)
-            pruner.detach()
+            if pruner is not None:
+                pruner.detach()
         check_finite(model, "the network after the stage retrain")
         self.run.save(self.run.pruned, self.task.pruned_file(model, pruner))
         self._finish("final", model, time.perf_counter() - began)
@@ -173,10 +206,9 @@ def _file_of(run: RunDirectory) -> Iterator[None]:
 
 
 def _summarize_run(
-    task: Task, recipe: Recipe, run: RunDirectory, pruner: Pruner, command: str
+    task: Task, recipe: Recipe, run: RunDirectory, model: nn.Module, counts: Summary, command: str
 ) -> dict[str, Any]:
     stages = run.finished()
-    counts = pruner.summary()
     dumped = recipe.model_dump(mode="json")
     seconds = {stage: result["seconds"] for stage, result in stages.items()}
     return {
@@ -189,13 +221,14 @@ def _summarize_run(
         "metric": task.metric,
         **{stage: result["metric"] for stage, result in stages.items()},
         "metrics": {stage: result["metrics"] for stage, result in stages.items()},
-        "notes": [*task.notes, *task.plan_notes(pruner.model), *_batch_norm_note(recipe, stages)],
+        "notes": [*task.notes, *task.plan_notes(model), *_batch_norm_note(recipe, stages)],
         **_counts(counts),
         "epochs": dict(task.epochs),
         "seconds": {
             "dense": seconds["dense"],
             "constrained": seconds["hard_pruned"],
             "retrain": seconds["final"],
+            **({"removal": seconds["removed"]} if "removed" in seconds else {}),
             "total": round(sum(seconds.values()), 3),
         },
         "seed": recipe.seed,
@@ -242,9 +275,8 @@ def _verify(
     task: Task, run: RunDirectory, summary: Mapping[str, Any], counts: Summary
 ) -> dict[str, Any]:
     """Load the saved file into a new model, count its zeros, measure it again."""
-    model = task.build_model()
     with _file_of(run):
-        task.load_weights(model, run.pruned)
+        model = task.load_pruned(run.pruned)
     check_finite(model, f"the network in {run.pruned}")
     saved = dict(model.named_parameters())
     for layer in counts.layers:

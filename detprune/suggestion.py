@@ -10,6 +10,7 @@ from rich.progress import track
 from rich.table import Table
 
 from detprune.budgets import Budget
+from detprune.channels import CoupledChannels
 from detprune.errors import InputError
 from detprune.layers import Layer, select_layers
 from detprune.recipe import Recipe
@@ -74,6 +75,11 @@ def suggest_plan(adapter: Adapter, recipe: Recipe, images: int) -> Suggestion:
         raise InputError(
             "the recipe names no weights of a dense network, whose layers could be scanned; add "
             "--set model.weights=runs/…/checkpoints/dense.pt"
+        )
+    if isinstance(recipe.set, CoupledChannels):
+        raise InputError(
+            "suggest works out sparsities of single layers, and coupled channels run through many; use "
+            "budget.allocation: global, which weighs channels against what they cost"
         )
     with TemporaryDirectory(prefix="detprune-") as scratch:
         task = adapter.task(recipe, RunDirectory(Path(scratch)))

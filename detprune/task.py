@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,10 +11,14 @@ from torch import nn
 
 from detprune.batch_norm import statistics_layers
 from detprune.budgets import Budget
+from detprune.channels import CoupledChannels, Forward
+from detprune.channels.removal import resized_and_loaded, widths_of
 from detprune.errors import InputError, unknown
 from detprune.pruner import Pruner
+from detprune.reading import load_tensors
 from detprune.recipe import Recipe, Settings, assign, read_yaml, validate
 from detprune.rundir import RunDirectory
+from detprune.sets import SparsitySet
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -63,7 +67,7 @@ class Task(ABC):
         """Train in place with a pruner bound to the optimizer; returns it before hard pruning."""
 
     @abstractmethod
-    def retrain(self, model: nn.Module, pruner: Pruner) -> None:
+    def retrain(self, model: nn.Module, pruner: Pruner | None) -> None:
         """Train in place on the task loss alone, with the pruner's masks."""
 
     @abstractmethod
@@ -114,6 +118,31 @@ class Task(ABC):
         """The recipe's budget, with what this kind of network leaves dense by default."""
         return self.recipe.budget
 
+    def example_inputs(self, model: nn.Module) -> tuple[Sequence[object], Forward]:
+        """What the network is called with, and how, where whole channels are removed.
+
+        Returns:
+            Inputs of the size that is measured, and ``forward(model, *inputs)``, whose outputs count.
+
+        Raises:
+            InputError: channels cannot be removed from this task's networks.
+        """
+        raise InputError(
+            f"whole channels (set: coupled_channels) cannot be removed in the task {self.recipe.task}; "
+            "choose another set"
+        )
+
+    def sparsity_set(self, model: nn.Module) -> SparsitySet:
+        """The recipe's set, with example inputs where it needs them."""
+        chosen = self.recipe.set
+        if not isinstance(chosen, CoupledChannels):
+            return chosen
+        inputs, forward = self.example_inputs(model)
+        return replace(chosen, example_inputs=tuple(inputs), forward=forward)
+
+    def finish_shrinking(self, network: nn.Module) -> None:
+        """Set what this kind of network states about its channels apart from PyTorch's own modules."""
+
     def plan_notes(self, model: nn.Module) -> Sequence[str]:
         """What has to be known about the plan of what is pruned: printed with it, and in the report."""
         return ()
@@ -128,9 +157,36 @@ class Task(ABC):
             InputError: a teacher that cannot be read or does not fit.
         """
 
-    def pruned_file(self, model: nn.Module, pruner: Pruner) -> object:
-        """What ``pruned.pt`` holds, in the form that the framework's users load."""
+    def pruned_file(self, model: nn.Module, pruner: Pruner | None) -> object:
+        """What ``pruned.pt`` holds, in the form that the framework's users load.
+
+        Args:
+            model: the final network.
+            pruner: holds its masks; None for a network from which channels were removed.
+        """
+        if pruner is None:
+            return {"state_dict": plain_state_dict(model), "widths": widths_of(model)}
         return plain_state_dict(model)
+
+    def load_pruned(self, path: Path) -> nn.Module:
+        """The network that ``pruned.pt`` of this run holds, from which channels may have been removed.
+
+        Raises:
+            InputError: the file does not fit the recipe's network.
+        """
+        model = self.build_model()
+        if not isinstance(self.recipe.set, CoupledChannels):
+            self.load_weights(model, path)
+            return model
+        return resized_and_loaded(model, load_tensors(path, self.run.way_out), path)
+
+    def network_after(self, stage: str) -> nn.Module:
+        """The network as a finished stage left it: dense, hard_pruned or final."""
+        if stage == "final" and isinstance(self.recipe.set, CoupledChannels):
+            return self.load_pruned(self.run.pruned)
+        model = self.build_model()
+        self.load_weights(model, self.run.checkpoints / f"{stage}.pt")
+        return model
 
     def illustrate(self) -> None:
         """Leave ``pictures/pictures.json`` in the run directory, for the report."""

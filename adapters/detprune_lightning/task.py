@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 import lightning as L
 from detprune.batch_norm import estimate_statistics, even_batches
+from detprune.channels import Forward
+from detprune.channels.coupled import call
 from detprune.errors import InputError
 from detprune.methods import OneShot, OuterIteration
 from detprune.pruner import Pruner
@@ -107,10 +109,10 @@ class LightningTask(Task):
         spec, budget = self.recipe.stages.constrained, self.budget(model)
         self._be_taught_by(model)
         if spec.epochs == 0:
-            return Pruner(model, None, OneShot(), self.recipe.set, budget)
+            return Pruner(model, None, OneShot(), self.sparsity_set(model), budget)
         training = ConstrainedTraining(
             self.recipe.method,
-            self.recipe.set,
+            self.sparsity_set(model),
             budget,
             every=spec.every,
             network=model,
@@ -127,13 +129,19 @@ class LightningTask(Task):
         self._fit("constrained", spec, model, [training, check])
         return training.pruner
 
-    def retrain(self, model: nn.Module, pruner: Pruner) -> None:
-        """Train with masks."""
+    def retrain(self, model: nn.Module, pruner: Pruner | None) -> None:
+        """Train with masks, or a network from which channels were removed."""
         if self._teacher is None and self.recipe.distillation is not None:  # a run that is resumed
             dense = self.build_model()
             self.load_weights(dense, self.run.checkpoints / "dense.pt")
             self._be_taught_by(dense)
-        self._fit("retrain", self.recipe.stages.retrain, model, [MaskedRetraining(pruner)])
+        callbacks: list[L.Callback] = [] if pruner is None else [MaskedRetraining(pruner)]
+        self._fit("retrain", self.recipe.stages.retrain, model, callbacks)
+
+    def example_inputs(self, model: nn.Module) -> tuple[Sequence[object], Forward]:
+        """One image of the size that is trained on."""
+        image = self.training_data[0][0]
+        return (torch.zeros(1, *image.shape),), call
 
     def _be_taught_by(self, dense: nn.Module) -> None:
         spec = self.recipe.distillation

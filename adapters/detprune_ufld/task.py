@@ -161,8 +161,10 @@ class LaneTask(LightningTask):
         """Load a checkpoint of the same network, with or without its auxiliary branch."""
         load_checkpoint(_lane_network(model), path)
 
-    def pruned_file(self, model: nn.Module, pruner: Pruner) -> object:
-        """A checkpoint in the original repository's form."""
+    def pruned_file(self, model: nn.Module, pruner: Pruner | None) -> object:
+        """A checkpoint in the original repository's form, unless channels were removed."""
+        if pruner is None:
+            return super().pruned_file(model, None)
         drop = not self.recipe.model.deploy_auxiliary
         return checkpoint(_lane_network(model), drop_aux=drop)
 
@@ -197,8 +199,7 @@ class LaneTask(LightningTask):
             ("hard-pruned", "hard_pruned"),
             ("final", "final"),
         ):
-            networks[title] = self.build_model()
-            self.load_weights(networks[title], self.run.checkpoints / f"{stage}.pt")
+            networks[title] = _lane_network(self.network_after(stage))
         for file, frames in sheets:
             model = self.recipe.model
             images = LaneFrames(

@@ -199,9 +199,9 @@ class DetectionTask(Task):
         pruner.load_state_dict(load_tensors(weights / "pruner.pt", way_out))
         return pruner
 
-    def retrain(self, model: nn.Module, pruner: Pruner) -> None:
+    def retrain(self, model: nn.Module, pruner: Pruner | None) -> None:
         """Masked retraining; ends with Ultralytics' best epoch."""
-        masks = pruner.masks or {}
+        masks = (pruner and pruner.masks) or {}
         start = self._start("retrain", model, masks)
         settings = StageSettings(stage="retrain", **self._teacher())
         weights = self._train(RetrainingTrainer, settings, start)
@@ -324,11 +324,12 @@ class DetectionTask(Task):
         except (RuntimeError, TypeError, AttributeError) as error:
             raise InputError(f"{path} does not fit the network: {error}") from error
 
-    def pruned_file(self, model: nn.Module, pruner: Pruner) -> object:
+    def pruned_file(self, model: nn.Module, pruner: Pruner | None) -> object:
         """An Ultralytics checkpoint, which also carries the masks."""
         options = {**self.recipe.options("retrain"), "data": str(self._yaml)}
         try:
-            return pruned_checkpoint(model, pruner.masks, train_args=options)
+            masks = None if pruner is None else pruner.masks
+            return pruned_checkpoint(model, masks, train_args=options)
         except NonFiniteError as error:
             raise NonFiniteError(f"the network after the stage retrain: {error}") from error
 
@@ -342,8 +343,7 @@ class DetectionTask(Task):
             ("hard-pruned", "hard_pruned"),
             ("final", "final"),
         ):
-            models[title] = self.build_model()
-            self.load_weights(models[title], self.run.checkpoints / f"{stage}.pt")
+            models[title] = self.network_after(stage)
         folder = self.run.path / "pictures"
         pictures = detection_pictures(
             models,

@@ -3,5 +3,6 @@
 from detprune.channels.bound import BoundChannels
 from detprune.channels.coupled import CoupledChannels
 from detprune.channels.plan import ChannelPlan, LayerPlan
+from detprune.channels.tracing import Forward
 
-__all__ = ["BoundChannels", "ChannelPlan", "CoupledChannels", "LayerPlan"]
+__all__ = ["BoundChannels", "ChannelPlan", "CoupledChannels", "Forward", "LayerPlan"]

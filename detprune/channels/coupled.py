@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor, nn
@@ -50,8 +51,31 @@ class CoupledChannels(SparsitySet):
     round_to: int = 8
     forward: Forward = field(default=call, repr=False, compare=False)
 
+    __pydantic_config__: ClassVar = {
+        "arbitrary_types_allowed": True
+    }  # recipes are read with pydantic
+
     def __post_init__(self) -> None:
         check_whole("coupled channels: round_to", self.round_to, "a whole number, 1 or more")
+
+    def inputs_for(self, model: nn.Module) -> tuple[object, ...]:
+        """The example inputs as arguments, on the device and in the precision of the network."""
+        given = self.example_inputs
+        if given is None:
+            raise InputError(
+                "CoupledChannels() has no example inputs; pass what the network is called with, for example "
+                "CoupledChannels(torch.zeros(1, 3, 224, 224))"
+            )
+        given = (given,) if isinstance(given, Tensor) else tuple(given)
+        weight = next((p for p in model.parameters() if p.is_floating_point()), None)
+        if weight is None or weight.is_meta:
+            return given
+        return tuple(
+            value.to(weight.device, weight.dtype if value.is_floating_point() else None)
+            if isinstance(value, Tensor)
+            else value
+            for value in given
+        )
 
     def supports(self, weights: Sequence[Tensor], sparsities: Sequence[float]) -> list[Tensor]:
         """Not for single weights: which of them make a channel is a matter of the network.
@@ -106,13 +130,7 @@ class CoupledChannels(SparsitySet):
     def _groups(
         self, model: nn.Module, budget: Budget, optimizer: Optimizer | None
     ) -> tuple[Trace, ChannelGroups]:
-        if self.example_inputs is None:
-            raise InputError(
-                "CoupledChannels() has no example inputs; pass what the network is called with, for example "
-                "CoupledChannels(torch.zeros(1, 3, 224, 224))"
-            )
-        single = isinstance(self.example_inputs, Tensor)
-        inputs = (self.example_inputs,) if single else tuple(self.example_inputs)
+        inputs = self.inputs_for(model)
         for strict in (False, True):
             record = trace(model, inputs, self.forward, strict=strict)
             groups = channel_groups(record, _keeps(model, record, budget, optimizer))
@@ -136,7 +154,7 @@ class CoupledChannels(SparsitySet):
 
     def _check_widths(self, groups: ChannelGroups) -> None:
         widest = max(len(family.groups) for family in groups.families)
-        if self.round_to > widest:
+        if self.round_to >= widest:
             raise InputError(
                 f"coupled channels: round_to is {self.round_to}, and the widest layer that can shrink has {widest} "
                 "channels; use a smaller number"

@@ -1,7 +1,7 @@
 """Takes channels out of a network: plain modules with fewer channels, and the same outputs."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -123,6 +123,45 @@ def widths_of(model: nn.Module) -> Widths:
     return {name: own for name, own in found.items() if own}
 
 
-def shapes_of(model: nn.Module) -> dict[str, Sequence[int]]:
-    """Shape of every parameter and buffer."""
-    return {name: tuple(tensor.shape) for name, tensor, _ in named_tensors(model)}
+def resized_and_loaded(model: nn.Module, saved: object, path: object) -> nn.Module:
+    """Give a dense network the widths of a file, and its weights.
+
+    Args:
+        model: built as the dense network was; changed in place, and returned.
+        saved: ``{"state_dict": …, "widths": …}``.
+        path: of the file, for messages.
+
+    Raises:
+        InputError: the file holds something else, or is of another network.
+    """
+    if not isinstance(saved, Mapping) or not {"state_dict", "widths"} <= set(saved):
+        raise InputError(f"{path} holds no network with fewer channels (state_dict and widths)")
+    state, widths = saved["state_dict"], saved["widths"]
+    named = {name: tensor for name, tensor, _ in named_tensors(model)}
+    if lacking := [name for name in named if name not in state and name in model.state_dict()]:
+        raise InputError(f"{path} is of another network: it lacks {', '.join(lacking[:3])}")
+    wrong = [n for n, t in named.items() if n in state and not _is_part(state[n], t)]
+    if wrong:
+        raise InputError(f"{path} is of another network: {', '.join(wrong[:3])} would have to grow")
+    with torch.no_grad():
+        _replace(
+            model,
+            {n: state[n] for n, t in named.items() if n in state and state[n].shape != t.shape},
+        )
+    found = widths_of(model)
+    if found != widths:
+        other = next((name for name in found if found[name] != widths.get(name)), "a module")
+        raise InputError(
+            f"{path}: {other} states {widths.get(other)}, its weights {found.get(other)}"
+        )
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(f"{path} does not fit the network: {error}") from error
+    return model
+
+
+def _is_part(value: Tensor, tensor: Tensor) -> bool:
+    return value.dim() == tensor.dim() and all(
+        n <= m for n, m in zip(value.shape, tensor.shape, strict=True)
+    )

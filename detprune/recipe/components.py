@@ -12,12 +12,16 @@ from typing import Annotated, TypeVar
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
 
 from detprune.budgets import Budget
+from detprune.channels import CoupledChannels
 from detprune.errors import InputError, nearest, unknown
 from detprune.methods import METHODS, Growth, Method, Pull
 from detprune.methods.splitting import Splitting
 from detprune.sets import SETS, SparsitySet
 
 T = TypeVar("T")
+
+SETS_BY_NAME: dict[str, type[SparsitySet]] = {**SETS, "coupled_channels": CoupledChannels}
+"""Every set that recipes and the command line know."""
 
 
 def parse_method(value: object) -> object:
@@ -37,7 +41,7 @@ def parse_method(value: object) -> object:
 
 def parse_set(value: object) -> object:
     """A sparsity set from its recipe form; sets pass through."""
-    return value if isinstance(value, SparsitySet) else _from_registry("set", SETS, value)
+    return value if isinstance(value, SparsitySet) else _from_registry("set", SETS_BY_NAME, value)
 
 
 def parse_budget(value: object) -> object:
@@ -51,8 +55,8 @@ def dump(value: object) -> object:
         return {type(value).__name__.lower(): dataclasses.asdict(value)}
     if not dataclasses.is_dataclass(value):
         return list(value) if isinstance(value, tuple) else value
-    options = {f.name: dump(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    names = {kind: name for table in (METHODS, SETS) for name, kind in table.items()}
+    options = {name: dump(getattr(value, name)) for name in _options(type(value))}
+    names = {kind: name for table in (METHODS, SETS_BY_NAME) for name, kind in table.items()}
     name = names.get(type(value))  # type: ignore[arg-type]
     return options if name is None else {"name": name, **options}
 
@@ -76,7 +80,7 @@ def _from_registry(kind: str, table: Mapping[str, type[T]], value: object) -> T:
 def _from_mapping(path: str, component: type[T], value: object) -> T:
     if not isinstance(value, Mapping):
         raise InputError(f"{path} is {value!r}; write a mapping of its options")
-    fields = [f.name for f in dataclasses.fields(component)]  # type: ignore[arg-type]
+    fields = _options(component)
     for key in value:
         if key not in fields:
             known = f"known: {', '.join(fields)}" if fields else "it takes no options"
@@ -99,6 +103,11 @@ def _from_mapping(path: str, component: type[T], value: object) -> T:
         if isinstance(cause, InputError):
             raise InputError(f"{path}: {cause}") from error
         raise InputError(f"{where}: {first['msg']}, got {first['input']!r}") from error
+
+
+def _options(component: type[object]) -> list[str]:
+    """The fields that a recipe can say; those that do not compare are for Python only."""
+    return [f.name for f in dataclasses.fields(component) if f.compare]  # type: ignore[arg-type]
 
 
 def _parse_schedule(path: str, value: Mapping[str, object]) -> Pull | Growth:

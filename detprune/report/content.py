@@ -4,7 +4,7 @@ import math
 from pathlib import PurePath
 from typing import Any
 
-from detprune.report.rundir import METRICS, Layer, Run, Verified
+from detprune.report.rundir import METRICS, Layer, Run, Summary, Verified
 from detprune.report.style import is_per_cent
 from detprune.report.training import STAGES
 
@@ -31,20 +31,8 @@ def page_content(run: Run) -> dict[str, Any]:
         "points": " (points)" if is_per_cent(summary.metric) else "",
         "headline": _headline(run),
         "metrics": _all_metrics(run),
-        "size": [
-            (
-                "Compression",
-                "all weights / nonzero weights",
-                f"{summary.compression:.2f}×",
-                f"{summary.model_compression:.2f}×",
-            ),
-            (
-                "Sparsity",
-                "zero weights / all weights",
-                f"{100 * summary.sparsity:.2f} %",
-                f"{100 * summary.model_sparsity:.2f} %",
-            ),
-        ],
+        "size": _size(summary),
+        "sizes_after_removal": _sizes_after_removal(summary),
         "verified": _verification(run, summary.verified, kept),
         "settings": _settings(run),
         "command": summary.command,
@@ -54,6 +42,43 @@ def page_content(run: Run) -> dict[str, Any]:
         "notes": summary.notes,
         "warnings": _warnings(run),
     }
+
+
+def _size(summary: Summary) -> list[tuple[str, str, str, str]]:
+    """Rates over the pruned tensors and over all of them."""
+    return [
+        (
+            "Compression",
+            "all weights / nonzero weights",
+            f"{summary.compression:.2f}×",
+            f"{summary.model_compression:.2f}×",
+        ),
+        (
+            "Sparsity",
+            "zero weights / all weights",
+            f"{100 * summary.sparsity:.2f} %",
+            f"{100 * summary.model_sparsity:.2f} %",
+        ),
+    ]
+
+
+def _sizes_after_removal(summary: Summary) -> list[tuple[str, str, str, str]]:
+    """Dense, small and the share that is left; empty where no channels were removed."""
+    if summary.removal is None:
+        return []
+    before, after = summary.removal.dense, summary.removal.small
+    return [
+        (
+            name,
+            f"{dense / 1e6:,.3f} million",
+            f"{small / 1e6:,.3f} million",
+            f"{100 * small / dense:.1f} %",
+        )
+        for name, dense, small in (
+            ("Multiply-accumulate operations (MACs)", before.macs, after.macs),
+            ("Parameters", before.parameters, after.parameters),
+        )
+    ]
 
 
 def _method(name: str) -> str:
@@ -76,6 +101,13 @@ def _difference(metric: str, value: float | None, base: float | None) -> str:
     return text.replace("-", "−")
 
 
+def _retrained(summary: Summary) -> str:
+    if not summary.epochs.get("retrain"):
+        return "not retrained"
+    small = summary.removal is not None
+    return "after retraining of the small network" if small else "after masked retraining"
+
+
 def _headline(run: Run) -> list[tuple[str, str, str, str, str]]:
     s = run.summary
     metric = s.metric
@@ -90,7 +122,7 @@ def _headline(run: Run) -> list[tuple[str, str, str, str, str]]:
         ),
         (
             "Final",
-            "after masked retraining" if s.epochs.get("retrain") else "not retrained",
+            _retrained(s),
             _number(metric, s.final),
             _difference(metric, s.final, s.dense),
             _difference(metric, s.final, s.hard_pruned),

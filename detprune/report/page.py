@@ -127,7 +127,8 @@ def _figures(run: Run) -> tuple[dict[str, Figure | None], list[tuple[str, str]]]
         "layers": weights.kept_weights(run),
     }
     before = weights.read_checkpoint(run, DENSE_CHECKPOINT)
-    after = weights.read_checkpoint(run, FINAL_CHECKPOINT)
+    smaller = run.summary.removal is not None
+    after = None if smaller else weights.read_checkpoint(run, FINAL_CHECKPOINT)
     if before and after:
         layer = weights.heatmap_layer(run)
         figures["histograms"] = weights.histograms(before, after)
@@ -136,6 +137,8 @@ def _figures(run: Run) -> tuple[dict[str, Figure | None], list[tuple[str, str]]]
     pair = ((DENSE_CHECKPOINT, before), (FINAL_CHECKPOINT, after))
     missing = [name for name, state in pair if state is None]
     reason = f"no {' and no '.join(missing)}" if missing else "no pruned tensors"
+    if smaller:
+        reason = "channels were removed, so that the layers have other shapes"
     reasons["histograms"] = reasons["heatmap"] = reasons["maps"] = reason
     absent = [(_CAPTIONS[slug][0], reasons[slug]) for slug in _CAPTIONS if not figures.get(slug)]
     return figures, absent

@@ -56,6 +56,21 @@ class StageMetrics(_Record):
     final: dict[str, float | None] = {}
 
 
+class Size(_Record):
+    """What a network costs: multiply-accumulate operations for one input, and parameters."""
+
+    macs: float
+    parameters: float
+
+
+class Removal(_Record):
+    """A network before and after channels were removed; `difference` of the outputs, relative."""
+
+    dense: Size
+    small: Size
+    difference: float
+
+
 class Summary(_Record):
     """`summary.json`. A number that was not measured is null; only a key with a default may lack."""
 
@@ -80,6 +95,7 @@ class Summary(_Record):
     verified: Verified | None
     command: str | None
     metrics: StageMetrics | None = None
+    removal: Removal | None = None
     notes: tuple[str, ...] = ()
 
 

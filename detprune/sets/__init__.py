@@ -15,7 +15,7 @@ SETS: dict[str, type[SparsitySet]] = {
     "block": Block,
     "pattern": Pattern,
 }
-"""Every set that recipes and the command line know, by name."""
+"""Every set of single weights, by name."""
 
 __all__ = [
     "NM",

@@ -5,15 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from command_line import detprune_here, kill_after
 
-from detprune import cli
 from detprune.errors import DetpruneError
 from detprune.rundir import RunDirectory
 
@@ -30,14 +29,6 @@ def detprune(*arguments: str | Path, check: bool = True) -> subprocess.Completed
     if check:
         assert done.returncode == 0, done.stderr + done.stdout
     return done
-
-
-def detprune_here(*arguments: str | Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The same in this process, which saves the seconds that imports take; returns the exit code."""
-    monkeypatch.setattr(sys, "argv", ["detprune", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    return int(stopped.value.code or 0)
 
 
 def state_dict(path: Path) -> dict[str, torch.Tensor]:
@@ -120,39 +111,12 @@ def test_report_can_be_drawn_again(finished: Path) -> None:
     assert "cifar_resnet20" in (finished / "report.html").read_text()
 
 
-def wait_for_epochs(run: Path, stage: str, count: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise AssertionError(f"the run ended before {stage} {count}: {process.communicate()}")
-        file = run / "metrics.jsonl"
-        lines = file.read_text().splitlines() if file.exists() else []
-        if (
-            sum(f'"stage": "{stage}"' in line and '"event": "epoch"' in line for line in lines)
-            >= count
-        ):
-            return
-        time.sleep(0.005)
-    raise AssertionError(f"no {stage} epoch {count} within two minutes")
-
-
 def test_killed_in_every_stage_and_resumed_gives_the_same_bits(
     finished: Path, tmp_path: Path
 ) -> None:
     recipe, run = finished.parent / "tiny.yaml", tmp_path / "run"
     command = [sys.executable, "-m", "detprune", "run", str(recipe), "--out", str(run), "--resume"]
-    for stage, epochs in (("dense", 2), ("constrained", 1), ("constrained", 3), ("retrain", 2)):
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        wait_for_epochs(run, stage, epochs, process)
-        process.kill()
-        process.communicate()
-        assert not (run / "summary.json").exists()
+    kill_after(command, run, (("dense", 2), ("constrained", 1), ("constrained", 3), ("retrain", 2)))
     detprune(*command[3:])
     expected, found = state_dict(finished / "pruned.pt"), state_dict(run / "pruned.pt")
     assert all(torch.equal(expected[name], found[name]) for name in expected)
