@@ -209,7 +209,7 @@ def _latency(name: str, jobs: Sequence[Job], rounds: int, seconds: float) -> Lat
     if jobs[0].device.partition(":")[0] not in runtime.devices:
         return None
     if not runtime.is_installed:
-        return Latency(name, note=f"{NOT_INSTALLED} (pip install {runtime.extra})")
+        return Latency(name, note=NOT_INSTALLED)
     try:
         programs = tuple(runtime.program(job) for job in jobs)
         times = in_turn(programs, rounds=rounds, seconds=seconds)

@@ -107,13 +107,11 @@ class Runtime(NamedTuple):
         package: what has to be installed.
         devices: on which it runs.
         program: makes what is timed.
-        extra: how it is installed.
     """
 
     package: str
     devices: tuple[str, ...]
     program: Callable[[Job], Program]
-    extra: str
 
     @property
     def is_installed(self) -> bool:
@@ -122,10 +120,10 @@ class Runtime(NamedTuple):
 
 
 RUNTIMES: Mapping[str, Runtime] = {
-    PYTORCH: Runtime("torch", ("cpu", "cuda"), pytorch, "torch"),
-    "ONNX Runtime": Runtime("onnxruntime", ("cpu", "cuda"), onnx_runtime, "onnxruntime"),
-    "OpenVINO": Runtime("openvino", ("cpu",), openvino, "openvino"),
-    "TensorRT": Runtime("tensorrt", ("cuda",), tensorrt, "tensorrt onnxruntime-gpu"),
+    PYTORCH: Runtime("torch", ("cpu", "cuda"), pytorch),
+    "ONNX Runtime": Runtime("onnxruntime", ("cpu", "cuda"), onnx_runtime),
+    "OpenVINO": Runtime("openvino", ("cpu",), openvino),
+    "TensorRT": Runtime("tensorrt", ("cuda",), tensorrt),
 }
 """Name → how a network is run there, in the order in which they are shown."""
 
