@@ -25,7 +25,7 @@ def page_content(run: Run) -> dict[str, Any]:
     pruned = run.pruned
     kept, total = sum(y.nonzero for y in pruned), sum(y.numel for y in pruned)
     return {
-        "title": f"{summary.model} on {summary.data}, pruned {summary.compression:.2f}×",
+        "title": f"{summary.model} on {summary.data}, {_how_far(summary)}",
         "subtitle": (f"{_method(summary.method)}, {summary.sparsity_set} sparsity, {summary.task}"),
         "metric": summary.metric,
         "points": " (points)" if is_per_cent(summary.metric) else "",
@@ -44,8 +44,17 @@ def page_content(run: Run) -> dict[str, Any]:
     }
 
 
+def _how_far(summary: Summary) -> str:
+    if summary.removal is None:
+        return f"pruned {summary.compression:.2f}×"
+    left = summary.removal.small.macs / summary.removal.dense.macs
+    return f"{100 * left:.0f} % of the MACs left"
+
+
 def _size(summary: Summary) -> list[tuple[str, str, str, str]]:
-    """Rates over the pruned tensors and over all of them."""
+    """Rates over the pruned tensors and over all of them; empty where nothing is zero, but gone."""
+    if summary.removal is not None:
+        return []
     return [
         (
             "Compression",
@@ -186,10 +195,11 @@ def _settings(run: Run) -> list[tuple[str, str]]:
     ]
     rows += _over_iterations("Penalty coefficient ρ", [step.rho for step in run.outer])
     rows += _over_iterations("Pull", [step.pull for step in run.outer])
-    epochs = [f"{STAGES.get(k, k)} {v}" for k, v in s.epochs.items() if v is not None]
+    stages = STAGES if s.removal is None else {**STAGES, "retrain": "retraining"}
+    epochs = [f"{stages.get(k, k)} {v}" for k, v in s.epochs.items() if v is not None]
     rows.append(("Epochs", ", ".join(epochs)))
     rows.append(("Seed", "not set" if s.seed is None else str(s.seed)))
-    times = [f"{STAGES.get(k, k)} {_duration(v)}" for k, v in s.seconds.items() if v is not None]
+    times = [f"{stages.get(k, k)} {_duration(v)}" for k, v in s.seconds.items() if v is not None]
     rows.append(("Time", ", ".join(times)))
     rows.append(("Versions", ", ".join(f"{k} {v}" for k, v in s.versions.items())))
     return [(name, value or "–") for name, value in rows]

@@ -16,7 +16,6 @@ from detprune.report.rundir import DENSE_CHECKPOINT, FINAL_CHECKPOINT, Run, read
 from detprune.report.tables import Picture
 from detprune.report.weights import Array, reach, read_checkpoint
 from detprune.study.results import STAGES, Results
-from detprune.study.spec import rate_name
 
 _COLOURS = (style.BLUE, style.ORANGE, style.GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#999933")
 _MARKERS = "os^Dv"
@@ -45,7 +44,7 @@ def draw_study(results: Results, folder: Path) -> list[Picture]:
             bars = several if len(results.study.seeds) > 1 else ""
             add(_rates(results, model), f"{prefix}rates.png", f"{name}: {results.metric}{bars}")
             rate, seed, runs = _shown(results, model, folder)
-            where = f"{name} at {rate_name(rate)}×, seed {seed}"
+            where = f"{name} at {results.study.label_of(rate)}, seed {seed}"
             if any(len(metric_track(run)) > 2 or _residual(run) for run in runs.values()):
                 title = f"{where}: hard-pruned copies during constrained training, then masked retraining"
                 add(_convergence(results, runs), f"{prefix}convergence.png", title)
@@ -66,7 +65,7 @@ def _look(index: int) -> dict[str, Any]:
 
 def _rates(results: Results, model: str) -> Figure:
     """The metric before and after masked retraining; methods one below the other if there is one rate."""
-    rates = sorted(results.study.rates_of(model))
+    rates = results.study.sorted_rates(model)
     one = len(rates) == 1
     figure = style.new_figure(1.5 + 0.28 * len(results.study.methods) if one else 3.6)
     panels = figure.subplots(1, 2, sharey=True, sharex=one)
@@ -85,7 +84,8 @@ def _rates(results: Results, model: str) -> Figure:
         panels[0].set_yticks(range(len(results.study.methods)), list(results.study.methods))
         panels[0].invert_yaxis()
         figure.supxlabel(
-            f"{label} at {rate_name(rates[0])}×; dotted: dense" if dense else label, fontsize=10
+            f"{label} at {results.study.label_of(rates[0])}; dotted: dense" if dense else label,
+            fontsize=10,
         )
     else:
         panels[0].set_ylabel(label)
@@ -116,7 +116,10 @@ def _curves(axes: Axes, results: Results, model: str, rates: list[float], stage:
     axes.set_xticks(rates, [f"{r:g}" for r in rates])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.tick_params("x", labelrotation=45 if len(rates) > 5 else 0)
-    axes.set_xlabel("compression rate")
+    compression = results.study.target == "compression"
+    axes.set_xlabel("compression rate" if compression else f"share of {results.study.target} left")
+    if not compression:
+        axes.invert_xaxis()
 
 
 # ---------------------------------------------------------------- one rate, one seed
@@ -190,6 +193,8 @@ def _weights(runs: Mapping[str, Run]) -> Figure | None:
     """Nonzero weights of every final network over those of its dense one; None without checkpoints."""
     found: dict[str, tuple[Array, Array]] = {}
     for method, run in runs.items():
+        if run.summary.removal is not None:  # the layers have other shapes
+            continue
         before, after = (read_checkpoint(run, f) for f in (DENSE_CHECKPOINT, FINAL_CHECKPOINT))
         if before and after:
             kept = np.concatenate([tensor[tensor != 0] for tensor in after.values()])

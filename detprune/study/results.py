@@ -48,10 +48,10 @@ class Results:
         for model in study.labels:
             rows = [
                 [
-                    f"{rate_name(rate)}×",
+                    study.label_of(rate),
                     *(mean(self.values(model, m, rate, stage)) for stage, m in columns),
                 ]
-                for rate in sorted(study.rates_of(model))
+                for rate in study.sorted_rates(model)
             ]
             title = f"{model}: " if model else ""
             title += f"{style.metric_label(self.metric)}, dense {mean(self.baseline(model))}"
@@ -65,7 +65,7 @@ class Results:
         rows, links = [], []
         for cell, summary in self.cells.items():
             cells = [cell.baseline.model] if self.study.models else []
-            cells += [cell.method, f"{rate_name(cell.rate)}×", str(cell.baseline.seed)]
+            cells += [cell.method, self.study.label_of(cell.rate), str(cell.baseline.seed)]
             if summary is None:
                 cells += [NOTHING] * 4
             else:
@@ -89,7 +89,11 @@ class Results:
             f"constrained training and masked retraining together {' or '.join(map(str, epochs))} epochs, "
             f"the same for every method; seeds {', '.join(map(str, self.study.seeds))}; "
             f"torch {done[0]['versions']['torch']}. Mean ± standard deviation over the seeds; rates are "
-            "over the pruned tensors."
+            + (
+                "over the pruned tensors."
+                if self.study.target == "compression"
+                else "of the dense network's."
+            )
         )
 
 

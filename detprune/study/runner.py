@@ -94,7 +94,7 @@ def _plan_cell(
         *changes,
         dense.recipe.from_dense(dense.folder),
         study.methods[cell.method],
-        {"budget.compression": cell.rate},
+        {f"budget.{cell.target}": cell.rate},
     ]
     return PlannedRun.plan(folder / cell.folder, study.recipe, settings)
 

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,7 +13,8 @@ from detprune.problems import listed
 from detprune.recipe import FolderName, Section, Settings, read_yaml, validate
 
 SettingsField = dict[str, Any]
-Rates = tuple[Annotated[float, Field(ge=1)], ...]
+Rates = tuple[Annotated[float, Field(gt=0)], ...]
+Target = Literal["compression", "macs", "parameters"]
 
 
 class Published(Section):
@@ -36,7 +37,9 @@ class Study(Section):
         recipe: the recipe that all runs start from; relative to the study's file.
         settings: what is changed in it for every run.
         methods: label → what is changed for the method: ``method`` at least.
-        rates: compression rates.
+        target: what the rates are: compression rates, or the shares of MACs or parameters that are left where
+            whole channels are removed.
+        rates: as ``target`` says, 1 or more, or above 0 and below 1.
         own_rates: label of a model → its rates, where they are others.
         models: label → what is changed for the model; one without a label by default.
         seeds: each has a dense network of its own, from which all its runs start.
@@ -47,6 +50,7 @@ class Study(Section):
     recipe: Path
     settings: SettingsField = Field(default_factory=dict)
     methods: dict[FolderName, SettingsField] = Field(min_length=1)
+    target: Target = "compression"
     rates: Rates = ()
     own_rates: dict[FolderName, Rates] = Field(default_factory=dict)
     models: dict[FolderName, SettingsField] = Field(default_factory=dict)
@@ -66,6 +70,10 @@ class Study(Section):
             raise InputError(
                 f"own_rates are given for {listed(strangers)}, but the models are: {listed(self.models)}"
             )
+        for rate in [rate for label in self.labels for rate in self.rates_of(label)]:
+            if (rate < 1) == (self.target == "compression"):
+                allowed = "1 or more" if self.target == "compression" else "above 0 and below 1"
+                raise InputError(f"rates: {rate:g} is no {self.target}, allowed is {allowed}")
         if without := [label for label in self.labels if not self.rates_of(label)]:
             of_model = f" for {listed(without)}" if self.models else ""
             raise InputError(f"there is no rate{of_model}; write rates: [2, 4]")
@@ -101,12 +109,22 @@ class Study(Section):
     def cells(self) -> list["Cell"]:
         """All pruned runs, seed by seed, so that a study that is cut off has whole seeds."""
         return [
-            Cell(Baseline(model, seed), method, rate)
+            Cell(Baseline(model, seed), method, rate, self.target)
             for seed in self.seeds
             for model in self.labels
             for rate in self.rates_of(model)
             for method in self.methods
         ]
+
+    def label_of(self, rate: float) -> str:
+        """A rate in tables and figures."""
+        if self.target == "compression":
+            return f"{rate_name(rate)}×"
+        return f"{rate_name(rate)} of the {'MACs' if self.target == 'macs' else self.target}"
+
+    def sorted_rates(self, model: str) -> list[float]:
+        """The rates of a model, from the mildest on."""
+        return sorted(self.rates_of(model), reverse=self.target != "compression")
 
     def settings_of(self, baseline: "Baseline") -> list[Settings]:
         """The settings of a dense network's run, without what makes it a dense one."""
@@ -139,11 +157,13 @@ class Cell:
     baseline: Baseline
     method: str
     rate: float
+    target: Target = "compression"
 
     @property
     def folder(self) -> str:
         """Name of its run directory."""
-        rate = f"{rate_name(self.rate)}x"
+        name = rate_name(self.rate)
+        rate = f"{name}x" if self.target == "compression" else f"{name}_{self.target}"
         parts = (self.baseline.model, self.method, rate, str(self.baseline.seed))
         return "_".join(part for part in parts if part)
 

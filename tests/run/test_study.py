@@ -160,11 +160,26 @@ def test_models_have_rows_and_folders_of_their_own(tiny: dict[str, Any], tmp_pat
     assert models["r32"] in spec.settings_of(spec.baselines[2])
 
 
+def test_rates_as_shares_of_macs(tiny: dict[str, Any], tmp_path: Path) -> None:
+    tiny = {**tiny, "set": "coupled_channels", "budget": {"macs": 0.5}}
+    file = write(tmp_path, tiny, target="macs", rates=[0.3, 0.5])
+    spec = read_study(file)
+    assert spec.label_of(0.3) == "0.3 of the MACs"
+    assert spec.sorted_rates("") == [0.5, 0.3]
+    _, cells = plan_study(spec, tmp_path / "out", [])
+    assert {(c.folder, plan.recipe.budget.macs) for c, plan in cells.items()} >= {
+        (f"magnitude_0.3_macs_{spec.seeds[0]}", 0.3)
+    }
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
         ({"methods": {"slr": {"stages.retrain.epochs": 1}}}, "methods.slr sets no method"),
-        ({"rates": [0.5]}, r"rates\.0: Input should be greater than or equal to 1"),
+        ({"rates": [0.5]}, "rates: 0.5 is no compression, allowed is 1 or more"),
+        ({"rates": [0.0]}, r"rates\.0: Input should be greater than 0"),
+        ({"target": "macs", "rates": [2]}, "rates: 2 is no macs, allowed is above 0 and below 1"),
+        ({"target": "mac", "rates": [0.5]}, "target: Input should be 'compression', 'macs'"),
         ({"rates": []}, "there is no rate; write rates"),
         ({"seed": [0]}, "unknown key seed.* seeds"),
         ({"own_rates": {"a": [2]}}, "own_rates are given for a, but the models are: "),
