@@ -4,6 +4,7 @@ import dataclasses
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from detprune.errors import InputError
 from detprune.loggers import logger
 from detprune.measuring.deployment import Deployed, deployed, write_onnx
-from detprune.measuring.pairs import in_turn
+from detprune.measuring.pairs import Clock, in_turn
 from detprune.measuring.runtimes import PYTORCH, RUNTIMES, Job, UnusableError, torch_threads
 
 LOGGER = logger(__name__)
@@ -103,6 +104,7 @@ def measure_networks(
     threads: int = 1,
     rounds: int = 50,
     seconds: float = 10.0,
+    clock: Clock = time.perf_counter,
 ) -> Measurement:
     """Count, export and time networks as inference runs them; they are not changed.
 
@@ -116,6 +118,7 @@ def measure_networks(
         threads: of the processor, for every runtime.
         rounds: in each of which every network is timed once, in turn.
         seconds: for each runtime, after which no further round begins.
+        clock: of the timings; ``time.process_time`` for one thread on a busy machine.
 
     Raises:
         InputError: no such device, or the network does not run on the inputs.
@@ -138,7 +141,7 @@ def measure_networks(
             sizes.append(_size(own.counted, macs, size, file))
             placed = tuple(value.to(device) for value in cpu)
             jobs.append(Job(timed.to(device), file, placed, device, threads))
-        latencies = [_latency(name, jobs, rounds, seconds) for name in RUNTIMES]
+        latencies = [_latency(name, jobs, rounds, seconds, clock) for name in RUNTIMES]
     return Measurement(
         pruned=sizes[-1],
         dense=sizes[0] if dense is not None else None,
@@ -203,7 +206,9 @@ def _size(network: nn.Module, macs: int, pt_bytes: int | None, onnx: Path | None
     )
 
 
-def _latency(name: str, jobs: Sequence[Job], rounds: int, seconds: float) -> Latency | None:
+def _latency(
+    name: str, jobs: Sequence[Job], rounds: int, seconds: float, clock: Clock
+) -> Latency | None:
     """None for a runtime of another device."""
     runtime = RUNTIMES[name]
     if jobs[0].device.partition(":")[0] not in runtime.devices:
@@ -212,7 +217,7 @@ def _latency(name: str, jobs: Sequence[Job], rounds: int, seconds: float) -> Lat
         return Latency(name, note=NOT_INSTALLED)
     try:
         programs = tuple(runtime.program(job) for job in jobs)
-        times = in_turn(programs, rounds=rounds, seconds=seconds)
+        times = in_turn(programs, rounds=rounds, seconds=seconds, clock=clock)
     except UnusableError as error:
         return Latency(name, note=str(error))
     except Exception as error:  # of somebody else's runtime; the others can be measured

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 Program = Callable[[], object]
+Clock = Callable[[], float]
 
 _SHORTEST = (
     0.02  # seconds of one timing, so that the clock and the first call after a change weigh little
@@ -30,37 +31,44 @@ class Times:
         return first, middle, third
 
 
-def in_turn(programs: tuple[Program, ...], *, rounds: int, seconds: float) -> Times:
+def in_turn(
+    programs: tuple[Program, ...],
+    *,
+    rounds: int,
+    seconds: float,
+    clock: Clock = time.perf_counter,
+) -> Times:
     """Time one or two programs round by round; which one begins changes with every round.
 
     Args:
         programs: each returns when its work is done.
         rounds: at most so many, at least three.
-        seconds: after which no further round begins.
+        seconds: of the clock, after which no further round begins.
+        clock: gives seconds; ``time.process_time`` leaves out what other processes take of the processor.
     """
-    calls = [_calls_per_timing(program) for program in programs]
+    calls = [_calls_per_timing(program, clock) for program in programs]
     order = list(range(len(programs)))
     found = []
-    began = time.perf_counter()
+    began = clock()
     while len(found) < max(rounds, _LEAST_ROUNDS):
-        if len(found) >= _LEAST_ROUNDS and time.perf_counter() - began > seconds:
+        if len(found) >= _LEAST_ROUNDS and clock() - began > seconds:
             break
         times = [0.0] * len(programs)
         for number in order:
-            times[number] = 1000 * _seconds(programs[number], calls[number])
+            times[number] = 1000 * _seconds(programs[number], calls[number], clock)
         found.append(tuple(times))
         order.reverse()
     return Times(tuple(found))
 
 
-def _calls_per_timing(program: Program) -> int:
+def _calls_per_timing(program: Program, clock: Clock) -> int:
     for _ in range(2):  # the first call sets up what later ones use
-        took = _seconds(program, 1)
+        took = _seconds(program, 1, clock)
     return max(1, round(_SHORTEST / max(took, 1e-6)))
 
 
-def _seconds(program: Program, calls: int) -> float:
-    began = time.perf_counter()
+def _seconds(program: Program, calls: int, clock: Clock) -> float:
+    began = clock()
     for _ in range(calls):
         program()
-    return (time.perf_counter() - began) / calls
+    return (clock() - began) / calls

@@ -118,17 +118,25 @@ def test_ratios_are_those_of_the_same_round() -> None:
     assert Times(((1.0, 1.0), (1.0, 2.0), (1.0, 3.0))).ratios() == pytest.approx((1.5, 2.0, 2.5))
 
 
-def test_programs_take_turns_in_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(10_000))
-    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
+def test_programs_take_turns_in_beginning() -> None:
+    seconds = iter(range(10_000))
+
+    def clock() -> float:
+        return float(next(seconds))
+
     calls: list[str] = []
     times = in_turn(
-        (lambda: calls.append("a"), lambda: calls.append("b")), rounds=4, seconds=math.inf
+        (lambda: calls.append("a"), lambda: calls.append("b")),
+        rounds=4,
+        seconds=math.inf,
+        clock=clock,
     )
     assert "".join(calls[4:]) == "abbaabba"  # after two calls of each to warm up
     assert len(times.rounds) == 4
     calls.clear()
-    assert len(in_turn((lambda: calls.append("a"),), rounds=99, seconds=0.0).rounds) == 3
+    assert (
+        len(in_turn((lambda: calls.append("a"),), rounds=99, seconds=0.0, clock=clock).rounds) == 3
+    )
 
 
 @pytest.mark.parametrize(
