@@ -35,6 +35,37 @@ def check_parameters(model: nn.Module, layers: Sequence[Layer]) -> None:
         )
 
 
+def check_bound(
+    model: nn.Module, layers: Sequence[Layer], optimizer: Optimizer | None, pruned: bool
+) -> None:
+    """Raise where what is pruned is no longer the model's, or no longer what the bound optimizer steps.
+
+    Args:
+        model: the network.
+        layers: the pruned weights.
+        optimizer: the bound one, None for none.
+        pruned: whether the weights are hard-pruned: then those that are frozen need no optimizer.
+    """
+    check_parameters(model, layers)
+    if optimizer is not None and (lost := _not_held(layers, optimizer, pruned)):
+        raise InputError(
+            f"the bound optimizer does not hold {listed(lost)} any more: its param_groups were changed after the "
+            "pruner was bound, so that its steps move other tensors, or none, in their place. Put the model's "
+            "parameters back, or make a new optimizer from model.parameters() and call attach(optimizer); call "
+            "detach() where training is over"
+        )
+
+
+def _not_held(layers: Sequence[Layer], optimizer: Optimizer, pruned: bool) -> list[str]:
+    """Names of the weights that the optimizer should hold, and does not."""
+    held = held_by(optimizer)
+    return [
+        layer.name
+        for layer in layers
+        if id(layer.weight) not in held and (layer.weight.requires_grad or not pruned)
+    ]
+
+
 def present_layers(model: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
     """The same layers with the parameters that the model has now.
 
@@ -67,13 +98,7 @@ def check_attachable(layers: Sequence[Layer], optimizer: Optimizer, pruned: bool
         optimizer: the optimizer.
         pruned: whether the weights are hard-pruned: then those that are frozen need no optimizer.
     """
-    held = held_by(optimizer)
-    lacking = [
-        layer.name
-        for layer in layers
-        if id(layer.weight) not in held and (layer.weight.requires_grad or not pruned)
-    ]
-    if lacking:
+    if lacking := _not_held(layers, optimizer, pruned):
         raise InputError(
             f"{listed(lacking)}: not held by the optimizer, so that its steps do not move what is pruned; make it "
             "from model.parameters() of the model that is pruned, and train with it"

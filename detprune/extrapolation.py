@@ -51,6 +51,9 @@ class ExtrapolatedWeights:
         layers: its pruned weights.
         point: Ŵ of the weight with an index; the same between two calls of ``end_step``.
         method: the method's name, for errors.
+
+    Raises:
+        InputError: weights of a module that is known never to run forward.
     """
 
     def __init__(
@@ -60,6 +63,15 @@ class ExtrapolatedWeights:
         point: Callable[[int, Tensor], Tensor],
         method: str,
     ) -> None:
+        uncalled = {
+            id(part.out_proj) for part in model.modules() if isinstance(part, nn.MultiheadAttention)
+        }
+        if missed := [layer.name for layer in layers if id(layer.module) in uncalled]:
+            raise InputError(
+                f"{method} takes gradients at another point than the weights, which hooks on the modules' forward "
+                f"bring about, and nn.MultiheadAttention never calls {listed(missed)}: leave them dense, "
+                f"exclude={missed!r}"
+            )
         self.weights = [layer.weight for layer in layers]
         self.writes = [0] * len(layers)
         self._names = [layer.name for layer in layers]

@@ -15,6 +15,7 @@ from detprune.budgets import Budget, matches, matching
 from detprune.channels import BoundChannels
 from detprune.errors import InputError
 from detprune.finite import listed
+from detprune.left_out import tell_left_out
 from detprune.optimizers import held_by
 from detprune.parametrizations import Computed, computed_weights
 from detprune.sets import SparsitySet
@@ -89,6 +90,10 @@ def select_layers(
     names, passed_over = _chosen_names(owners, computed, budget)
     if passed_over:
         _refuse_computed(passed_over)
+    if budget.include is None:
+        everything = {o.name: (o.parameter, o.module) for o in owners.values()}
+        worked_out = {part for whole in computed for part in whole.parts}
+        tell_left_out(model, everything, {*everything} - {*names} - worked_out, budget)
     weights = {name: owners[name].parameter for name in names}
     if budget.target is None and budget.allocation == "uniform":
         sparsities = dict.fromkeys(names, sparsity_set.check_sparsity(None))

@@ -70,6 +70,8 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> d
         _advise(recipe)
     if "final" not in run.finished():
         task.check_before_training(model)
+    if "hard_pruned" not in run.finished():
+        _rehearse(task, recipe, model)
 
     stages.dense(model)
     pruner = stages.constrained(model)
@@ -94,6 +96,26 @@ def _plan(task: Task, model: nn.Module) -> Summary | ChannelPlan:
     if isinstance(chosen, CoupledChannels):
         return chosen.plan(model, budget)
     return summarize(model, select_layers(model, chosen, budget, optimizer=None))
+
+
+def _rehearse(task: Task, recipe: Recipe, model: nn.Module) -> None:
+    """Begin constrained training, and train nothing: what it refuses is found before the dense stage.
+
+    Raises:
+        InputError: what does not go together in method, set, budget, optimizer and network.
+    """
+    epochs = task.epochs["constrained"]
+    if not epochs:
+        return
+    Pruner(
+        model,
+        task.constrained_optimizer(model),
+        recipe.method,
+        task.sparsity_set(model),
+        task.budget(model),
+        steps_per_update=1,  # any: only that it is known
+        updates=epochs,
+    ).detach()
 
 
 def _advise(recipe: Recipe) -> None:

@@ -14,9 +14,9 @@ from torch.optim.swa_utils import AveragedModel
 from detprune.binding import (
     StepWatch,
     check_attachable,
+    check_bound,
     check_kind,
     check_length,
-    check_parameters,
     check_zeros,
     present_layers,
 )
@@ -125,7 +125,7 @@ class Pruner:
             optimizer: the optimizer of masked retraining.
 
         Raises:
-            InputError: names or shapes that are not the model's.
+            InputError: names or shapes that are not the model's, or masks that keep nothing at all.
         """
         include = tuple(check_kind(masks, Mapping, "masks", "pruner.masks"))
         pruner = cls(model, None, OneShot(), budget=Budget(sparsity=0.0, include=include))
@@ -164,19 +164,23 @@ class Pruner:
         if optimizer is None:
             return
         weights = self._problem.weights
-        self._seam = OptimizerSeam(optimizer, weights, self._before_step, self._after_step)
-        if self.method.looks_ahead and self._outside is None:
+        if self.method.looks_ahead and self._outside is None:  # may refuse: before other hooks
             self._lookahead = ExtrapolatedWeights(
                 self.model,
                 self.layers,
                 lambda index, weight: self.method.lookahead(self._state, index, weight),
                 type(self.method).__name__,
             )
+        self._seam = OptimizerSeam(optimizer, weights, self._before_step, self._after_step)
         self._watch = StepWatch(weights, self._own_writes)
 
     def _unbound(self) -> None:
         self._seam, self._lookahead, self._watch = None, None, None
         self._keeps_copies = False
+
+    def _check_bound(self) -> None:
+        pruned = self._outside is not None
+        check_bound(self.model, self.layers, self._optimizer, pruned=pruned)
 
     def _own_writes(self) -> Sequence[int]:
         if self._lookahead is None:
@@ -299,7 +303,7 @@ class Pruner:
             raise InputError("update() was called after hard_prune(); there is nothing to update")
         if self._lookahead is not None:
             self._lookahead.forget()
-        check_parameters(self.model, self.layers)
+        self._check_bound()
         device = self._problem.device
         loss = self._losses.over_ranks(device) if task_loss is None else as_number(task_loss)
         if loss is None and self.method.needs_loss:
@@ -340,14 +344,14 @@ class Pruner:
         """W ← Π_S(W), in place; from now on masked weights stay exactly 0.0. Frees the method's tensors.
 
         Raises:
-            InputError: the model has other parameters by now.
+            InputError: the model, or the bound optimizer, has other parameters by now.
             NonFiniteError: a weight or a statistic is NaN or infinite; nothing was changed.
         """
         if self._outside is not None:
             return
         if self._lookahead is not None:
             self._lookahead.restore_all()
-        check_parameters(self.model, self.layers)
+        self._check_bound()
         check_finite(self.model, "the network that is to be hard-pruned")
         points, masks = self._final()
         if bad := not_finite(list(zip(self._problem.names, points, strict=True))):
@@ -411,7 +415,7 @@ class Pruner:
         """A deep copy of the model as ``hard_prune`` would leave it now; training is not touched."""
         if self._lookahead is not None:
             self._lookahead.restore_all()
-        check_parameters(self.model, self.layers)
+        self._check_bound()
         clone = copy.deepcopy(self.model)
         weights = dict(clone.named_parameters())
         points, supports = self._final()
@@ -459,11 +463,11 @@ class Pruner:
         """Counts of the live weights, per layer and in total; ``print`` shows a table.
 
         Raises:
-            InputError: the model has other parameters by now, or something else than the bound optimizer
-                trains it.
+            InputError: the model, or the bound optimizer, has other parameters by now, or something else
+                than the bound optimizer trains it.
             ZerosLostError: weights that were pruned are not zero any more.
         """
-        check_parameters(self.model, self.layers)
+        self._check_bound()
         if self._outside is not None:
             check_zeros(self.layers, self._outside, self._optimizer)
         elif self._watch is not None:

@@ -1,5 +1,6 @@
 """Checks of a pruner's saved state before any of it is taken up."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -8,7 +9,11 @@ import torch
 from torch import Tensor
 
 from detprune.errors import InputError
+from detprune.finite import listed
+from detprune.loggers import logger
 from detprune.methods import OuterIteration
+
+LOGGER = logger(__name__)
 
 _GO_BACK = "it is damaged or of another version: go back to an earlier checkpoint"
 _KEYS = ("method", "layers", "masks", "state", "loss_sum", "loss_count", "history")
@@ -75,8 +80,26 @@ def _check_progress(state: Mapping[str, Any]) -> None:
             raise InputError(
                 f"the {what} in the saved pruner state is {value!r}, allowed is a whole number, 0 or more; {_GO_BACK}"
             )
-    if not isinstance(total, int | float):
-        raise InputError(f"loss_sum in the saved pruner state is {total!r}, no number; {_GO_BACK}")
+    if (
+        isinstance(total, bool)
+        or not isinstance(total, int | float)
+        or not -math.inf < total < math.inf
+    ):
+        raise InputError(
+            f"loss_sum in the saved pruner state is {total!r}, no finite number; {_GO_BACK}"
+        )
+    for kind, tensors in inner["tensors"].items():
+        for name, tensor in tensors.items() if isinstance(tensors, Mapping) else ((kind, tensors),):
+            if not isinstance(tensor, Tensor):
+                raise InputError(
+                    f"{kind} of {name} in the saved pruner state is a {type(tensor).__name__}, no tensor; "
+                    f"{_GO_BACK}"
+                )
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise InputError(
+                    f"{kind} of {name} in the saved pruner state holds NaN or infinity: training had diverged; go "
+                    "back to an earlier checkpoint"
+                )
     known = {field.name for field in fields(OuterIteration)}
     history = state["history"]
     entries = history if isinstance(history, list) else [history]
@@ -96,7 +119,7 @@ def check_masks(masks: object, weights: Mapping[str, Tensor]) -> Sequence[Tensor
         weights: the pruned weights by name.
 
     Raises:
-        InputError: something else than masks, or masks of another model.
+        InputError: something else than masks, masks of another model, or masks that keep nothing.
     """
     if not isinstance(masks, Mapping):
         raise InputError(f"the masks are a {type(masks).__name__}; pass boolean tensors by name")
@@ -112,4 +135,15 @@ def check_masks(masks: object, weights: Mapping[str, Tensor]) -> Sequence[Tensor
         raise InputError(
             f"the masks are of another model: {'; '.join(wrong[:5])}; use the model they were saved with"
         )
-    return [masks[name] for name in weights]
+    ordered = [masks[name] for name in weights]
+    empty = [name for name, mask in zip(weights, ordered, strict=True) if not bool(mask.any())]
+    if empty and len(empty) == len(ordered):
+        raise InputError(
+            f"the masks keep no weight at all: {listed(empty)} are False everywhere, while a mask is True where a "
+            "weight is kept; were they inverted? Pass pruner.masks"
+        )
+    if empty:  # a global budget may leave a tensor nothing
+        LOGGER.warning(
+            "the masks keep no weight of %s: these layers give a constant", listed(empty)
+        )
+    return ordered

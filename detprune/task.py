@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
+from torch.optim import Optimizer
 
 from detprune.batch_norm import statistics_layers
 from detprune.budgets import Budget
@@ -156,6 +157,13 @@ class Task(ABC):
         Raises:
             InputError: a teacher that cannot be read or does not fit.
         """
+
+    def constrained_optimizer(self, model: nn.Module) -> Optimizer | None:
+        """An optimizer like that of constrained training, to see before training whether it goes with the rest.
+
+        It is thrown away. None: that is not known before the stage begins.
+        """
+        return None
 
     def pruned_file(self, model: nn.Module, pruner: Pruner | None) -> object:
         """What ``pruned.pt`` holds, in the form that the framework's users load.

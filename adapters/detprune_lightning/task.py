@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, Subset
 
 import lightning as L
@@ -98,6 +99,10 @@ class LightningTask(Task):
                 f"distillation.teacher: {spec.teacher} holds NaN or infinity in {len(bad)} weights, {bad[0]} "
                 "first; give another checkpoint, or leave it out, so that the dense network teaches"
             )
+
+    def constrained_optimizer(self, model: nn.Module) -> Optimizer:
+        """As the recipe says."""
+        return self.recipe.stages.constrained.optimizer.build(model)
 
     def train_dense(self, model: nn.Module) -> None:
         """Train the baseline."""

@@ -14,6 +14,8 @@ from ultralytics.nn.modules.block import RepVGGDW
 from ultralytics.nn.modules.conv import Conv2, RepConv
 
 from detprune.budgets import Budget, matches
+from detprune.errors import InputError
+from detprune.finite import listed
 
 _BRANCHES = ("cv2", "cv3", "cv4", "one2one_cv2", "one2one_cv3", "one2one_cv4")
 
@@ -97,6 +99,30 @@ def _frozen(weights: set[str], freeze: int | Sequence[int | str] | None) -> Iter
     for name in weights:
         if any(part in name for part in _frozen_parts(freeze)):
             yield name
+
+
+def check_not_frozen(
+    budget: Budget, model: nn.Module, freeze: int | Sequence[int | str] | None
+) -> None:
+    """Refuse a budget that names weights which Ultralytics' trainer freezes.
+
+    Args:
+        budget: what the user asks for; without ``include`` frozen weights are left dense.
+        model: an Ultralytics ``DetectionModel``.
+        freeze: Ultralytics' option.
+    """
+    named = {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.dim() >= 2
+        and any(matches(name, pattern) for pattern in budget.include or ())
+        and not any(matches(name, pattern) for pattern in budget.exclude)
+    }
+    if both := sorted(_frozen(named, freeze)):
+        raise InputError(
+            f"budget.include names {listed(both)}, which freeze ({freeze!r}) holds fixed in constrained training, so "
+            "that training cannot make up for their zeros; take them out of include, or out of freeze"
+        )
 
 
 def frozen_batch_norms(

@@ -1,5 +1,6 @@
 """Detection as a task of the pipeline: Ultralytics trains, pycocotools measures."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 import yaml
 from torch import nn
+from torch.optim import Optimizer
 
 from detprune.batch_norm import statistics_layers
 from detprune.budgets import Budget
@@ -23,7 +25,12 @@ from detprune.seeds import seed_all
 from detprune.task import Task, check_teacher
 from detprune_yolo.data.check import DetectionData, check_data
 from detprune_yolo.data.drawing import cached
-from detprune_yolo.exclusions import detector_budget, frozen_batch_norms, merged_note
+from detprune_yolo.exclusions import (
+    check_not_frozen,
+    detector_budget,
+    frozen_batch_norms,
+    merged_note,
+)
 from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm, task_loss
 from detprune_yolo.measure.validation import validate
 from detprune_yolo.networks import architecture, build_network
@@ -32,6 +39,7 @@ from detprune_yolo.pictures import detection_pictures
 from detprune_yolo.process_state import quiet
 from detprune_yolo.recipe import DetectionRecipe
 from detprune_yolo.training.distillation import check_fits
+from detprune_yolo.training.epochs import check_every
 from detprune_yolo.training.resumable import ResumableTrainer
 from detprune_yolo.training.run_stage import run_stage
 from detprune_yolo.training.settings import StageSettings
@@ -142,15 +150,33 @@ class DetectionTask(Task):
         )
 
     def plan_notes(self, model: nn.Module) -> Sequence[str]:
-        """Branches that fusing merges."""
+        """Branches that fusing merges, and key points that no detector learns."""
         note = merged_note(self.recipe.budget, model)
-        return () if note is None else (note,)
+        notes = [] if note is None else [note]
+        if self._data.pose:
+            notes.append(
+                "the data yaml has kpt_shape: of pose labels the detector learns the boxes, and no key points"
+            )
+        return notes
 
     def check_before_training(self, model: Any) -> None:
-        """A teacher of its own has to load, and to fit."""
+        """A teacher of its own has to load, and to fit; what is pruned must move; outer iterations need steps."""
         spec = self.recipe.distillation
         if spec is not None and spec.teacher is not None:
             check_fits(model, load_model(spec.teacher.expanduser()), str(spec.teacher))
+        options = self.recipe.options("constrained")
+        check_not_frozen(self.recipe.budget, model, options.get("freeze"))
+        batch, constrained = int(options.get("batch", 16)), self.recipe.stages.constrained
+        if batch >= 1 and not self.recipe.method.has_inner_loop:
+            images = len(self._data.images["train"]) * float(options.get("fraction", 1.0))
+            accumulated = max(1, round(int(options.get("nbs", 64)) / batch))
+            check_every(constrained.every, math.ceil(images / batch), accumulated)
+
+    def constrained_optimizer(self, model: nn.Module) -> Optimizer:
+        """SGD, or one that stands for all others: methods tell these two apart."""
+        name = str(self.recipe.options("constrained")["optimizer"]).upper()
+        kind = torch.optim.SGD if name == "SGD" else torch.optim.Adam
+        return kind(model.parameters(), lr=0.01)
 
     # ---------------------------------------------------------------- stages
 

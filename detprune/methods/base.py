@@ -198,6 +198,13 @@ class State:
                         f"the saved {kind} of {name} has shape {tuple(saved[kind][name].shape)}, "
                         f"the weight has {tuple(value.shape)}; is this another model?"
                     )
+                if _kind_of(saved[kind][name]) != _kind_of(value):
+                    raise InputError(
+                        f"the saved {kind} of {name} is of {saved[kind][name].dtype}, this method keeps "
+                        f"{value.dtype}: it is damaged or was converted; go back to an earlier checkpoint"
+                    )
+        for kind, values in self.tensors.items():
+            for name, value in zip(names, values, strict=True):
                 value.copy_(saved[kind][name])
         scalars = self.upgraded(state["scalars"])
         if lacking := [name for name in self.SCALARS if name not in scalars]:
@@ -211,6 +218,13 @@ class State:
     def upgraded(self, scalars: Mapping[str, Any]) -> Mapping[str, Any]:
         """Saved scalars, with what an earlier version did not keep filled in where that can be done."""
         return scalars
+
+
+def _kind_of(tensor: Tensor) -> str:
+    """What of its dtype does not go over into another: the width does."""
+    if tensor.is_floating_point():
+        return "float"
+    return "bool" if tensor.dtype == torch.bool else "integer"
 
 
 class Method(ABC):

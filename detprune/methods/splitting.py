@@ -48,6 +48,7 @@ from typing import Literal
 import torch
 
 from detprune.errors import InputError
+from detprune.loggers import logger
 from detprune.methods.base import (
     Method,
     Pace,
@@ -70,6 +71,8 @@ from detprune.methods.splitting_state import SplittingState
 from detprune.projections import keep
 from detprune.sets import SparsitySet
 from detprune.values import check_flag
+
+LOGGER = logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -195,10 +198,34 @@ class Splitting(Method):
             problem.check_weights()  # before anything changes
             self.open(problem, state, pace)
         if isinstance(self.rho, Pull):
+            self.warn_of_other_steps(state, pace)
             if state.pulled and state.time > 0:
                 state.rho = state.pulled / state.time
             elif (rho := self.rho_in_sight(problem, state.k + 1, pace)) < math.inf:
                 state.rho = rho
+
+    def warn_of_other_steps(self, state: SplittingState, pace: Pace) -> None:
+        """Say once that an outer iteration had far more steps than was stated, or fewer: so much pull acted.
+
+        The last outer iteration of a run may be cut short.
+        """
+        asked = pace.steps_per_update or 0
+        per_step = self.strength_at(state.k + 1, pace) / max(1, asked)
+        steps = round((state.pulled or 0.0) / per_step)
+        short = 2 * steps < asked and state.k + 1 < (pace.updates or 0)
+        if state.told or not steps or not (short or steps > 2 * asked) or abs(steps - asked) < 3:
+            return
+        state.told = True
+        LOGGER.warning(
+            "outer iteration %d had %d optimizer steps, and the Pruner was told steps_per_update=%d: the pull of rho "
+            "that acted is %.3g where %.3g was asked for, which costs accuracy. Pass the number of steps between two "
+            "calls of update, or call update as often as that",
+            state.k + 1,
+            steps,
+            asked,
+            steps * per_step,
+            asked * per_step,
+        )
 
     def end(self, state: SplittingState) -> None:
         """The next outer iteration has had no step yet."""

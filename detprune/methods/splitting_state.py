@@ -21,6 +21,7 @@ class SplittingState(State):
         pulled, time: pull and Σ lr (over 1 − momentum) of its steps so far; ``pulled`` is None where unknown.
         held: b of ``momentum.py`` per tensor, and ``highest`` the highest learning rate of each.
         shares: of W − A that are to be taken after the step that runs; not saved.
+        told: whether a wrong number of steps was warned about; not saved.
     """
 
     rho: float = 0.0
@@ -31,6 +32,7 @@ class SplittingState(State):
     held: list[float] = field(default_factory=list)
     highest: list[float] = field(default_factory=list)
     shares: list[float] | None = None
+    told: bool = False
 
     SCALARS: ClassVar[tuple[str, ...]] = (
         "k",

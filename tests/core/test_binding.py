@@ -293,3 +293,43 @@ def test_averages_that_are_older_than_hard_pruning_can_be_masked() -> None:
     assert zeros_in(pruned_weights(average.module)) == ZEROS
     with pytest.raises(InputError, match=r"has no weights 0\.weight, 4\.weight, 6\.weight of the"):
         pruner.zero_masked(nn.Linear(2, 2))
+
+
+# -------------------------------------------------------------------- changed groups of the optimizer
+
+
+def swapped(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    optimizer.param_groups[0]["params"][4] = nn.Parameter(model[4].weight.detach().clone())
+
+
+def dropped(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    del optimizer.param_groups[0]["params"][4]
+
+
+@every_method
+@pytest.mark.parametrize("change", [swapped, dropped])
+def test_parameters_that_the_optimizer_holds_no_more_are_noticed(method: Any, change: Any) -> None:
+    model = small_net()
+    optimizer = sgd(model)
+    pruner = Pruner(model, optimizer, method, budget=HALF)
+    train(model, optimizer, DATA, pruner)
+    kept = optimizer.param_groups[0]["params"][:]
+    change(optimizer, model)
+    before = snapshot(model)
+    calls = (lambda: pruner.update(1.0), pruner.summary, pruner.hard_prune)
+    for call in (*calls, pruner.hard_pruned_copy):
+        with pytest.raises(InputError, match=r"does not hold 4\.weight any more: .* attach\(opt"):
+            call()
+    assert_same(snapshot(model), before)
+    optimizer.param_groups[0]["params"] = kept
+    assert pruner.update(1.0).k == 1
+    pruner.hard_prune()
+    change(optimizer, model)
+    with pytest.raises(InputError, match=r"does not hold 4\.weight any more"):
+        pruner.summary()
+    model[4].weight.requires_grad_(False)  # frozen for the rest of retraining
+    pruner.summary()
+    model[4].weight.requires_grad_(True)
+    pruner.detach()
+    assert zeros_in(pruned_weights(model)) == ZEROS
+    pruner.summary()

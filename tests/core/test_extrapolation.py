@@ -58,7 +58,6 @@ class InEvalMode(Bypassed):
     [
         (Bypassed, "net.6.weight"),
         (Checkpointed, "net.4.weight, net.6.weight"),
-        (Attention, "attention.out_proj.weight"),
         (InEvalMode, "net.4.weight"),
     ],
 )
@@ -74,6 +73,19 @@ def test_gradients_taken_elsewhere_are_named_with_the_way_out(
     pruner.detach()
     exclude = missed.split(", ")
     pruner = Pruner(network, optimizer, method, budget=Budget(sparsity=0.5, exclude=exclude))
+    train(network, optimizer, DATA, pruner, update_every=3)
+
+
+@ahead
+def test_a_module_that_is_never_called_is_named_at_once(name: str) -> None:
+    method, network = METHOD_EXAMPLES[name], Attention()
+    optimizer = sgd(network)
+    with pytest.raises(
+        InputError, match=r"never calls attention\.out_proj\.weight: leave them dense"
+    ):
+        Pruner(network, optimizer, method, budget=HALF)
+    budget = Budget(sparsity=0.5, exclude=["*out_proj"])
+    pruner = Pruner(network, optimizer, method, budget=budget)
     train(network, optimizer, DATA, pruner, update_every=3)
 
 

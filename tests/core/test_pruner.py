@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -277,7 +278,10 @@ def test_masks_are_loaded_whatever_method_found_them() -> None:
         ({"history": "x"}, "history .* holds 'x', which is no outer iteration"),
         ({"history": [{"a": 1}]}, "which is no outer iteration"),
         ({"loss_count": -3}, "loss_count .* is -3, allowed is a whole number"),
-        ({"loss_sum": "much"}, "loss_sum .* is 'much', no number"),
+        ({"loss_sum": "much"}, "loss_sum .* is 'much', no finite number"),
+        ({"loss_sum": math.nan}, "loss_sum .* is nan, no finite number"),
+        ({"loss_sum": -math.inf}, "loss_sum .* is -inf, no finite number"),
+        ({"loss_sum": True}, "loss_sum .* is True, no finite number"),
         ({"state": {"tensors": {}, "scalars": None}}, "holds no tensors and scalars"),
         ({"state": {"tensors": {}, "scalars": {"k": -1}}}, "number k .* is -1"),
         ({"state": {"tensors": {}, "scalars": {"k": "a"}}}, "number k .* is 'a'"),
@@ -292,4 +296,51 @@ def test_a_damaged_saved_state_is_refused_by_what_is_wrong(
     state = pruner.state_dict()
     with pytest.raises(InputError, match=said):
         pruner.load_state_dict({**state, **damage})
+    pruner.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("convert", "said"),
+    [
+        (lambda value: value.int(), r"of 0\.weight is of torch\.int32, this method keeps torch\."),
+        (lambda value: value.to(torch.uint8), r"of 0\.weight is of torch\.uint8, this method"),
+        (lambda value: value * math.nan, r"of 0\.weight in the saved pruner state holds NaN or"),
+        (
+            lambda value: value / 0 + math.inf,
+            r"of 0\.weight in the saved pruner state holds NaN or",
+        ),
+        (lambda value: value.tolist(), r"of 0\.weight in the saved pruner state is a list, no"),
+        (lambda value: None, r"of 0\.weight in the saved pruner state is a NoneType, no tensor"),
+        (lambda value: value[:1], r"of 0\.weight has shape"),
+    ],
+)
+@pytest.mark.parametrize("name", ["admm, free", "slr", "sas_admm", "dpf"])
+def test_damaged_tensors_of_a_saved_state_are_refused(name: str, convert: Any, said: str) -> None:
+    method = METHOD_EXAMPLES[name]
+    model = small_net()
+    pruner = Pruner(model, None, method, budget=HALF)
+    state = pruner.state_dict()
+    tensors = state["state"]["tensors"]
+    kinds = list(tensors)
+    if not kinds:
+        pytest.skip("the method keeps no tensors")
+    before = copy.deepcopy(tensors)
+    for kind in kinds:
+        if kind == "kept" and convert(torch.ones(2)) is not None and "uint8" not in said:
+            continue
+        damaged = {**before[kind], "0.weight": convert(before[kind]["0.weight"])}
+        broken = {**state["state"], "tensors": {**before, kind: damaged}}
+        with pytest.raises(InputError, match=said):
+            pruner.load_state_dict({**state, "state": broken})
+    for kind in kinds:
+        assert_same(pruner.state_dict()["state"]["tensors"][kind], before[kind])
+
+
+@pytest.mark.parametrize("width", [torch.float16, torch.float64])
+def test_a_saved_state_of_another_width_is_taken_up(width: torch.dtype) -> None:
+    pruner = Pruner(small_net(), None, ADMM(), budget=HALF)
+    state = copy.deepcopy(pruner.state_dict())
+    for tensors in state["state"]["tensors"].values():
+        for name in tensors:
+            tensors[name] = tensors[name].to(width)
     pruner.load_state_dict(state)

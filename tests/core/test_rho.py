@@ -1,6 +1,7 @@
 """ρ worked out from the pull that is wanted, and hyperparameters that methods refuse."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -232,3 +233,67 @@ def test_growth_is_capped_and_checked() -> None:
 def test_hyperparameters_out_of_range_are_refused(make: Callable[[], Method], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+def steps_and_updates(
+    method: Method, stated: int | None, counts: list[int], resumed_at: int | None = None
+) -> Pruner:
+    """Outer iterations of so many steps each; resumed within one where that is asked for."""
+    model = small_net()
+    optimizer = sgd(model, lr=0.01)
+    length = {"steps_per_update": stated, "updates": len(counts)}
+    pruner = Pruner(model, optimizer, method, budget=HALF, **length)
+    for done, count in enumerate(counts):
+        steps_without_a_task(optimizer, count // 2)
+        if resumed_at == done:
+            state = pruner.state_dict()
+            pruner.detach()
+            pruner = Pruner(model, optimizer, method, budget=HALF, **length)
+            pruner.load_state_dict(state)
+        steps_without_a_task(optimizer, count - count // 2)
+        pruner.update(1.0)
+    return pruner
+
+
+@pytest.mark.parametrize("kind", [ADMM, SLR])
+@pytest.mark.parametrize("penalty", ["gradient", "proximal"])
+@pytest.mark.parametrize(
+    ("stated", "counts", "said"),
+    [
+        (5, [20, 20, 20], "outer iteration 1 had 20 optimizer steps, and .* steps_per_update=5"),
+        (20, [5, 5, 5], "outer iteration 1 had 5 optimizer steps, and .* steps_per_update=20"),
+        (8, [8, 17, 8, 30], "outer iteration 2 had 17 optimizer steps"),
+        (8, [8, 16, 5, 8], None),
+        (8, [8, 8, 1], None),  # the last one is cut short
+        (1, [1, 2, 3], None),  # counts so small that rounding matters
+    ],
+)
+def test_a_number_of_steps_far_from_the_stated_one_is_told_once(
+    kind: Any,
+    penalty: Any,
+    stated: int,
+    counts: list[int],
+    said: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    steps_and_updates(kind(rho="auto", penalty=penalty), stated, counts)
+    assert len(caplog.records) == (said is not None)
+    if said is not None:
+        assert re.search(said, caplog.text)
+        assert "call update as often" in caplog.text
+
+
+def test_a_resumed_outer_iteration_is_counted_whole(caplog: pytest.LogCaptureFixture) -> None:
+    steps_and_updates(ADMM(rho="auto"), 8, [8, 8, 8], resumed_at=1)
+    assert not caplog.records
+    steps_and_updates(ADMM(rho="auto"), 8, [8, 20, 8], resumed_at=1)
+    assert "outer iteration 2 had 20 optimizer steps" in caplog.text
+
+
+@pytest.mark.parametrize("method", [ADMM(rho=0.1), SLR(rho=0.1)])
+def test_rho_as_a_number_depends_on_no_stated_length(
+    method: Method, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps_and_updates(method, 5, [20, 20])
+    steps_and_updates(method, None, [20, 20])
+    assert not caplog.records

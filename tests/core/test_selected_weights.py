@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from core_models import HALF, batches, sgd, small_net, train
+from core_models import HALF, assert_same, batches, pruned_weights, sgd, small_net, snapshot, train
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 from torch.nn.utils import spectral_norm as old_spectral_norm
@@ -185,3 +185,27 @@ def test_states_that_are_none(state: Any, message: str) -> None:
 def test_masks_that_are_none(masks: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Pruner.with_masks(small_net(), masks)
+
+
+@pytest.mark.parametrize("optimizer", [False, True])
+def test_masks_that_keep_nothing_are_refused_and_empty_layers_told_of(
+    optimizer: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = small_net()
+    bound = sgd(model) if optimizer else None
+    shapes = {name: weight.shape for name, weight in pruned_weights(model).items()}
+    masks = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in shapes.items()}
+    before = snapshot(model)
+    with pytest.raises(
+        InputError, match=r"keep no weight at all: 0\.weight, 4\.weight, 6.* inverted"
+    ):
+        Pruner.with_masks(model, masks, bound)
+    state = Pruner.with_masks(small_net(), {n: ~mask for n, mask in masks.items()}).state_dict()
+    with pytest.raises(InputError, match="keep no weight at all"):
+        Pruner(model, bound, SLR(), budget=HALF).load_state_dict({**state, "masks": masks})
+    assert_same(snapshot(model), before)
+    assert not caplog.records
+    # a budget of scope "global" may leave a layer nothing
+    Pruner.with_masks(model, {**masks, "0.weight": ~masks["0.weight"]})
+    assert "keep no weight of 4.weight, 6.weight: these layers" in caplog.text
+    assert int(model[4].weight.count_nonzero()) == 0

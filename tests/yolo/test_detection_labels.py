@@ -10,6 +10,10 @@ import detprune_yolo  # noqa: F401 (prepares the environment before ultralytics 
 from detprune.errors import InputError
 from detprune_yolo.data.check import check_data
 
+# isort: split
+from ultralytics.data import YOLODataset
+from ultralytics.data.utils import check_det_dataset
+
 
 @pytest.fixture
 def data(tmp_path: Path) -> DataSet:
@@ -27,8 +31,18 @@ def test_boxes_of_pose_labels_are_allowed(data: DataSet) -> None:
         data.label(f"train/train{number}.txt", "0 0.5 0.5 0.2 0.2 0.4 0.4 2 -1 7 0\n")
         data.label(f"val/val{number}.txt", "0 0.5 0.5 0.2 0.2 0.4 0.4 2 -1 7 0\n")
     assert "coordinates outside the image (6)" in data.refused()
+    assert not check_data(DataSet(data.root.parent / "boxes").yaml).pose
     data.keys["kpt_shape"] = [2, 3]
-    assert check_data(data.yaml).labelled["train"] == 3
+    checked = check_data(data.yaml)
+    assert checked.labelled["train"] == 3
+    assert checked.pose
+    # and so does Ultralytics, in training of a detector
+    keys = {**check_det_dataset(str(data.yaml), autodownload=False), "nc": len(checked.names)}
+    read = YOLODataset(img_path=keys["train"], data=keys, task="detect", imgsz=64).labels
+    assert [label["bboxes"].tolist() for label in read] == 3 * [
+        [pytest.approx([0.5, 0.5, 0.2, 0.2])]
+    ]
+    assert all(label["keypoints"] is None and not label["segments"] for label in read)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -39,12 +39,14 @@ class DetectionData:
         images: split → its image files in Ultralytics' order; ``test`` only if the yaml names it
             and it is there.
         labelled: split → how many of its images have boxes; the others are background.
+        pose: whether the labels may be pose labels, of which a detector takes the boxes.
     """
 
     yaml: Path
     names: dict[int, str]
     images: dict[str, list[Path]]
     labelled: dict[str, int]
+    pose: bool
 
 
 def check_data(yaml: Path, *, nc: int | None = None) -> DetectionData:
@@ -75,7 +77,11 @@ def check_data(yaml: Path, *, nc: int | None = None) -> DetectionData:
             _check_ids(split, images[split], problems)
     refuse(yaml, problems)
     return DetectionData(
-        yaml, names, {split: [Path(f) for f in files] for split, files in images.items()}, labelled
+        yaml,
+        names,
+        {split: [Path(f) for f in files] for split, files in images.items()},
+        labelled,
+        pose=keypoints > 0,
     )
 
 

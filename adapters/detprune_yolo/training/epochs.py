@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from ultralytics.utils import RANK
 
+from detprune.errors import InputError
 from detprune.seeds import derive_seed, seed_all
 
 
@@ -20,6 +21,21 @@ def seed_epoch(trainer: Any, stage: str) -> None:
     loader = trainer.train_loader
     loader.generator.manual_seed(derive_seed(trainer.args.seed, "order", *place, RANK))
     loader.reset()
+
+
+def check_every(every: float | None, batches: int, accumulated: int) -> None:
+    """Refuse outer iterations without an optimizer step.
+
+    Args:
+        every: epochs per outer iteration.
+        batches: of an epoch.
+        accumulated: batches for one optimizer step.
+    """
+    if every is not None and every * batches < accumulated:
+        raise InputError(
+            f"every is {every:g} epochs, in which there is no optimizer step; an epoch has {batches} "
+            f"batches and a step every {accumulated}: give a larger every, or a smaller nbs"
+        )
 
 
 def mosaic_buffer(loader: Any) -> list[int]:

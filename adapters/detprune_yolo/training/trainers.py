@@ -27,7 +27,7 @@ from detprune.schedule import outer_iterations
 from detprune_yolo.exclusions import detector_budget, frozen_batch_norms
 from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm
 from detprune_yolo.measure.hard_pruned import hard_pruned_map50
-from detprune_yolo.training.epochs import plain
+from detprune_yolo.training.epochs import check_every, plain
 from detprune_yolo.training.resumable import IS_MAIN, ResumableTrainer
 from detprune_yolo.training.settings import Stage
 from detprune_yolo.training.sidecar import read_sidecar
@@ -97,15 +97,9 @@ class ConstrainedTrainer(ResumableTrainer):
         return max(1, len(self.train_loader) * int(self.epochs) // int(self._accumulate))
 
     def _steps_per_update(self) -> int:
-        every, batches = self.settings.every, len(self.train_loader)
-        inner = self.settings.method.has_inner_loop
-        if every is not None and every * batches < self._accumulate and not inner:
-            raise InputError(
-                f"every is {every:g} epochs, in which there is no optimizer step; an epoch has {batches} "
-                f"batches and a step every {self._accumulate}: give a larger every, or a smaller nbs"
-            )
-        if inner:
+        if self.settings.method.has_inner_loop:
             return max(1, round(self._steps() / self._updates))
+        check_every(self.settings.every, len(self.train_loader), int(self._accumulate))
         return self._steps_of(
             min(len(self.pruner.history), self._updates - 1) if self.pruner else 0
         )

@@ -1,0 +1,93 @@
+"""What a detector's constrained training would refuse is refused before its dense stage."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trainings import images
+
+import detprune as dp
+from detprune.pipeline import run_stages
+from detprune.recipe import override, validate
+from detprune.rundir import RunDirectory
+
+# isort: split
+from detprune_yolo import DetectionRecipe
+from detprune_yolo.task import DetectionTask
+
+
+class Dense(Exception):  # noqa: N818
+    """The dense stage began."""
+
+
+class Untrained(DetectionTask):
+    """A task whose dense stage fails."""
+
+    def train_dense(self, model: Any) -> None:
+        raise Dense
+
+
+def begun(tiny_detector: dict[str, Any], folder: Path, *assignments: str, **parts: object) -> None:
+    data = f"data={{yaml: '{images()}', split: val}}"
+    recipe = validate(DetectionRecipe, override(tiny_detector, [data, *assignments]))
+    recipe = recipe.model_copy(update=parts)
+    run = RunDirectory.open(folder / "run", recipe, resume=False)
+    run_stages(Untrained(recipe, run), recipe, run, "test")
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (
+            [
+                "train.freeze=3",
+                "budget={compression: 4, include: [model.0.*, model.2.*, model.13.*]}",
+            ],
+            r"names model\.0\.conv\.weight, model\.2\.conv\.weight, which freeze \(3\) holds fixed",
+        ),
+        (
+            [
+                "stages.constrained.train.freeze=[13]",
+                "budget={compression: 4, include: ['model.1*']}",
+            ],
+            r"names model\.13\.conv\.weight, which freeze",
+        ),
+        (
+            ["stages.constrained.every=0.1", "train.nbs=640"],
+            r"every is 0\.1 epochs, in which there is no optimizer step; an epoch has",
+        ),
+        (["set={name: n_m, n: 2, m: 5}", "budget={}"], "no multiple of 5"),
+        (["set=pattern", "budget={include: [model.14.*]}"], "cannot be pruned with Pattern"),
+    ],
+)
+def test_found_before_the_dense_stage(
+    tiny_detector: dict[str, Any], tmp_path: Path, assignments: list[str], message: str
+) -> None:
+    with pytest.raises(dp.InputError, match=message):
+        begun(tiny_detector, tmp_path, *assignments)
+
+
+def test_a_pull_through_the_gradient_of_another_optimizer(
+    tiny_detector: dict[str, Any], tmp_path: Path
+) -> None:
+    method = dp.ADMM(rho="auto", penalty="gradient")
+    with pytest.raises(dp.InputError, match="worked out for SGD"):
+        begun(tiny_detector, tmp_path, "train.optimizer=AdamW", method=method)
+    with pytest.raises(Dense):
+        begun(tiny_detector, tmp_path / "SGD", "train.optimizer=sgd", method=method)
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        ["train.freeze=3"],
+        ["train.freeze=3", "budget={compression: 4, include: [model.13.*]}"],
+        ["method=sas_admm", "stages.constrained.every=0.1", "train.nbs=640"],
+        ["method=dpf", "train.optimizer=MuSGD"],
+    ],
+)
+def test_what_goes_together_is_let_through(
+    tiny_detector: dict[str, Any], tmp_path: Path, assignments: list[str]
+) -> None:
+    with pytest.raises(Dense):
+        begun(tiny_detector, tmp_path, *assignments)
