@@ -48,7 +48,7 @@ def in_turn(
     """
     calls = [_calls_per_timing(program, clock) for program in programs]
     order = list(range(len(programs)))
-    found = []
+    found: list[tuple[float, ...]] = []
     began = clock()
     while len(found) < max(rounds, _LEAST_ROUNDS):
         if len(found) >= _LEAST_ROUNDS and clock() - began > seconds:

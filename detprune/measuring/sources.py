@@ -150,8 +150,9 @@ def _network(task: Task, path: Path) -> nn.Module:
         return task.load_pruned(path)
     if path.parent.resolve() == task.run.checkpoints.resolve() and path.stem in _STAGES:
         return task.network_after(path.stem)
-    if isinstance(task, OpensFiles):
-        return task.open_file(path).network
+    opener: object = task
+    if isinstance(opener, OpensFiles):
+        return opener.open_file(path).network
     network = task.build_model()
     task.load_weights(network, path)
     return network
@@ -172,7 +173,7 @@ def _of_file(path: Path) -> Opened:
     missing = None
     for name in adapter_entry_points():
         try:
-            task = load_adapter(name).task
+            task: object = load_adapter(name).task
         except InputError as error:
             missing = error
             continue

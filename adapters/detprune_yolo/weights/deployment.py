@@ -16,7 +16,7 @@ from detprune_yolo.weights.checkpoints import load_model, train_args_of
 def _(network: DetectionModel) -> Deployed:
     fused = copy.deepcopy(network).cpu().float().eval()
     fused.fuse(verbose=False)
-    head: Any = fused.get_submodule("model")[-1]  # type: ignore[index]
+    head: Any = fused.model[-1]
     head.export, head.format, head.shape = True, "onnx", None
     return Deployed(network, fused, stride=int(max(network.stride)))
 

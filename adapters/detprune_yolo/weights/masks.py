@@ -6,7 +6,7 @@ in half precision). That takes next to nothing. Where the weights go on changing
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -86,5 +86,5 @@ def _unpacked(name: str, entry: Mapping[str, Any], weight: Tensor | None, path: 
     )
 
 
-def _is_of(value: object, dtype: torch.dtype) -> bool:
+def _is_of(value: object, dtype: torch.dtype) -> TypeGuard[Tensor]:
     return isinstance(value, Tensor) and value.dtype == dtype and value.dim() == 1
