@@ -9,7 +9,7 @@ says that it was set aside: a folder that only has such a name is somebody's own
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from detprune.errors import InputError
@@ -37,7 +37,13 @@ def located(path: Path) -> Path:
     """
     try:
         there = path.resolve()
-    except (OSError, RuntimeError) as error:  # a loop of links
+        path.exists()
+    except OSError as error:  # the name is too long, or a folder may not be entered
+        reason = error.strerror or error
+        raise InputError(
+            f"{path} cannot be reached: {reason}; name another folder with --out"
+        ) from error
+    except RuntimeError as error:  # a loop of links
         raise InputError(
             f"{path} leads nowhere: {error}; name another folder with --out"
         ) from error
@@ -104,7 +110,12 @@ def set_aside(path: Path) -> list[Path]:
     """Folders with names of runs that were set aside for the run in a directory, the oldest first."""
     parent, stem = path.absolute().parent, f".{path.absolute().name}.replaced"
     found = []
-    for folder in parent.iterdir() if parent.is_dir() else ():
+    try:
+        beside = list(parent.iterdir()) if parent.is_dir() else []
+    except OSError as error:  # it may be entered, and not listed
+        LOGGER.debug("runs that were set aside in %s are not seen: %s", parent, error)
+        beside = []
+    for folder in beside:
         number = folder.name.removeprefix(stem)
         is_ours = folder.name.startswith(stem) and (not number or number[1:].isdigit())
         if is_ours and not folder.is_symlink() and (folder / "recipe.yaml").is_file():
@@ -142,6 +153,8 @@ def _set_aside(path: Path) -> Path:
         (path / _MARK).write_bytes(os.fsencode(path.absolute().name))
         return path.rename(aside)
     except OSError as error:
+        with suppress(OSError):
+            (path / _MARK).unlink(missing_ok=True)
         raise InputError(
             f"{path} cannot be set aside as {aside}: {error.strerror}; choose another place with --out"
         ) from error

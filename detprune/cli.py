@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 the run failed (diverged, or the saved file does not prove
 after a signal (Ctrl-C 130, SIGTERM 143).
 """
 
+import os
 import shlex
 import sys
 from importlib.metadata import entry_points
@@ -21,8 +22,9 @@ from detprune.methods import METHODS
 from detprune.reading import check_output_path
 from detprune.recipe import Recipe, dump_yaml, read_assignments, read_yaml
 from detprune.recipe.components import SETS_BY_NAME
-from detprune.rundir import LOGGER, RunDirectory, is_main_process
+from detprune.rundir import LOGGER, RunDirectory, atomic, is_main_process
 from detprune.signals import exit_on_signals
+from detprune.storage import plain_refusals
 from detprune.task import Adapter, adapter_entry_points, load_adapter, load_entry, load_recipe
 from detprune.terminal import first_line, headline, listing, log_to_terminal, print_results
 
@@ -48,7 +50,7 @@ _GROUPS = {"evaluate": evaluate_app, "data": data_app}
 def main() -> None:
     """Entry point of the ``detprune`` command."""
     try:
-        with exit_on_signals():
+        with exit_on_signals(), plain_refusals():
             _add_adapter_commands()
             app()
     except InputError as error:
@@ -175,12 +177,13 @@ def suggest(
     """
     from detprune.suggestion import suggest_plan  # torch warms up
 
-    if out.exists():
-        raise InputError(f"{out} is there already; choose another --out")
     check_output_path(out, "--out")
+    if os.path.lexists(out):
+        raise InputError(f"{out} is there already; choose another --out")
     adapter, resolved = load_recipe(recipe, read_assignments(assignments or []))
     suggestion = suggest_plan(adapter, resolved, images)
-    out.write_text(dump_yaml(suggestion.recipe), encoding="utf-8")
+    with atomic(out) as temporary:
+        temporary.write_text(dump_yaml(suggestion.recipe), encoding="utf-8")
     Console().print(suggestion.table())
     typer.echo(f"recipe: {out}")
 
@@ -238,7 +241,11 @@ def export(
             f"{run_dir} holds no finished run (recipe.yaml and pruned.pt); give the directory that "
             "detprune run wrote, or finish it with --resume"
         )
-    name = str(read_yaml(recipe).get("task"))
+    if out is not None:
+        check_output_path(out, "--out", makes_folder=True)
+    name = read_yaml(recipe).get("task")
+    if not isinstance(name, str):
+        raise InputError(f"{recipe}: task is missing; restore the recipe that the run began with")
     adapter = load_adapter(name)
     if adapter.export is None:
         raise InputError(f"{run_dir} is a run of the task {name!r}, which exports nothing")

@@ -11,8 +11,7 @@ resumed takes up finished stages from there, and the task's trainer resumes with
 
 import platform
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +200,7 @@ class _Stages:
     def _take_up(self, stage: str, model: nn.Module) -> bool:
         if stage not in self.finished:
             return False
-        with _file_of(self.run):
+        with self.run.own_file():
             self.task.load_weights(model, self._file(stage))
         check_finite(model, f"the network in {self._file(stage)}, after the stage {stage}")
         LOGGER.info("%s: taken up from %s", stage, self._file(stage))
@@ -216,15 +215,6 @@ class _Stages:
         seconds = round(seconds, 3)
         self.run.finish(stage, metric=metric, metrics=metrics, seconds=seconds, **results)
         LOGGER.info("%s: %s %.4f", stage, self.task.metric, metric)
-
-
-@contextmanager
-def _file_of(run: RunDirectory) -> Iterator[None]:
-    """Say what to do about a damaged file that the run itself wrote."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{error}\nIt is a file of this run: {run.way_out}") from error
 
 
 def _summarize_run(
@@ -297,7 +287,7 @@ def _verify(
     task: Task, run: RunDirectory, summary: Mapping[str, Any], counts: Summary
 ) -> dict[str, Any]:
     """Load the saved file into a new model, count its zeros, measure it again."""
-    with _file_of(run):
+    with run.own_file():
         model = task.load_pruned(run.pruned)
     check_finite(model, f"the network in {run.pruned}")
     saved = dict(model.named_parameters())

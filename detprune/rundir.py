@@ -1,10 +1,10 @@
 """The run directory: everything a run leaves behind, written so that a kill never leaves half a file."""
 
-import errno
 import json
 import logging
 import os
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +16,9 @@ from detprune.deflated import save_deflated
 from detprune.errors import InputError, StorageError
 from detprune.locks import NAME as LOCK
 from detprune.loggers import logger
-from detprune.reading import load_yaml, read_json, read_text
+from detprune.reading import check_replaceable, load_yaml, read_json, read_text
 from detprune.recipe import Recipe, dump_yaml, is_same
+from detprune.storage import storage_reason
 from detprune.temporaries import is_temporary, temporary_name
 
 LOGGER = logger("detprune")
@@ -30,7 +31,12 @@ def is_main_process() -> bool:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path`` that replaces it when the block ends without an error."""
+    """Yield a temporary name beside ``path`` that replaces it when the block ends without an error.
+
+    Raises:
+        InputError: a folder, a device or a pipe is there, which would be replaced (by root even ``/dev/null``).
+    """
+    check_replaceable(path)
     temporary = temporary_name(path)
     try:
         yield temporary
@@ -50,33 +56,40 @@ _SUMMARY = (
     "epochs",
     "seconds",
 )
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-_DENIED = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT)  # reading a file may end so too
-
-
-def _storage_reason(error: OSError | RuntimeError, folder: Path) -> str | None:
-    """What the system says where it refused to write a file; None where that is not what happened.
-
-    Args:
-        folder: the run directory; a refusal that may be one of reading counts for its files alone.
-    """
-    if isinstance(error, OSError):
-        place = f" {error.filename}" if error.filename else ""
-        own = isinstance(error.filename, str) and Path(error.filename).absolute().is_relative_to(
-            folder.absolute()
-        )
-        refused = error.errno in _FULL or (error.errno in _DENIED and own)
-        return f"cannot write{place}: {error.strerror}" if refused else None
-    if "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error):
-        cause = error.__context__
-        because = cause.strerror if isinstance(cause, OSError) else "the disk may be full"
-        return f"cannot write a checkpoint: {because}"
-    return None
 
 
 def _is_of_the_opening(file: Path) -> bool:
     """Whether it may be left of a run that was killed before it had a recipe."""
     return file.name == LOCK or is_temporary(file, "recipe.yaml")
+
+
+class _RunLog(logging.FileHandler):
+    """``run.log``; where it cannot be written, the terminal says so once, and the run goes on."""
+
+    _is_broken = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        if not self._is_broken:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say once that the log ends here."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        self._is_broken = True
+        LOGGER.warning(
+            "%s cannot be written any more: %s", self.baseFilename, error.strerror or error
+        )
+
+    def close(self) -> None:
+        """Close the file; what a full disk did not take is lost."""
+        try:
+            super().close()
+        except OSError:  # said when it was written
+            logging.Handler.close(self)
 
 
 class RunDirectory:
@@ -232,6 +245,23 @@ class RunDirectory:
         )
 
     @contextmanager
+    def own_file(self, way_out: str | None = None) -> Iterator[None]:
+        """Say what to do about a damaged file that the run itself wrote.
+
+        Args:
+            way_out: in place of making the files of all stages again.
+
+        Raises:
+            InputError: the one that the block raised, with the way out.
+        """
+        try:
+            yield
+        except InputError as error:
+            raise InputError(
+                f"{error}\nIt is a file of this run: {way_out or self.way_out}"
+            ) from error
+
+    @contextmanager
     def storage_errors(self) -> Iterator[None]:
         """Say of a full disk and the like that the run can go on after it.
 
@@ -241,7 +271,7 @@ class RunDirectory:
         try:
             yield
         except (OSError, RuntimeError) as error:
-            said = _storage_reason(error, self.path)
+            said = storage_reason(error, self.path)
             if said is None:
                 raise
             raise StorageError(
@@ -269,7 +299,7 @@ class RunDirectory:
         if not is_main_process():
             yield
             return
-        handler = logging.FileHandler(self.path / "run.log", encoding="utf-8")
+        handler = _RunLog(self.path / "run.log", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         LOGGER.addHandler(handler)
         try:

@@ -43,9 +43,12 @@ def check_saved_state(
             f"the saved pruner state lacks {', '.join(lacking)}; pass what pruner.state_dict() returned"
         )
     names = list(weights)
-    if list(state["layers"]) != names:
-        missing = sorted(set(names) - set(state["layers"]))
-        extra = sorted(set(state["layers"]) - set(names))
+    saved = state["layers"]
+    if not isinstance(saved, list | tuple) or not all(isinstance(name, str) for name in saved):
+        raise InputError(f"the saved pruner state names no layers; {_GO_BACK}")
+    if list(saved) != names:
+        missing = sorted(set(names) - set(saved))
+        extra = sorted(set(saved) - set(names))
         raise InputError(
             f"the saved pruner state is for other layers: missing {missing}, extra {extra}; "
             "use the model, include and exclude that it was saved with"

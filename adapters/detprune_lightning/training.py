@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,17 @@ THIRD_PARTY_WARNINGS = (
     r"The dirpath has changed",  # a run directory that was moved, then resumed
 )
 
-_KEYS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch")
+_KINDS: Mapping[str, type] = {
+    "state_dict": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "loops": dict,
+    "callbacks": dict,
+    "epoch": int,
+    "global_step": int,
+    "pytorch-lightning_version": str,
+}
+"""Of what type the values of a checkpoint are without which Lightning resumes nothing."""
 
 METRIC_KEY = "metric"
 """Key under which a module logs the metric of its test data."""
@@ -160,9 +170,23 @@ class AtomicCheckpoints(TorchCheckpointIO):
         file = Path(path)
         way_out = f"delete {file.parent} and resume, to train this stage again"
         content = load_tensors(file, way_out)
-        lacking = [key for key in _KEYS if key not in content]
-        if lacking:
+        if lacking := [key for key in _KINDS if key not in content]:
             raise InputError(f"{file} lacks {', '.join(lacking)}; {way_out}")
+        wrong = [key for key, kind in _KINDS.items() if not isinstance(content[key], kind)]
+        if not wrong:
+            parts = {
+                "optimizer_states": content["optimizer_states"],
+                "lr_schedulers": content["lr_schedulers"],
+                "callbacks": content["callbacks"].values(),
+                "loops": [content["loops"].get("fit_loop")],
+            }
+            wrong = [
+                key
+                for key, values in parts.items()
+                if not all(isinstance(value, dict) for value in values)
+            ]
+        if wrong:
+            raise InputError(f"{file} holds another type of value as {', '.join(wrong)}; {way_out}")
         own = {} if self._module is None else self._module.state_dict()
         state = content["state_dict"]
         shapes = {name: value.shape for name, value in own.items()}

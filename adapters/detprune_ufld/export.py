@@ -4,6 +4,7 @@ from pathlib import Path
 
 from detprune.errors import InputError
 from detprune.recipe import read_yaml, validate
+from detprune.rundir import RunDirectory
 from detprune_ufld.network.checkpoints import load_checkpoint
 from detprune_ufld.network.model import LaneNetwork
 from detprune_ufld.network.onnx_export import export_onnx
@@ -24,5 +25,7 @@ def export(run_dir: Path, file_format: str, out: Path | None) -> list[str]:
     recipe = validate(LaneRecipe, read_yaml(run_dir / "recipe.yaml"))
     spec = recipe.model
     network = LaneNetwork(spec.trunk, spec.grid, spec.size)
-    load_checkpoint(network, run_dir / "pruned.pt")
+    run = RunDirectory(run_dir)
+    with run.own_file():
+        load_checkpoint(network, run.pruned)
     return export_onnx(network, out or run_dir / "pruned.onnx")

@@ -221,10 +221,15 @@ class DetectionTask(Task):
         )
         start = self._start("constrained", model, None)
         weights = self._train(ConstrainedTrainer, settings, start)
-        self.load_weights(model, weights / "hard_pruned.pt")
-        pruner = Pruner(model, None, OneShot(), self.recipe.set, self.budget(model))
         way_out = f"delete {weights.parent} and resume, to train this stage again"
-        pruner.load_state_dict(load_tensors(weights / "pruner.pt", way_out))
+        with self.run.own_file(way_out):
+            self.load_weights(model, weights / "hard_pruned.pt")
+        pruner = Pruner(model, None, OneShot(), self.recipe.set, self.budget(model))
+        state = load_tensors(weights / "pruner.pt", way_out)
+        try:
+            pruner.load_state_dict(state)
+        except InputError as error:
+            raise InputError(f"{weights / 'pruner.pt'}: {error}; {way_out}") from error
         return pruner
 
     def retrain(self, model: nn.Module, pruner: Pruner | None) -> None:

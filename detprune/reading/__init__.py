@@ -3,6 +3,7 @@
 from detprune.reading.files import (
     check_output_path,
     check_regular,
+    check_replaceable,
     read_bytes,
     read_json,
     read_text,
@@ -15,6 +16,7 @@ from detprune.reading.yaml import dump_yaml_line, dump_yaml_text, load_yaml, par
 __all__ = [
     "check_output_path",
     "check_regular",
+    "check_replaceable",
     "dump_yaml_line",
     "dump_yaml_text",
     "load_tensors",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from detprune.errors import InputError
+from detprune.temporaries import temporary_name
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -123,25 +124,50 @@ def parse_json(text: str, where: str, way_out: str) -> Any:
         raise InputError(f"{where} is not JSON: {error}; {way_out}") from error
 
 
-def check_output_path(path: Path, option: str) -> None:
+def check_replaceable(path: Path) -> None:
+    """Checks that what is at a path, if anything, is a file, or a link, that another may take the place of.
+
+    Raises:
+        InputError: it is a folder, a device, a pipe or a socket.
+    """
+    try:
+        found = os.lstat(path)
+    except (OSError, ValueError):  # nothing is there, or writing there will fail
+        return
+    for is_kind, name in _KINDS:
+        if is_kind(found.st_mode):
+            raise InputError(
+                f"cannot write {path}: {name} is there; move it away, or choose another place"
+            )
+
+
+def check_output_path(path: Path, option: str, *, makes_folder: bool = False) -> None:
     """Checks, before anything long begins, that a file can be written at a path.
 
     Args:
         path: of the file that is to be written; may not exist.
         option: what the user gave it as, for example ``--out``.
+        makes_folder: the folder is made where it is missing.
 
     Raises:
-        InputError: there is no such folder, it cannot be written, or the name is too long.
+        InputError: there is no such folder, it cannot be written, the name is too long, or something else than
+            a file is there.
     """
     way_out = f"choose another {option}"
+    folder = path.parent
     try:
-        if not path.parent.is_dir():
+        while makes_folder and not os.path.lexists(folder) and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir():
             raise InputError(
-                f"{option} is {path}, but there is no folder {path.parent}; make it, or {way_out}"
+                f"{option} is {path}, but there is no folder {folder}; make it, or {way_out}"
             )
-        if path.is_dir():
-            raise InputError(f"{option} is {path}, which is a folder; {way_out}")
-        probe = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        if os.path.lexists(path):
+            found = os.stat(path)
+            kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), None)
+            if kind is not None:
+                raise InputError(f"{option} is {path}, which is {kind}; {way_out}")
+        probe = folder / temporary_name(path).name
         probe.touch(exist_ok=False)
         probe.unlink()
     except (OSError, ValueError) as error:

@@ -1,11 +1,13 @@
 """Builds `report.html` from a run directory: one file, figures embedded, no scripts, no network."""
 
 import base64
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from detprune.errors import InputError
 from detprune.report import training, weights
 from detprune.report.content import page_content
 from detprune.report.maps import layer_maps
@@ -79,6 +81,8 @@ def write_report(run_dir: Path) -> Path:
     """
     run = read_run(Path(run_dir))
     folder = run.path / "figures"
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise InputError(f"{folder} is no folder; delete it, or move it away, and report again")
     folder.mkdir(exist_ok=True)
     shown: list[_Shown] = []
     with drawing():

@@ -189,7 +189,9 @@ def _read_summary(path: Path) -> Summary:
     try:
         return Summary.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{str(file)!r} {_faults(error)}") from error
+        raise InputError(
+            f"{str(file)!r} {_faults(error)}; delete it and continue with `detprune run --resume {path}`"
+        ) from error
 
 
 def _faults(error: ValidationError) -> str:
@@ -244,7 +246,10 @@ def _read_events(file: Path) -> tuple[list[_Record], tuple[int, ...]]:
         try:
             events.append(kind.model_validate(value))
         except ValidationError as error:
-            raise InputError(f"{str(file)!r} line {number} {_faults(error)}") from error
+            raise InputError(
+                f"{str(file)!r} line {number} {_faults(error)}; delete the line, or the file to report "
+                "without curves"
+            ) from error
     return events, tuple(damaged)
 
 

@@ -26,7 +26,7 @@ from detprune_yolo.process_state import no_downloads
 from detprune_yolo.training.distillation import teach
 from detprune_yolo.training.epochs import fill_mosaic_buffer, mosaic_buffer, plain, seed_epoch
 from detprune_yolo.training.settings import Stage, StageSettings
-from detprune_yolo.training.sidecar import read_sidecar, remove_sidecar, write_sidecar
+from detprune_yolo.training.sidecar import read_sidecar, remove_sidecar, taken_up, write_sidecar
 from detprune_yolo.weights.filenames import check_output_name
 
 EPOCH_METRIC = "mAP50 (Ultralytics' own)"
@@ -84,6 +84,10 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
                 )
             super().resume_training(None)
             return
+        with taken_up(self.wdir):
+            self._take_up(state)
+
+    def _take_up(self, state: dict[str, Any]) -> None:
         if state["stage"] != self.stage:
             raise InputError(
                 f"the sidecar in {self.wdir} is of the stage {state['stage']!r}, and {self.stage!r} is "
@@ -226,8 +230,9 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
             fill_mosaic_buffer(self.train_loader, buffer, seed)
         if first and self._resumed and self._resumed["gradients"]:
             gradients = self._resumed["gradients"]
-            for p, grad in zip(unwrap_model(self.model).parameters(), gradients, strict=True):
-                p.grad = None if grad is None else grad.to(p.device, p.dtype)
+            with taken_up(self.wdir):
+                for p, grad in zip(unwrap_model(self.model).parameters(), gradients, strict=True):
+                    p.grad = None if grad is None else grad.to(p.device, p.dtype)
         self._resumed = None  # several times the network's size
 
     def repeat_epoch(self) -> None:

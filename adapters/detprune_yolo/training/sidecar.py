@@ -7,6 +7,8 @@ if a kill came in between, and it is the one that counts.
 """
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,38 @@ from detprune.rundir import atomic
 
 NAME = "last.detprune.pt"
 _VERSION = 1
-_KEYS = ("stage", "epoch", "done", "batch", "batches", "model", "ema", "optimizer", "pruner")
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "stage": (str,),
+    "epoch": (int,),
+    "done": (bool,),
+    "batch": (int,),
+    "batches": (int,),
+    "model": (dict,),
+    "ema": (dict,),
+    "optimizer": (dict,),
+    "pruner": (dict, type(None)),
+    "updates": (int,),
+    "last_step": (int,),
+    "gradients": (list, type(None)),
+    "buffer": (list,),
+}
+"""Of what type the values are without which nothing is resumed."""
+_OPTIONAL: Mapping[str, tuple[type, ...]] = {
+    "scaler": (dict,),
+    "stopper": (dict,),
+    "best_fitness": (int, float, type(None)),
+    "results": (str,),
+}
+"""Of what type the others are, where they are there."""
+_UNFIT = (
+    AssertionError,
+    AttributeError,
+    InputError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def write_sidecar(folder: Path, state: dict[str, Any]) -> None:
@@ -36,18 +69,42 @@ def read_sidecar(folder: Path) -> dict[str, Any] | None:
     path = folder / NAME
     if not os.path.lexists(path):
         return None
-    way_out = (
-        f"without it training cannot be resumed exactly: delete {folder} to run this stage again"
-    )
+    way_out = _way_out(folder)
     state = load_tensors(path, way_out)
     if state.get("version") != _VERSION:
         raise InputError(
             f"{path} is of version {state.get('version')!r}, this detprune reads {_VERSION}; resume "
-            "with the detprune that wrote it, or run the stage again"
+            f"with the detprune that wrote it, or delete {folder} to run this stage again"
         )
-    if lacking := [key for key in _KEYS if key not in state]:
+    if lacking := [key for key in _KINDS if key not in state]:
         raise InputError(f"{path} lacks {', '.join(lacking)}; {way_out}")
+    known = {**_KINDS, **_OPTIONAL}
+    if wrong := [key for key in state.keys() & known if type(state[key]) not in known[key]]:
+        raise InputError(
+            f"{path} holds another type of value as {', '.join(sorted(wrong))}; {way_out}"
+        )
     return state
+
+
+@contextmanager
+def taken_up(folder: Path) -> Iterator[None]:
+    """Say what to do where a sidecar can be read, and does not fit the training that takes it up.
+
+    Raises:
+        InputError: what the block raised, with the file and the way out.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except _UNFIT as error:
+        raise InputError(
+            f"{folder / NAME} does not fit this training: {error}; {_way_out(folder)}"
+        ) from error
+
+
+def _way_out(folder: Path) -> str:
+    return f"without it training cannot be resumed exactly: delete {folder} to run this stage again"
 
 
 def remove_sidecar(folder: Path) -> None:

@@ -30,7 +30,7 @@ from detprune_yolo.measure.hard_pruned import hard_pruned_map50
 from detprune_yolo.training.epochs import check_every, plain
 from detprune_yolo.training.resumable import IS_MAIN, ResumableTrainer
 from detprune_yolo.training.settings import Stage
-from detprune_yolo.training.sidecar import read_sidecar
+from detprune_yolo.training.sidecar import read_sidecar, taken_up
 from detprune_yolo.weights.checkpoints import (
     carry_masks,
     pruned_checkpoint,
@@ -88,7 +88,8 @@ class ConstrainedTrainer(ResumableTrainer):
             updates=self._updates,
         )
         if self._resumed is not None:
-            self.pruner.load_state_dict(self._resumed["pruner"])
+            with taken_up(self.wdir):
+                self.pruner.load_state_dict(self._resumed["pruner"])
             # of the outer iteration that goes on, which has more steps early in a warm-up
             self.pruner.steps_per_update = self._steps_per_update()
 
@@ -249,7 +250,8 @@ class RetrainingTrainer(ResumableTrainer):
         super().start()
         model = unwrap_model(self.model)
         if self._resumed is not None:
-            masks = self._resumed["pruner"]["masks"]
+            with taken_up(self.wdir):
+                masks = self._resumed["pruner"]["masks"]
         else:
             masks = read_masks(Path(str(self.args.model)))
         if not masks:

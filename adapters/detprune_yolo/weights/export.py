@@ -20,7 +20,7 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.checks import check_imgsz
 
 from detprune.errors import InputError
-from detprune.rundir import atomic
+from detprune.rundir import RunDirectory, atomic
 from detprune_yolo.weights.checkpoints import load_model, read_masks, train_args_of
 from detprune_yolo.weights.onnx_checks import (
     LayerZeros,
@@ -82,6 +82,8 @@ def export(run_dir: Path, format: str, out: Path | None = None, **options: Any) 
             f"{run_dir} holds no pruned.pt; give the folder of a finished run, or finish this one with "
             f"detprune run {run_dir} --resume"
         )
+    with RunDirectory(run_dir).own_file():
+        load_model(weights)
     size = options.pop("imgsz", None) or train_args_of(weights).get("imgsz") or 640
     check = export_onnx(weights, out or run_dir / "pruned.onnx", imgsz=size, **options)
     total = check.nonzero + check.zeros

@@ -1,0 +1,55 @@
+"""What the command line says where the system refuses to read or write: whose fault it is, and the way out."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from detprune.errors import InputError, StorageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT)  # reading a file may end so too
+_ODD_PLACE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
+
+
+def storage_reason(error: OSError | RuntimeError, folder: Path | None = None) -> str | None:
+    """What the system says where it refused to write a file; None where that is not what happened.
+
+    Args:
+        error: what was raised; torch wraps what the system says in a RuntimeError.
+        folder: a run directory; a refusal that may be one of reading counts for its files alone.
+    """
+    if isinstance(error, OSError):
+        place = f" {error.filename}" if error.filename else ""
+        own = (
+            folder is not None
+            and isinstance(error.filename, str)
+            and Path(error.filename).absolute().is_relative_to(folder.absolute())
+        )
+        refused = error.errno in _FULL or (error.errno in _DENIED and own)
+        return f"cannot write{place}: {error.strerror}" if refused else None
+    if "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error):
+        cause = error.__context__
+        because = cause.strerror if isinstance(cause, OSError) else "the disk may be full"
+        return f"cannot write a checkpoint: {because}"
+    return None
+
+
+@contextmanager
+def plain_refusals() -> Iterator[None]:
+    """Turn refusals of the system into messages, for commands that have nothing to continue.
+
+    Raises:
+        StorageError: a disk that is full, a limit of file size, a file system that is read-only.
+        InputError: a place that may not be entered, or a path that is too long.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if (said := storage_reason(error)) is not None:
+            raise StorageError(f"{said}; make room, then call the command again") from error
+        if isinstance(error, OSError) and error.errno in _ODD_PLACE and error.filename:
+            raise InputError(
+                f"cannot read or write {error.filename}: {error.strerror}; name another place"
+            ) from error
+        raise

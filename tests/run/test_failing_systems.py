@@ -1,0 +1,313 @@
+"""Full disks, folders that became read-only, and places where nothing can be written: a message, and the way out."""
+
+import errno
+import json
+import os
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tiny_recipe import TINY
+
+from damaged import said
+from detprune import cli
+from detprune.claim import set_aside
+from detprune.errors import InputError
+from detprune.reading import check_output_path
+from detprune.rundir import RunDirectory, atomic
+
+Called = Callable[..., tuple[int, str]]
+
+
+@contextmanager
+def file_size(limit: int) -> Iterator[None]:
+    """No file may become larger: what a full disk does, with another number."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    stages = {
+        stage: {**spec, "epochs": int(stage == "dense")} for stage, spec in TINY["stages"].items()
+    }
+    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    data = {**TINY["data"], "train_limit": 32, "test_limit": 10}
+    path.write_text(yaml.safe_dump({**TINY, "data": data, "stages": stages}), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(recipe: Path) -> Path:
+    run = recipe.parent / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["detprune", "run", str(recipe), "--out", str(run)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    assert not stopped.value.code
+    return run
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Called:
+    return lambda *arguments: said(list(arguments), monkeypatch, capsys)
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_adapter: object, _recipe: object, run: Any) -> dict[str, Any]:
+        run.save(run.pruned, {"new": torch.ones(1)})
+        run.write_json("summary.json", {})
+        return {}
+
+    monkeypatch.setattr("detprune.cli._run", run)
+    monkeypatch.setattr("detprune.cli.headline", lambda _: "done")
+
+
+# ---------------------------------------------------------------- full disks
+
+
+@pytest.mark.parametrize("limit", [2_500, 60_000, 1_200_000])
+def test_a_disk_that_is_full_in_the_middle_of_a_run(
+    recipe: Path, tmp_path: Path, call: Called, limit: int
+) -> None:
+    """The log, TensorBoard's file and a checkpoint are what does not fit."""
+    run = tmp_path / "run"
+    with file_size(limit):
+        code, error = call("run", recipe, "--out", run)
+    assert code == 1, error
+    assert "cannot write" in error
+    assert f"continue with detprune run {run} --resume" in error
+    assert "Traceback" not in error
+    assert not list(run.rglob("*.tmp"))
+    assert not (run / "summary.json").exists()
+    assert not (run / ".lock").exists()
+
+
+def test_after_room_was_made_the_run_goes_on(
+    finished: Path, recipe: Path, tmp_path: Path, call: Called
+) -> None:
+    run = tmp_path / "run"
+    with file_size(1_200_000):
+        assert call("run", recipe, "--out", run)[0] == 1
+    assert call("run", run, "--resume")[0] == 0
+    expected, found = (torch.load(path / "pruned.pt") for path in (finished, run))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_disk_that_is_full_before_the_run_begins(
+    recipe: Path, tmp_path: Path, call: Called
+) -> None:
+    with file_size(100):
+        code, error = call("run", recipe, "--out", tmp_path / "run")
+    assert code == 2
+    assert "cannot write into the run directory" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_that_has_nothing_to_continue(finished: Path, call: Called) -> None:
+    with file_size(10):
+        code, error = call("report", finished)
+    assert code == 1, error
+    assert "cannot write" in error
+    assert "make room, then call the command again" in error
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("name", ["progress.json", "metrics.jsonl", "checkpoints/dense.pt"])
+def test_a_run_folder_that_becomes_read_only_or_full(
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: Called,
+    number: int,
+    name: str,
+) -> None:
+    run = tmp_path / "run"
+
+    def work(_adapter: object, _recipe: object, directory: RunDirectory) -> None:
+        with directory.storage_errors():
+            file = directory.path / name
+            if name == "progress.json":
+                directory.finish("dense", metric=1.0, metrics={}, seconds=1.0)
+            raise OSError(number, os.strerror(number), str(file))
+
+    monkeypatch.setattr("detprune.cli._run", work)
+    code, error = call("run", recipe, "--out", run)
+    assert code == 1, error
+    assert f"{run / name}: {os.strerror(number)}" in error
+    assert f"continue with detprune run {run} --resume" in error
+
+
+def test_a_log_that_cannot_be_written_stops_no_run(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Called
+) -> None:
+    def work(_adapter: object, _recipe: object, run: RunDirectory) -> dict[str, Any]:
+        from detprune.rundir import LOGGER
+
+        with file_size(1):
+            LOGGER.warning("first")
+            LOGGER.warning("second")
+        return {}
+
+    monkeypatch.setattr("detprune.cli._run", work)
+    monkeypatch.setattr("detprune.cli.headline", lambda _: "done")
+    code, error = call("run", recipe, "--out", tmp_path / "run")
+    assert code == 0
+    assert "Traceback" not in error
+    assert "Logging error" not in error
+
+
+# ---------------------------------------------------------------- odd places
+
+
+def too_long(folder: Path) -> Path:
+    return folder / ("x" * 256)
+
+
+def too_deep(folder: Path) -> Path:
+    return folder / "/".join(["d" * 200] * 25)
+
+
+def below_a_file(folder: Path) -> Path:
+    return folder / "file" / "x"
+
+
+def a_file(folder: Path) -> Path:
+    return folder / "file"
+
+
+def a_pipe(folder: Path) -> Path:
+    os.mkfifo(folder / "pipe")
+    return folder / "pipe"
+
+
+def a_loop(folder: Path) -> Path:
+    (folder / "loop").symlink_to("loop")
+    return folder / "loop"
+
+
+def below_proc(_: Path) -> Path:
+    return Path("/proc/self/x")
+
+
+PLACES = (too_long, too_deep, below_a_file, a_file, a_pipe, a_loop, below_proc)
+IDS = [place.__name__ for place in PLACES]
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("place", PLACES, ids=IDS)
+@pytest.mark.parametrize(
+    "command", ["run", "overwrite", "resume", "suggest", "study", "progressive", "report", "export"]
+)
+def test_odd_places_are_refused_before_anything_is_done(
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: Called,
+    command: str,
+    place: Callable[[Path], Path],
+) -> None:
+    def scanned(*_: object) -> None:
+        raise AssertionError("the scan began")
+
+    monkeypatch.setattr("detprune.suggestion.suggest_plan", scanned)
+    (tmp_path / "file").write_text("mine")
+    out = place(tmp_path)
+    before = sorted(map(str, tmp_path.rglob("*")))
+    study = recipe.parent / f"{command}.yaml"
+    varied = {"name": "s", "recipe": "tiny.yaml", "rates": [2]}
+    methods = {"methods": {"m": {"method": "magnitude"}}} if command == "study" else {}
+    study.write_text(yaml.safe_dump({**varied, **methods}), encoding="utf-8")
+    code, error = call(
+        *{
+            "run": ["run", recipe, "--out", out],
+            "overwrite": ["run", recipe, "--out", out, "--overwrite"],
+            "resume": ["run", out, "--resume"],
+            "suggest": ["suggest", recipe, "--out", out],
+            "study": ["study", study, "--out", out],
+            "progressive": ["progressive", study, "--out", out],
+            "report": ["report", out],
+            "export": ["export", out],
+        }[command]
+    )
+    assert code == 2, error
+    assert "error: " in error
+    assert sorted(map(str, tmp_path.rglob("*"))) == before
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("none/plan.yaml", "there is no folder"),
+        ("link.yaml", "there is no folder"),
+        ("there.yaml", "is there already"),
+        ("y" * 252 + ".yaml", "File name too long"),
+        ("folder", "which is a folder"),
+    ],
+)
+def test_a_plan_that_could_not_be_written_is_refused_before_the_scan(
+    recipe: Path, tmp_path: Path, call: Called, name: str, text: str
+) -> None:
+    (tmp_path / "link.yaml").symlink_to("none/plan.yaml")
+    (tmp_path / "there.yaml").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    code, error = call("suggest", recipe, "--out", tmp_path / name)
+    assert code == 2
+    assert text in error.replace("No such file or directory", "there is no folder")
+    assert (tmp_path / "there.yaml").read_text() == "mine"
+
+
+def test_no_pipe_and_no_folder_is_replaced_by_a_file(tmp_path: Path) -> None:
+    """As root, a device such as /dev/null would be too, for the whole machine."""
+    pipe, folder = a_pipe(tmp_path), tmp_path / "folder"
+    folder.mkdir()
+    for place in (pipe, folder):
+        with pytest.raises(InputError, match=r"is there; move it away"), atomic(place) as new:
+            new.write_text("x")
+        with pytest.raises(InputError, match=r"which is a (named pipe|folder)"):
+            check_output_path(place, "--out")
+    assert pipe.is_fifo()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "pipe"]
+
+
+def test_a_folder_that_is_made_is_checked_where_it_would_be(tmp_path: Path) -> None:
+    check_output_path(tmp_path / "a/b/c.onnx", "--out", makes_folder=True)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file/a/c.onnx", Path("/proc/self/a/c.onnx")):
+        with pytest.raises(InputError, match="choose another --out"):
+            check_output_path(place, "--out", makes_folder=True)
+
+
+def test_a_parent_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_: Path) -> Iterator[Path]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    assert set_aside(tmp_path / "run") == []
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_name_too_long_to_be_set_aside_stays_as_it_was(
+    recipe: Path, tmp_path: Path, call: Called
+) -> None:
+    run = tmp_path / ("y" * 250)
+    assert call("run", recipe, "--out", run)[0] == 0
+    before = sorted(p.name for p in run.iterdir())
+    code, error = call("run", recipe, "--out", run, "--overwrite")
+    assert code == 2
+    assert "cannot be set aside" in error
+    assert sorted(p.name for p in run.iterdir()) == before
+    assert json.loads((run / "summary.json").read_text()) == {}
