@@ -84,6 +84,13 @@ def measured(path: Path, against: Path | None, side: int | None, batch: int) -> 
     dense, pruned = _opened(path)
     if against is not None:
         dense = _opened(against)[1]
+    return compared(dense, pruned, side, batch)
+
+
+def compared(
+    dense: Opened | None, pruned: Opened, side: int | None = None, batch: int = 1
+) -> Measured:
+    """Two networks as they are deployed, and inputs for both; arguments and errors as of `measured`."""
     after = deployed(pruned.network)
     inputs = sized(after, pruned.inputs, side, batch)
     before = None
@@ -128,13 +135,18 @@ def _of_run(folder: Path) -> tuple[Opened, Opened]:
             f"{folder} holds no finished run (pruned.pt and checkpoints/dense.pt); finish it with "
             f"{run.resume_command}"
         )
-    task = _task(folder)
+    return networks_of(_task(folder))
+
+
+def networks_of(task: Task) -> tuple[Opened, Opened]:
+    """The dense and the pruned network of a finished run."""
+    run = task.run
     dense, pruned = task.network_after("dense"), task.load_pruned(run.pruned)
     written = io.BytesIO()
     torch.save(task.pruned_file(dense, None), written)
     return (
         _of_task(task, dense, len(written.getbuffer()), "dense"),
-        _of_task(task, pruned, run.pruned.stat().st_size, f"{task.model_name}, {folder}"),
+        _of_task(task, pruned, run.pruned.stat().st_size, f"{task.model_name}, {run.path}"),
     )
 
 

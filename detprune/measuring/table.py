@@ -1,4 +1,4 @@
-"""A measurement as a table in the terminal."""
+"""A measurement as rows of text, for the terminal and for reports."""
 
 from rich.table import Table
 
@@ -13,26 +13,46 @@ _WORDS = (
 )
 
 
-def measurement_table(title: str, found: Measurement) -> Table:
-    """Dense, pruned, and their ratio; milliseconds are medians, ratios the median of those of each round."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("", no_wrap=True)
-    columns = ("pruned",) if found.dense is None else ("dense", "pruned", "ratio", "quartiles")
-    for column in columns:
-        table.add_column(column, justify="right")
-    for key, words in _WORDS:
-        table.add_row(words, *_size_cells(found.dense, found.pruned, key))
-    for latency in found.latencies:
-        table.add_row(f"ms in {latency.runtime}", *_latency_cells(latency, found.dense is not None))
+def columns(found: Measurement) -> tuple[str, ...]:
+    """Titles of the columns of ``rows``."""
+    return ("", "pruned") if found.dense is None else ("", "dense", "pruned", "ratio", "quartiles")
+
+
+def rows(found: Measurement) -> list[list[str]]:
+    """Sizes, then milliseconds by runtime: dense, pruned, their ratio, and its first and third quartile.
+
+    Milliseconds are medians, their ratio is the median of those of each round.
+    """
+    width = len(columns(found))
+    cells = [[words, *_size_cells(found.dense, found.pruned, key)] for key, words in _WORDS]
+    cells += [
+        [f"ms in {latency.runtime}", *_latency_cells(latency, found.dense is not None)]
+        for latency in found.latencies
+    ]
+    return [row + [""] * (width - len(row)) for row in cells]
+
+
+def conditions(found: Measurement) -> list[str]:
+    """Under what was measured, and what was not."""
     shapes = ", ".join(" × ".join(map(str, shape)) for shape in found.shapes)
     threads = (
         f", {found.threads} thread{'s' * (found.threads > 1)}" if found.device == "cpu" else ""
     )
-    lines = [f"inputs {shapes}, {found.machine}{threads}", *found.notes]
-    if found.dense is not None and (rounds := max(y.rounds for y in found.latencies)):
-        lines.insert(1, f"timed in turn in up to {rounds} rounds; ratio: median of the rounds' own")
-    table.caption = "\n".join(lines)
-    table.caption_justify = "left"
+    lines = [f"inputs {shapes}, {found.machine}{threads}"]
+    count = max((latency.rounds for latency in found.latencies), default=0)
+    if found.dense is not None and count:
+        lines.append(f"timed in turn in up to {count} rounds; ratio: median of the rounds' own")
+    return [*lines, *found.notes]
+
+
+def measurement_table(title: str, found: Measurement) -> Table:
+    """For the terminal."""
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns(found)):
+        table.add_column(column, no_wrap=not number, justify="right" if number else "left")
+    for row in rows(found):
+        table.add_row(*row)
+    table.caption, table.caption_justify = "\n".join(conditions(found)), "left"
     return table
 
 

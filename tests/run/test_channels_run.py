@@ -13,7 +13,10 @@ import yaml
 from command_line import detprune, detprune_here, kill_after
 from tiny_recipe import TINY
 
+from detprune.measuring.runs import measure_run
+from detprune.measuring.table import columns, rows
 from detprune.rundir import RunDirectory
+from detprune.task import load_recipe
 
 RECIPE = {
     **copy.deepcopy(TINY),
@@ -170,3 +173,17 @@ def test_what_cannot_be_measured(
         command = ("measure", str(path), *map(str, options))
         assert detprune_here(*command, monkeypatch=monkeypatch) == 2, text
         assert text in capsys.readouterr().err
+
+
+def test_what_a_run_can_say_at_its_end(finished: Path, tmp_path: Path) -> None:
+    adapter, recipe = load_recipe(finished / "recipe.yaml")
+    assert adapter.task is not None
+    found = measure_run(adapter.task(recipe, RunDirectory(finished)))
+    assert found is not None
+    assert found.dense is not None
+    assert found.notes == ()
+    assert found.pruned.macs / found.dense.macs < 0.5
+    assert [row[0] for row in rows(found)][:3] == ["parameters", "of them not zero", "MACs"]
+    assert all(len(row) == len(columns(found)) for row in rows(found))
+    empty = adapter.task(recipe, RunDirectory(tmp_path))
+    assert measure_run(empty) is None  # said in the log, and no failure
