@@ -101,6 +101,12 @@ def _frozen(weights: set[str], freeze: int | Sequence[int | str] | None) -> Iter
             yield name
 
 
+def frozen_parameters(model: nn.Module, freeze: int | Sequence[int | str] | None) -> list[str]:
+    """Names of the parameters that Ultralytics' trainer freezes on demand."""
+    parts = _frozen_parts(freeze)
+    return [name for name, _ in model.named_parameters() if any(part in name for part in parts)]
+
+
 def check_not_frozen(
     budget: Budget, model: nn.Module, freeze: int | Sequence[int | str] | None
 ) -> None:

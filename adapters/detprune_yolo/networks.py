@@ -6,6 +6,7 @@ from typing import Any
 from ultralytics.nn.tasks import DetectionModel
 
 from detprune.errors import InputError
+from detprune_yolo.channels import lacks_channels
 from detprune_yolo.detectors import read_layers
 from detprune_yolo.recipe import ModelSpec
 from detprune_yolo.weights.checkpoints import load_model
@@ -27,6 +28,12 @@ def build_network(spec: ModelSpec, names: Mapping[int, str], *, any_classes: boo
     network = load_model(spec.weights, trust=spec.unsafe_load)
     if any_classes and network.names != names:
         loaded = network
+        if lacks_channels(loaded):
+            raise InputError(
+                f"{spec.weights} is a network from which channels were taken out, which keeps its head and so its "
+                f"{len(loaded.names)} classes; the data set has others ({', '.join(names.values())}): train the dense "
+                "network on it, and prune that"
+            )
         network = DetectionModel(loaded.yaml, nc=len(names), verbose=False)
         network.names = dict(names)  # first: rows of the head follow the names
         network.load(loaded, verbose=False)

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from detprune.batch_norm import statistics_layers
 from detprune.budgets import Budget
+from detprune.channels import CoupledChannels, Forward
 from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.measuring.sources import Opened
 from detprune.methods import OneShot
@@ -23,14 +24,10 @@ from detprune.report.pictures import write_pictures
 from detprune.rundir import LOGGER, RunDirectory, atomic
 from detprune.seeds import seed_all
 from detprune.task import Task, check_teacher
+from detprune_yolo.channels import budget_of, example, mark, run_detector, state_widths
 from detprune_yolo.data.check import DetectionData, check_data
 from detprune_yolo.data.drawing import cached
-from detprune_yolo.exclusions import (
-    check_not_frozen,
-    detector_budget,
-    frozen_batch_norms,
-    merged_note,
-)
+from detprune_yolo.exclusions import check_not_frozen, frozen_batch_norms, merged_note
 from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm, task_loss
 from detprune_yolo.measure.validation import validate
 from detprune_yolo.networks import architecture, build_network
@@ -144,14 +141,26 @@ class DetectionTask(Task):
         return network
 
     def budget(self, model: nn.Module) -> Budget:
-        """The budget, with the first convolution, the head's last ones and frozen layers left dense."""
-        return detector_budget(
-            self.recipe.budget, model, self.recipe.options("constrained").get("freeze")
-        )
+        """The budget, with the first convolution, the head's last ones and frozen layers left dense.
+
+        Of whole channels those of frozen layers alone.
+        """
+        freeze = self.recipe.options("constrained").get("freeze")
+        return budget_of(self.recipe.budget, self.recipe.set, model, freeze)
+
+    def example_inputs(self, model: nn.Module) -> tuple[Sequence[object], Forward]:
+        """One image of the size that is trained on; the head's raw predictions count."""
+        return (example(model, self._image_size),), run_detector
+
+    def finish_shrinking(self, network: nn.Module) -> None:
+        """What Ultralytics' modules state, and that no yaml describes the network."""
+        state_widths(network)
+        mark(network)
 
     def plan_notes(self, model: nn.Module) -> Sequence[str]:
-        """Branches that fusing merges, and key points that no detector learns."""
-        note = merged_note(self.recipe.budget, model)
+        """Branches that fusing merges, which lose the same whole channels; key points that no detector learns."""
+        whole = isinstance(self.recipe.set, CoupledChannels)
+        note = None if whole else merged_note(self.recipe.budget, model)
         notes = [] if note is None else [note]
         if self._data.pose:
             notes.append(
@@ -199,7 +208,7 @@ class DetectionTask(Task):
         """Constrained training; the pruner has hard-pruned already what Ultralytics ended with."""
         spec, data = self.recipe.stages.constrained, self.recipe.data
         if spec.epochs == 0:
-            return Pruner(model, None, OneShot(), self.recipe.set, self.budget(model))
+            return self._pruner(model)
         fixed = {
             key: value
             for key, value in self.recipe.options("constrained").items()
@@ -224,7 +233,7 @@ class DetectionTask(Task):
         way_out = f"delete {weights.parent} and resume, to train this stage again"
         with self.run.own_file(way_out):
             self.load_weights(model, weights / "hard_pruned.pt")
-        pruner = Pruner(model, None, OneShot(), self.recipe.set, self.budget(model))
+        pruner = self._pruner(model)
         state = load_tensors(weights / "pruner.pt", way_out)
         try:
             pruner.load_state_dict(state)
@@ -232,15 +241,18 @@ class DetectionTask(Task):
             raise InputError(f"{weights / 'pruner.pt'}: {error}; {way_out}") from error
         return pruner
 
+    def _pruner(self, model: nn.Module) -> Pruner:
+        return Pruner(model, None, OneShot(), self.sparsity_set(model), self.budget(model))
+
     def retrain(self, model: nn.Module, pruner: Pruner | None) -> None:
-        """Masked retraining; ends with Ultralytics' best epoch."""
-        masks = (pruner and pruner.masks) or {}
+        """Masked retraining, or that of the small network; ends with Ultralytics' best epoch."""
+        masks = None if pruner is None else pruner.masks or {}
         start = self._start("retrain", model, masks)
         settings = StageSettings(stage="retrain", **self._teacher())
         weights = self._train(RetrainingTrainer, settings, start)
         self.load_weights(model, weights / "best.pt")
         trained = dict(model.named_parameters())
-        for name, mask in masks.items():
+        for name, mask in (masks or {}).items():
             if torch.count_nonzero(trained[name].detach()[~mask]):
                 raise DetpruneError(f"{weights / 'best.pt'}: {name} has nonzero masked weights")
 
@@ -357,8 +369,15 @@ class DetectionTask(Task):
         except (RuntimeError, TypeError, AttributeError) as error:
             raise InputError(f"{path} does not fit the network: {error}") from error
 
+    def load_pruned(self, path: Path) -> nn.Module:
+        """The network in the checkpoint, with fewer channels where they were removed."""
+        if isinstance(self.recipe.set, CoupledChannels):
+            network: nn.Module = load_model(path)
+            return network
+        return super().load_pruned(path)
+
     def pruned_file(self, model: nn.Module, pruner: Pruner | None) -> object:
-        """An Ultralytics checkpoint, which also carries the masks."""
+        """An Ultralytics checkpoint, which also carries the masks if there are any."""
         options = {**self.recipe.options("retrain"), "data": str(self._yaml)}
         try:
             masks = None if pruner is None else pruner.masks

@@ -12,12 +12,12 @@ from detprune.budgets import Budget, matches, matching
 from detprune.channels import allocation
 from detprune.channels.bound import BoundChannels
 from detprune.channels.costs import Costs, Numbers
-from detprune.channels.groups import ChannelGroups, channel_groups
+from detprune.channels.groups import ChannelGroups, channel_groups, freeze_ties
 from detprune.channels.labels import Row
 from detprune.channels.plan import ChannelPlan
 from detprune.channels.trace import Trace
 from detprune.channels.tracing import Forward, trace
-from detprune.channels.verification import works_when_smaller
+from detprune.channels.verification import failing_ties, works_when_smaller
 from detprune.errors import InputError
 from detprune.optimizers import held_by
 from detprune.sets import SparsitySet
@@ -131,16 +131,18 @@ class CoupledChannels(SparsitySet):
         self, model: nn.Module, budget: Budget, optimizer: Optimizer | None
     ) -> tuple[Trace, ChannelGroups]:
         inputs = self.inputs_for(model)
+        difference = None
         for strict in (False, True):
             record = trace(model, inputs, self.forward, strict=strict)
-            groups = channel_groups(record, _keeps(model, record, budget, optimizer))
-            if not groups.count:
-                break
-            difference = works_when_smaller(model, inputs, self.forward, groups)
-            if difference is None:
-                self._check_widths(groups)
-                return record, groups
-        else:
+            keeps = _keeps(model, record, budget, optimizer)
+            while (groups := channel_groups(record, keeps)).count:
+                difference = works_when_smaller(model, inputs, self.forward, groups)
+                if difference is None:
+                    self._check_widths(groups)
+                    return record, groups
+                ties = failing_ties(model, inputs, self.forward, groups)
+                freeze_ties(record, groups, ties, "has a size that something else depends on")
+        if difference is not None:
             raise InputError(
                 f"with fewer channels this network does something else ({difference}): does its forward pass depend "
                 "on values, or on sizes stored elsewhere? Leave the layers dense that it concerns, with exclude=[…]"

@@ -6,7 +6,7 @@ into equal parts, the families of the parts are tied: they keep equally many gro
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -110,6 +110,15 @@ def channel_groups(record: Trace, keep: Callable[[str], str | None]) -> ChannelG
     return ChannelGroups(members, tuple(named), slices, _reasons(record))
 
 
+def freeze_ties(record: Trace, groups: ChannelGroups, ties: Sequence[int], reason: str) -> None:
+    """Let all channels of some ties stay; ``channel_groups`` of the record then leaves them out."""
+    families = [number for tie in ties for number in groups.ties[tie]]
+    own = np.concatenate([groups.families[number].groups for number in families])
+    for key, row in groups.slices.items():
+        if (inside := np.isin(row, own)).any():
+            record.labels.freeze(record.slices[key][inside], reason)
+
+
 @dataclass(frozen=True)
 class _Signature:
     """What a class of channels is written and read by, how often, and the parts of chunks it lies in."""
@@ -175,7 +184,8 @@ def _ties(record: Trace, roots: Row, families: _Families) -> dict[_Signature, in
         for signature, number in ties.items():
             if number in numbers:
                 ties[signature] = min(numbers)
-    return ties
+    without_gaps = {number: place for place, number in enumerate(sorted({*ties.values()}))}
+    return {signature: without_gaps[number] for signature, number in ties.items()}
 
 
 def _unequal_chunk(record: Trace, roots: Row, families: _Families) -> Row | None:

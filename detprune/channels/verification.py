@@ -20,17 +20,32 @@ _TOLERANCE = 1e-3
 
 
 def works_when_smaller(
-    model: nn.Module, inputs: Sequence[object], forward: Forward, groups: ChannelGroups
+    model: nn.Module,
+    inputs: Sequence[object],
+    forward: Forward,
+    groups: ChannelGroups,
+    ties: Sequence[int] | None = None,
+    spare: nn.Module | None = None,
 ) -> str | None:
-    """Take half of all channels out of a copy and compare it with the copy in which they are zero.
+    """Take half of the channels out of a copy and compare it with the copy in which they are zero.
+
+    Args:
+        ties: numbers of the ties that lose channels; all of them if left out.
+        spare: a copy of the model that can be used, of which the weights are set anew.
 
     Returns:
         None if the outputs agree, otherwise what went wrong.
     """
     sizes = np.array([len(groups.families[own[0]].groups) for own in groups.ties])
-    counts = allocation.at_share(sizes, np.ones_like(sizes), 0.5)
+    counts = sizes.copy()
+    chosen_ties = np.arange(len(sizes)) if ties is None else np.array(ties)
+    smaller = sizes[chosen_ties]
+    counts[chosen_ties] = allocation.at_share(smaller, np.ones_like(smaller), 0.5)
     bound = BoundChannels(groups, counts)
-    zeroed = copy.deepcopy(model).eval()
+    zeroed = copy.deepcopy(model) if spare is None else spare
+    if spare is not None:
+        spare.load_state_dict(model.state_dict())
+    zeroed.eval()
     weights = dict(zeroed.named_parameters())
     values = [weights[name] for name in bound.names]
     generator = torch.Generator().manual_seed(0)
@@ -45,6 +60,29 @@ def works_when_smaller(
     except Exception as error:  # noqa: BLE001  whatever the user's own network raises
         return f"{type(error).__name__}: {error}"
     return _difference(expected, found)
+
+
+def failing_ties(
+    model: nn.Module, inputs: Sequence[object], forward: Forward, groups: ChannelGroups
+) -> list[int]:
+    """Numbers of the ties without whose channels the network does something else, found by halving.
+
+    An operation takes a size from a tensor that has nothing else to do with it, for example: nothing that the
+    run shows couples the two.
+    """
+
+    spare = copy.deepcopy(model)
+
+    def search(ties: Sequence[int]) -> list[int]:
+        if works_when_smaller(model, inputs, forward, groups, ties, spare) is None:
+            return []
+        if len(ties) == 1:
+            return list(ties)
+        middle = len(ties) // 2
+        found = search(ties[:middle]) + search(ties[middle:])
+        return found or list(ties)  # only together
+
+    return search(range(len(groups.ties)))
 
 
 def _difference(expected: object, found: object) -> str | None:

@@ -4,6 +4,9 @@ from pathlib import Path
 
 from detprune.batch_norm import BATCH_NORM_IMAGES
 from detprune.budgets import Budget
+from detprune.channels import CoupledChannels
+from detprune.channels.coupled import call
+from detprune.errors import InputError
 from detprune.methods import Method
 from detprune.sets import SparsitySet, Unstructured
 from detprune_yolo.training.settings import StageSettings
@@ -27,7 +30,9 @@ def constrained(
     """The trainer for constrained training: ``model.train(trainer=constrained(SLR(), Budget(compression=3.33)), …)``.
 
     The settings also reach the processes that Ultralytics starts on several GPUs. The training
-    leaves ``weights/hard_pruned.pt``, from which ``trainer=RetrainingTrainer`` retrains.
+    leaves ``weights/hard_pruned.pt``, from which ``trainer=RetrainingTrainer`` retrains. With
+    ``sparsity_set=CoupledChannels(), budget=Budget(macs=0.5)`` it also leaves ``weights/shrunk.pt``, the network
+    without the channels that are zero, which the same trainer retrains.
 
     Args:
         method, budget, sparsity_set: as for ``detprune.Pruner``.
@@ -41,13 +46,21 @@ def constrained(
         teacher: checkpoint of a detector that teaches, such as the one from which training starts.
         teacher_weight: its share in the loss; the labels have the rest.
     """
-    method.check_set(sparsity_set if sparsity_set is not None else Unstructured())
+    chosen = sparsity_set if sparsity_set is not None else Unstructured()
+    method.check_set(chosen)
+    if isinstance(chosen, CoupledChannels) and not (
+        chosen.example_inputs is None and chosen.forward is call
+    ):
+        raise InputError(
+            "CoupledChannels was given example_inputs or forward, which do not reach the processes that train; leave "
+            "them out: the trainer takes an image of imgsz, and the raw predictions of the head"
+        )
     if teacher is not None:
         load_model(Path(teacher))  # before anything is trained
     StageSettings(
         stage="constrained",
         method=method,
-        set=sparsity_set if sparsity_set is not None else Unstructured(),
+        set=chosen,
         budget=budget,
         every=every,
         check_every=check_every,

@@ -20,6 +20,7 @@ from detprune.errors import InputError
 from detprune.pruner import Pruner
 from detprune.rundir import RunDirectory
 from detprune.seeds import derive_seed
+from detprune_yolo.channels import network_to_train
 from detprune_yolo.data.images import build_images, labels_folder
 from detprune_yolo.detectors import check_network, check_start
 from detprune_yolo.process_state import no_downloads
@@ -165,6 +166,8 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
         """The network that is trained, a detector."""
         if weights is not None:
             check_network(weights, "the model")
+        if (smaller := network_to_train(cfg, weights, self.data)) is not None:
+            return self.set_model_names_for_load(smaller)
         model = super().get_model(cfg, weights, verbose)
         check_network(model, "the model")
         return model

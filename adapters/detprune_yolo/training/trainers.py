@@ -19,12 +19,14 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from detprune.batch_norm import statistics_layers
 from detprune.budgets import Budget
+from detprune.channels import CoupledChannels
 from detprune.deflated import deflate
 from detprune.errors import DetpruneError, InputError, MissingLossError, NonFiniteError
 from detprune.pruner import Pruner
 from detprune.rundir import atomic
 from detprune.schedule import outer_iterations
-from detprune_yolo.exclusions import detector_budget, frozen_batch_norms
+from detprune_yolo.channels import budget_of, detector_set, lacks_channels, smaller_detector
+from detprune_yolo.exclusions import frozen_batch_norms
 from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm
 from detprune_yolo.measure.hard_pruned import hard_pruned_map50
 from detprune_yolo.training.epochs import check_every, plain
@@ -40,7 +42,10 @@ from detprune_yolo.weights.checkpoints import (
 
 
 class ConstrainedTrainer(ResumableTrainer):
-    """Constrained training; leaves ``weights/hard_pruned.pt`` and ``weights/pruner.pt`` beside ``last.pt``."""
+    """Constrained training; leaves ``weights/hard_pruned.pt`` and ``weights/pruner.pt`` beside ``last.pt``.
+
+    With whole channels also ``weights/shrunk.pt``, the network without them.
+    """
 
     stage: ClassVar[Stage] = "constrained"
     _failure: NonFiniteError | None = None
@@ -76,13 +81,13 @@ class ConstrainedTrainer(ResumableTrainer):
     def start(self) -> None:
         super().start()
         settings, model = self.settings, unwrap_model(self.model)
-        budget = detector_budget(settings.budget or Budget(), model, self.args.freeze)
+        budget = budget_of(settings.budget or Budget(), settings.set, model, self.args.freeze)
         self._updates = outer_iterations(self.epochs, self._steps(), settings.every)
         self.pruner = Pruner(
             model,
             self.optimizer,
             settings.method,
-            settings.set,
+            detector_set(settings.set, model, self.args.imgsz),
             budget,
             steps_per_update=self._steps_per_update(),
             updates=self._updates,
@@ -194,6 +199,9 @@ class ConstrainedTrainer(ResumableTrainer):
         self._estimate_batch_norm(model)
         checkpoint = pruned_checkpoint(model, pruner.masks, train_args=vars(self.args))
         save_checkpoint(self.wdir / "hard_pruned.pt", checkpoint)
+        if isinstance(self.settings.set, CoupledChannels):
+            smaller = pruned_checkpoint(smaller_detector(pruner), None, train_args=vars(self.args))
+            save_checkpoint(self.wdir / "shrunk.pt", smaller)
         with atomic(self.wdir / "pruner.pt") as temporary:
             torch.save(plain(pruner.state_dict()), temporary)
 
@@ -241,7 +249,10 @@ class ConstrainedTrainer(ResumableTrainer):
 
 
 class RetrainingTrainer(ResumableTrainer):
-    """Masked retraining of a checkpoint that carries masks; masked weights stay exactly zero."""
+    """Retraining after pruning: masked weights stay exactly zero, a network without channels stays as small.
+
+    Begins with a checkpoint that carries masks, or with one from which channels were taken out.
+    """
 
     stage: ClassVar[Stage] = "retrain"
     _masks: Mapping[str, torch.Tensor]
@@ -251,16 +262,23 @@ class RetrainingTrainer(ResumableTrainer):
         model = unwrap_model(self.model)
         if self._resumed is not None:
             with taken_up(self.wdir):
-                masks = self._resumed["pruner"]["masks"]
+                masks = (self._resumed["pruner"] or {}).get("masks")
         else:
             masks = read_masks(Path(str(self.args.model)))
+        self._masks = masks or {}
+        if not masks and lacks_channels(model):
+            return
         if not masks:
             raise InputError(
                 f"{self.args.model} carries no masks, so there is nothing to hold at zero; start "
                 "masked retraining from hard_pruned.pt, which constrained training leaves, or from a file "
                 "that RetrainingTrainer wrote: training without detprune keeps no masks, and does not keep zeros"
             )
-        self._masks = masks
+        if any(mask.dim() == 1 for mask in masks.values()):
+            raise InputError(
+                f"{self.args.model} has whole channels at zero; retrain the network without them, which has the same "
+                "outputs: shrunk.pt beside it"
+            )
         # what Ultralytics froze no optimizer moves
         moving = {name for name, p in model.named_parameters() if p.requires_grad}
         held = {name: mask for name, mask in masks.items() if name in moving}
@@ -280,6 +298,8 @@ class RetrainingTrainer(ResumableTrainer):
                     deflate(path, temporary)
 
     def _mask_average(self) -> None:
+        if not self._masks:
+            return
         weights = dict(self.ema.ema.named_parameters())
         with torch.no_grad():
             for name, mask in self._masks.items():

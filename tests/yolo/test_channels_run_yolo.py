@@ -1,0 +1,180 @@
+"""Runs that take whole channels out of a detector: stages, proof, kills, pruning what is left."""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detection_recipe import TINY
+
+from detprune.cli import main
+from detprune.rundir import RunDirectory
+
+# isort: split
+from detprune_yolo.channels import lacks_channels
+from detprune_yolo.weights.checkpoints import load_model, read_masks
+
+RecipeFile = Callable[[Path, dict[str, Any]], Path]
+
+RECIPE = {
+    **copy.deepcopy(TINY),
+    "name": "channels",
+    "method": {"name": "admm", "rho": "auto", "free_support": True, "ramp": 0.75},
+    "set": {"name": "coupled_channels", "round_to": 4},
+    "budget": {"macs": 0.5},
+    "distillation": {"weight": 0.5},
+    "stages": {
+        "dense": {"epochs": 1, "train": {"lr0": 0.02}},
+        "constrained": {"epochs": 2, "every": 1, "check_every": 2, "train": {"lr0": 0.01}},
+        "retrain": {"epochs": 2, "train": {"lr0": 0.01}},
+    },
+}
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["detprune", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return int(stopped.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, recipe_file: RecipeFile) -> Path:
+    folder = tmp_path_factory.mktemp("channels")
+    recipe = recipe_file(folder, RECIPE)
+    with pytest.MonkeyPatch.context() as patch:
+        assert run_here(patch, "run", recipe, "--out", folder / "run") == 0
+    return folder / "run"
+
+
+def same_bits(one: Path, other: Path) -> bool:
+    first, second = (load_model(run / "pruned.pt").state_dict() for run in (one, other))
+    return first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)
+
+
+def events(run: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in e.items() if k != "seconds"} for e in RunDirectory(run).events()]
+
+
+def test_a_run_removes_channels_and_proves_what_is_left(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    removal = summary["removal"]
+    assert removal["difference"] < 1e-5
+    assert 0.4 < removal["small"]["macs"] / removal["dense"]["macs"] <= 0.5
+    assert summary["metrics"]["removed"] == pytest.approx(summary["metrics"]["hard_pruned"])
+    assert summary["verified"]["metric"] == pytest.approx(summary["final"])
+    small = load_model(finished / "pruned.pt")
+    assert lacks_channels(small)
+    assert read_masks(finished / "pruned.pt") is None
+    assert sum(p.numel() for p in small.parameters()) == removal["small"]["parameters"]
+    dense = finished / "checkpoints" / "dense" / "weights" / "best.pt"
+    assert (finished / "pruned.pt").stat().st_size < dense.stat().st_size
+    assert [e["stage"] for e in events(finished) if e["event"] == "stage"] == [
+        *("dense", "hard_pruned", "removed", "final")
+    ]
+    assert (finished / "pictures" / "detections.jpg").is_file()
+
+
+def test_killed_in_training_and_resumed_gives_the_same_bits(finished: Path, tmp_path: Path) -> None:
+    recipe, run = finished.parent / "recipe.yaml", tmp_path / "run"
+    command = [sys.executable, "-m", "detprune", "run", str(recipe), "--out", str(run), "--resume"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for stage in ("constrained", "retrain"):  # in the dense stage nothing knows of channels
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+        )
+        wait_for_epochs(run, stage, 1, process)
+        process.kill()
+        process.wait()
+        assert not (run / "summary.json").exists()
+    subprocess.run(command, check=True, env=environment, timeout=280, capture_output=True)
+    assert same_bits(finished, run)
+    assert events(finished) == events(run)
+
+
+def test_killed_between_hard_pruning_and_removal(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    marks = json.loads((run / "progress.json").read_text())
+    left = {stage: marks[stage] for stage in ("dense", "hard_pruned")}
+    (run / "progress.json").write_text(json.dumps(left))
+    for file in ("pruned.pt", "summary.json", "checkpoints/removed.pt", "checkpoints/final.pt"):
+        (run / file).unlink()
+    shutil.rmtree(run / "checkpoints" / "retrain")
+    assert run_here(monkeypatch, "run", run, "--resume") == 0
+    assert same_bits(finished, run)
+
+
+def test_single_weights_of_the_small_detector_are_an_ordinary_run(
+    finished: Path, tmp_path: Path, recipe_file: RecipeFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = copy.deepcopy(TINY)
+    recipe |= {"model": {"weights": str(finished / "pruned.pt")}, "method": "magnitude"}
+    recipe["stages"] = {
+        "constrained": {"epochs": 0},
+        "retrain": {"epochs": 1, "train": {"lr0": 0.01}},
+    }
+    file = recipe_file(tmp_path, recipe)
+    assert run_here(monkeypatch, "run", file, "--out", tmp_path / "run") == 0
+    pruned, small = (load_model(run / "pruned.pt") for run in (tmp_path / "run", finished))
+    assert read_masks(tmp_path / "run" / "pruned.pt")
+    assert lacks_channels(pruned)
+    assert all(p.shape == small.get_parameter(n).shape for n, p in pruned.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("budget={compression: 3}", "counts single weights"),
+        ("budget={macs: 0.001}", "are left; ask for"),
+        ("budget={macs: 0.5, include: [nothing.*]}", "include: the pattern 'nothing.*' matches no"),
+        ("train.freeze=21", "no channel of this network can be removed"),
+        ("set.round_to=512", "round_to is 512"),
+    ],
+)
+def test_what_cannot_be_is_said_before_training(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    setting: str,
+    text: str,
+) -> None:
+    recipe = finished.parent / "recipe.yaml"
+    out = ("--out", tmp_path / "run", "--set", setting)
+    assert run_here(monkeypatch, "run", recipe, *out) == 2
+    assert text in " ".join(capsys.readouterr().err.split())
+
+
+def test_other_classes_need_the_dense_network(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = finished.parent / "two.yaml"
+    folder = tmp_path / "data"
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True)
+    data.write_text(f"path: {folder}\ntrain: images/train\nval: images/val\nnames: [a, b]\n")
+    sets = [f"model={{weights: {finished / 'pruned.pt'}}}", f"data={{yaml: {data}}}"]
+    words = [word for each in sets for word in ("--set", each)]
+    recipe = finished.parent / "recipe.yaml"
+    assert run_here(monkeypatch, "run", recipe, "--out", tmp_path / "run", *words) == 2
+    assert capsys.readouterr().err
+
+
+def wait_for_epochs(run: Path, stage: str, count: int, process: "subprocess.Popen[bytes]") -> None:
+    from test_detection_run import wait_for_epochs as wait
+
+    wait(run, stage, count, process)
