@@ -1,4 +1,4 @@
-"""The command line: ``detprune run | study | progressive | suggest | validate | list | report | evaluate …``.
+"""The command line: ``detprune run | study | progressive | suggest | validate | list | report | measure …``.
 
 Exit codes: 0 done; 1 the run failed (diverged, or the saved file does not prove); 2 bad input; 128 + its number
 after a signal (Ctrl-C 130, SIGTERM 143).
@@ -17,6 +17,7 @@ from rich.console import Console
 from detprune.claim import claim, located, set_aside
 from detprune.errors import DetpruneError, InputError
 from detprune.evaluation import Assignments
+from detprune.measuring.command import measure
 from detprune.methods import METHODS
 from detprune.reading import check_output_path
 from detprune.recipe import Recipe, dump_yaml, read_assignments, read_yaml
@@ -250,6 +251,9 @@ def export(
         raise InputError(f"{run_dir} is a run of the task {name!r}, which exports nothing")
     for line in adapter.export(run_dir, file_format, out):
         typer.echo(line)
+
+
+app.command()(measure)
 
 
 def _add_adapter_commands() -> None:
