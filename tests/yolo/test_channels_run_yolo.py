@@ -15,10 +15,13 @@ import torch
 from detection_recipe import TINY
 
 from detprune.cli import main
+from detprune.errors import InputError
 from detprune.rundir import RunDirectory
 
 # isort: split
 from detprune_yolo.channels import lacks_channels
+from detprune_yolo.networks import build_network
+from detprune_yolo.recipe import ModelSpec
 from detprune_yolo.weights.checkpoints import load_model, read_masks
 
 RecipeFile = Callable[[Path, dict[str, Any]], Path]
@@ -165,23 +168,12 @@ def test_what_cannot_be_is_said_before_training(
     assert text in " ".join(capsys.readouterr().err.split())
 
 
-def test_other_classes_need_the_dense_network(
-    finished: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    data = finished.parent / "two.yaml"
-    folder = tmp_path / "data"
-    for split in ("train", "val"):
-        for kind in ("images", "labels"):
-            (folder / kind / split).mkdir(parents=True)
-    data.write_text(f"path: {folder}\ntrain: images/train\nval: images/val\nnames: [a, b]\n")
-    sets = [f"model={{weights: {finished / 'pruned.pt'}}}", f"data={{yaml: {data}}}"]
-    words = [word for each in sets for word in ("--set", each)]
-    recipe = finished.parent / "recipe.yaml"
-    assert run_here(monkeypatch, "run", recipe, "--out", tmp_path / "run", *words) == 2
-    assert capsys.readouterr().err
+def test_other_classes_need_the_dense_network(finished: Path) -> None:
+    spec = ModelSpec(weights=finished / "pruned.pt")
+    with pytest.raises(InputError, match=r"keeps its head and so its 6 classes.*\(a, b\)"):
+        build_network(spec, {0: "a", 1: "b"}, any_classes=True)
+    own = load_model(finished / "pruned.pt")
+    assert lacks_channels(build_network(spec, own.names, any_classes=True))
 
 
 def wait_for_epochs(run: Path, stage: str, count: int, process: "subprocess.Popen[bytes]") -> None:
