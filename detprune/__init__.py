@@ -5,6 +5,7 @@ from importlib.metadata import version
 from detprune.budgets import Budget
 from detprune.channels import CoupledChannels
 from detprune.errors import DetpruneError, InputError, NonFiniteError
+from detprune.loading import load
 from detprune.methods import (
     ADMM,
     DPF,
@@ -61,4 +62,5 @@ __all__ = [
     "SparsitySet",
     "Summary",
     "Unstructured",
+    "load",
 ]

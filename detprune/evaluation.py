@@ -29,10 +29,7 @@ def read_recipe(kind: type[R], path: Path, assignments: list[str] | None) -> R:
 
 def load_for_evaluation(task: Task, checkpoint: Path | None) -> nn.Module:
     """The task's network with a checkpoint's weights, or with the recipe's own."""
-    model = task.build_model()
-    if checkpoint is not None:
-        task.load_weights(model, checkpoint)
-    return model
+    return task.build_model() if checkpoint is None else task.load_network(checkpoint)
 
 
 def evaluation(task: Task, model: nn.Module) -> dict[str, Any]:

@@ -85,6 +85,8 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> d
     if network is not model:
         summary["removal"] = removal_record(task, model, network, run.finished()["removed"])
     summary["verified"] = _verify(task, run, summary, counts)
+    if network is not model:
+        task.write_program(network)
     if recipe.measure and (gained := measure_run(task)) is not None:
         summary["measured"] = gained.as_dict()
     run.write_json("summary.json", summary)

@@ -13,10 +13,9 @@ from torch.optim import Optimizer
 from detprune.batch_norm import statistics_layers
 from detprune.budgets import Budget
 from detprune.channels import CoupledChannels, Forward
-from detprune.channels.removal import resized_and_loaded, widths_of
+from detprune.channels.removal import resized_and_loaded, saved_with_widths, widths_of
 from detprune.errors import InputError, unknown
 from detprune.pruner import Pruner
-from detprune.reading import load_tensors
 from detprune.recipe import Recipe, Settings, assign, read_yaml, validate
 from detprune.rundir import RunDirectory
 from detprune.sets import SparsitySet
@@ -173,8 +172,17 @@ class Task(ABC):
             pruner: holds its masks; None for a network from which channels were removed.
         """
         if pruner is None:
-            return {"state_dict": plain_state_dict(model), "widths": widths_of(model)}
+            return {
+                "task": self.recipe.task,
+                "network": self.describe_network(),
+                "widths": widths_of(model),
+                "state_dict": plain_state_dict(model),
+            }
         return plain_state_dict(model)
+
+    def describe_network(self) -> dict[str, Any]:
+        """Plain values from which ``Adapter.rebuild`` makes the dense network again, for ``detprune.load``."""
+        return {}
 
     def load_pruned(self, path: Path) -> nn.Module:
         """The network that ``pruned.pt`` of this run holds, from which channels may have been removed.
@@ -182,11 +190,19 @@ class Task(ABC):
         Raises:
             InputError: the file does not fit the recipe's network.
         """
+        return self.load_network(path)
+
+    def load_network(self, path: Path) -> nn.Module:
+        """The network in a checkpoint of the recipe's network, also one from which channels were removed.
+
+        Raises:
+            InputError: the file does not fit the recipe's network.
+        """
         model = self.build_model()
-        if not isinstance(self.recipe.set, CoupledChannels):
-            self.load_weights(model, path)
-            return model
-        return resized_and_loaded(model, load_tensors(path, self.run.way_out), path)
+        if (saved := saved_with_widths(path)) is not None:
+            return resized_and_loaded(model, saved, path)
+        self.load_weights(model, path)
+        return model
 
     def network_after(self, stage: str) -> nn.Module:
         """The network as a finished stage left it: dense, hard_pruned or final."""
@@ -195,6 +211,9 @@ class Task(ABC):
         model = self.build_model()
         self.load_weights(model, self.run.checkpoints / f"{stage}.pt")
         return model
+
+    def write_program(self, network: nn.Module) -> None:
+        """Leave the final network beside ``pruned.pt`` in a form that plain PyTorch runs, where there is one."""
 
     def illustrate(self) -> None:
         """Leave ``pictures/pictures.json`` in the run directory, for the report."""
@@ -232,6 +251,8 @@ class Adapter:
             offers hooks to a framework.
         models, data_sets: name → one line each, for ``detprune list``.
         export: (run directory, format, file or None) → lines to print, for ``detprune export``.
+        rebuild: what ``Task.describe_network`` says → the dense network, for ``detprune.load``.
+        open: a file of the framework's own form → the network in it, for ``detprune.load``.
     """
 
     line: str
@@ -240,6 +261,8 @@ class Adapter:
     models: Callable[[], Mapping[str, str]] = field(default=dict)
     data_sets: Callable[[], Mapping[str, str]] = field(default=dict)
     export: Callable[[Path, str, Path | None], Sequence[str]] | None = None
+    rebuild: Callable[[Mapping[str, Any]], nn.Module] | None = None
+    open: Callable[[Path], nn.Module] | None = None
 
 
 def adapter_entry_points() -> dict[str, "EntryPoint"]:

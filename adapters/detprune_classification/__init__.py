@@ -2,7 +2,7 @@
 
 from detprune.task import Adapter
 from detprune_classification.data import list_data
-from detprune_classification.models import list_models
+from detprune_classification.models import build_model, list_models
 from detprune_classification.recipe import ClassificationRecipe
 from detprune_classification.task import ClassificationTask
 
@@ -12,6 +12,7 @@ adapter = Adapter(
     task=ClassificationTask,
     models=list_models,
     data_sets=list_data,
+    rebuild=lambda network: build_model(**network),
 )
 
 __all__ = ["ClassificationRecipe", "ClassificationTask", "adapter"]

@@ -145,6 +145,14 @@ class ClassificationTask(LightningTask):
             spec.name, len(self.data.classes), in_channels=self.data.channels, weights=spec.weights
         )
 
+    def describe_network(self) -> dict[str, Any]:
+        """Name, classes and channels of the input."""
+        return {
+            "name": self.recipe.model.name,
+            "num_classes": len(self.data.classes),
+            "in_channels": self.data.channels,
+        }
+
     def module(
         self, model: nn.Module, spec: StageSpec, teacher: Teacher | None
     ) -> L.LightningModule:

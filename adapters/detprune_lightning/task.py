@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -16,9 +17,11 @@ from detprune.batch_norm import estimate_statistics, even_batches
 from detprune.channels import Forward
 from detprune.channels.coupled import call
 from detprune.errors import InputError
+from detprune.loggers import logger
+from detprune.measuring import deployed
 from detprune.methods import OneShot, OuterIteration
 from detprune.pruner import Pruner
-from detprune.rundir import RunDirectory
+from detprune.rundir import RunDirectory, atomic
 from detprune.seeds import derive_seed
 from detprune.task import Task, check_teacher
 from detprune_lightning.callbacks import ConstrainedTraining, HardPruningCheck, MaskedRetraining
@@ -26,6 +29,8 @@ from detprune_lightning.distillation import Teacher
 from detprune_lightning.recipe import LightningRecipe
 from detprune_lightning.spec import StageSpec, TrainerSpec
 from detprune_lightning.training import check_trainer, fit
+
+LOGGER = logger(__name__)
 
 _BATCH = 64  # images at a time; batch-norm statistics become the mean over batches
 
@@ -147,6 +152,20 @@ class LightningTask(Task):
         """One image of the size that is trained on."""
         image = self.training_data[0][0]
         return (torch.zeros(1, *image.shape),), call
+
+    def write_program(self, network: nn.Module) -> None:
+        """``pruned.pt2``: the network as it is deployed, for any number of images, through ``torch.export``."""
+        plain = deployed(network).timed.eval()
+        images = torch.zeros(2, *self.training_data[0][0].shape)
+        try:
+            with torch.no_grad(), isolate_rng():
+                batch = torch.export.Dim("batch")
+                program = torch.export.export(plain, (images,), dynamic_shapes=({0: batch},))
+        except (RuntimeError, ValueError, TypeError, TorchDynamoException) as error:
+            LOGGER.warning("pruned.pt2 was not written, torch.export fails: %s", error)
+            return
+        with atomic(self.run.path / "pruned.pt2") as temporary, temporary.open("wb") as file:
+            torch.export.save(program, file)
 
     def _be_taught_by(self, dense: nn.Module) -> None:
         spec = self.recipe.distillation

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from detprune.channels import CoupledChannels
 from detprune.errors import InputError
+from detprune.loading import load
 from detprune.recipe import read_yaml, validate
 from detprune.rundir import RunDirectory
 from detprune_ufld.network.checkpoints import load_checkpoint
@@ -27,5 +29,11 @@ def export(run_dir: Path, file_format: str, out: Path | None) -> list[str]:
     network = LaneNetwork(spec.trunk, spec.grid, spec.size)
     run = RunDirectory(run_dir)
     with run.own_file():
-        load_checkpoint(network, run.pruned)
+        if isinstance(recipe.set, CoupledChannels):
+            small = load(run.pruned)
+            if not isinstance(small, LaneNetwork):
+                raise InputError(f"{run.pruned} holds no lane network")
+            network = small.without_aux()
+        else:
+            load_checkpoint(network, run.pruned)
     return export_onnx(network, out or run_dir / "pruned.onnx")

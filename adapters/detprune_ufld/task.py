@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
@@ -120,6 +120,16 @@ class LaneTask(LightningTask):
         if budget.include is not None or not self.recipe.model.auxiliary:
             return budget
         return dataclasses.replace(budget, exclude=(*budget.exclude, AUXILIARY))
+
+    def describe_network(self) -> dict[str, Any]:
+        """Trunk, grid, size and whether the auxiliary branch is there."""
+        spec = self.recipe.model
+        return {
+            "trunk": spec.trunk,
+            "grid": dataclasses.asdict(spec.grid),
+            "size": list(spec.size),
+            "auxiliary": spec.auxiliary,
+        }
 
     # ---------------------------------------------------------------- stages
 

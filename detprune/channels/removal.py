@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from detprune.channels.trace import named_tensors
 from detprune.errors import InputError
 from detprune.finite import listed
 from detprune.optimizers import held_by
+from detprune.reading import load_tensors
 
 Kept = Mapping[str, Mapping[int, Tensor]]
 """By name of a parameter or buffer and by dimension: the indices that are kept, ascending."""
@@ -194,6 +196,15 @@ def resized_and_loaded(model: nn.Module, saved: object, path: object) -> nn.Modu
     except RuntimeError as error:
         raise InputError(f"{path} does not fit the network: {error}") from error
     return model
+
+
+def saved_with_widths(path: Path) -> dict[str, Any] | None:
+    """What a file holds from whose network channels were removed; None for any other file."""
+    try:
+        saved = load_tensors(path, "give another checkpoint")
+    except InputError:  # whoever loads other files says what is wrong with it
+        return None
+    return saved if {"state_dict", "widths"} <= set(saved) else None
 
 
 def _is_part(value: Tensor, tensor: Tensor) -> bool:

@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 from command_line import detprune, detprune_here, kill_after
 from tiny_recipe import TINY
 
+from detprune import InputError, load
 from detprune.measuring.runs import measure_run
 from detprune.measuring.table import columns, rows
 from detprune.rundir import RunDirectory
@@ -62,6 +64,47 @@ def test_the_report_has_the_sizes(finished: Path) -> None:
     assert "ms in PyTorch" in page
     assert "after retraining of the small network" in page
     assert "channels were removed, so that the layers have other shapes" in page
+
+
+def test_the_file_opens_without_the_recipe(finished: Path) -> None:
+    network = load(finished / "pruned.pt")
+    images = torch.rand(3, 1, 8, 8)
+    code = (
+        "import sys, torch; sys.modules['detprune'] = None; "
+        f"program = torch.export.load({str(finished / 'pruned.pt2')!r}); "
+        "torch.save(program.module()(torch.load(sys.argv[1])), sys.argv[2])"
+    )
+    given, answer = finished / "images.pt", finished / "logits.pt"
+    torch.save(images, given)
+    subprocess.run([sys.executable, "-c", code, given, answer], check=True, capture_output=True)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.load(answer), network(images), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"task": None}, "lacks task"),
+        ({"task": "lane"}, "unknown task 'lane'"),
+        ({"network": {"nam": "x"}}, "does not describe its network"),
+        ({"network": {"name": "cifar_resnet32", "num_classes": 10, "in_channels": 1}}, "it lacks"),
+        ({"widths": {}}, "states None"),
+    ],
+)
+def test_files_that_hold_something_else(
+    change: dict[str, Any], text: str, finished: Path, tmp_path: Path
+) -> None:
+    saved = torch.load(finished / "pruned.pt", weights_only=True) | change
+    torch.save({k: v for k, v in saved.items() if v is not None}, tmp_path / "x.pt")
+    with pytest.raises(InputError, match=text):
+        load(tmp_path / "x.pt")
+
+
+def test_evaluate_takes_the_small_network(finished: Path) -> None:
+    recipe = finished / "recipe.yaml"
+    done = detprune("evaluate", "classification", recipe, "--checkpoint", finished / "pruned.pt")
+    summary = json.loads((finished / "summary.json").read_text())
+    assert json.loads(done.stdout)["value"] == pytest.approx(summary["final"])
 
 
 def test_killed_in_every_stage_and_resumed_gives_the_same_bits(
