@@ -1,4 +1,4 @@
-"""The command line: ``detprune run | study | progressive | suggest | validate | list | report | evaluate …``.
+"""The command line: ``detprune run | study | progressive | suggest | validate | list | report | measure …``.
 
 Exit codes: 0 done; 1 the run failed (diverged, or the saved file does not prove); 2 bad input; 128 + its number
 after a signal (Ctrl-C 130, SIGTERM 143).
@@ -17,6 +17,7 @@ from rich.console import Console
 from detprune.claim import claim, located, set_aside
 from detprune.errors import DetpruneError, InputError
 from detprune.evaluation import Assignments
+from detprune.measuring.command import measure
 from detprune.methods import METHODS
 from detprune.reading import check_output_path
 from detprune.recipe import Recipe, dump_yaml, read_assignments, read_yaml
@@ -25,7 +26,7 @@ from detprune.rundir import LOGGER, RunDirectory, atomic, is_main_process
 from detprune.signals import exit_on_signals
 from detprune.storage import plain_refusals
 from detprune.task import Adapter, adapter_entry_points, load_adapter, load_entry, load_recipe
-from detprune.terminal import first_line, headline, listing, log_to_terminal, print_results
+from detprune.terminal import first_line, gains, headline, listing, log_to_terminal, print_results
 
 app = typer.Typer(
     help="Prune networks under constraints, inside the trainers you already use.",
@@ -96,6 +97,8 @@ def run(
         summary = _logged(adapter, resolved, run_directory)
     if is_main_process():
         Console().print(headline(summary))
+        if (gained := gains(summary)) is not None:
+            Console().print(gained)
         typer.echo(f"report: {run_directory.path / 'report.html'}")
         typer.echo(f"pruned model: {run_directory.pruned}")
 
@@ -250,6 +253,9 @@ def export(
         raise InputError(f"{run_dir} is a run of the task {name!r}, which exports nothing")
     for line in adapter.export(run_dir, file_format, out):
         typer.echo(line)
+
+
+app.command()(measure)
 
 
 def _add_adapter_commands() -> None:

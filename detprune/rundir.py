@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from detprune.deflated import save_deflated
 from detprune.errors import InputError, StorageError
 from detprune.locks import NAME as LOCK
 from detprune.loggers import logger
@@ -284,10 +285,13 @@ class RunDirectory:
                 temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
     def save(self, path: Path, value: object) -> None:
-        """``torch.save`` atomically."""
+        """``torch.save`` atomically; ``pruned.pt``, which users take, is deflated."""
         if is_main_process():
             with atomic(path) as temporary:
-                torch.save(value, temporary)
+                if path == self.pruned:
+                    save_deflated(value, temporary)
+                else:
+                    torch.save(value, temporary)
 
     @contextmanager
     def log_file(self) -> Iterator[None]:

@@ -26,6 +26,7 @@ from detprune_ufld.data.labels import Frame, read_labels
 from detprune_ufld.data.roads.drawn import cached
 from detprune_ufld.decode import tusimple_lanes
 from detprune_ufld.module import LaneDetector, find_all, logits_of, score_frames
+from detprune_ufld.network import deployment  # noqa: F401  # says how lane networks are deployed
 from detprune_ufld.network.checkpoints import checkpoint, load_checkpoint
 from detprune_ufld.network.model import LaneNetwork
 from detprune_ufld.network.trunks import load_imagenet

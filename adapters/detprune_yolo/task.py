@@ -15,6 +15,7 @@ from detprune.batch_norm import statistics_layers
 from detprune.budgets import Budget
 from detprune.channels import CoupledChannels, Forward
 from detprune.errors import DetpruneError, InputError, NonFiniteError
+from detprune.measuring.sources import Opened
 from detprune.methods import OneShot
 from detprune.pruner import Pruner
 from detprune.reading import load_tensors
@@ -42,6 +43,7 @@ from detprune_yolo.training.settings import StageSettings
 from detprune_yolo.training.sidecar import remove_sidecar
 from detprune_yolo.training.trainers import ConstrainedTrainer, RetrainingTrainer
 from detprune_yolo.weights.checkpoints import load_model, pruned_checkpoint, save_checkpoint
+from detprune_yolo.weights.deployment import open_file
 from detprune_yolo.weights.filenames import check_output_name
 
 
@@ -382,6 +384,11 @@ class DetectionTask(Task):
             return pruned_checkpoint(model, masks, train_args=options)
         except NonFiniteError as error:
             raise NonFiniteError(f"the network after the stage retrain: {error}") from error
+
+    @staticmethod
+    def open_file(path: Path) -> Opened:
+        """The network of any Ultralytics checkpoint, for ``detprune measure``."""
+        return open_file(path)
 
     def illustrate(self) -> None:
         """Detections of the dense, hard-pruned and final network on the same images."""

@@ -2,8 +2,10 @@
 
 import copy
 import json
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +13,14 @@ import yaml
 from command_line import detprune, detprune_here, kill_after
 from tiny_recipe import TINY
 
+from detprune.measuring.runs import measure_run
+from detprune.measuring.table import columns, rows
 from detprune.rundir import RunDirectory
+from detprune.task import load_recipe
 
 RECIPE = {
     **copy.deepcopy(TINY),
+    "measure": True,
     "method": {"name": "admm", "rho": "auto", "free_support": True, "ramp": 0.75},
     "set": {"name": "coupled_channels", "round_to": 4},
     "budget": {"macs": 0.5},
@@ -36,6 +42,9 @@ def test_the_summary_says_what_is_left(finished: Path) -> None:
     assert removal["difference"] < 1e-5
     assert 0.45 < removal["small"]["macs"] / removal["dense"]["macs"] <= 0.5
     assert summary["removed"] == pytest.approx(summary["hard_pruned"], abs=0.011)  # 100 images
+    measured = summary["measured"]
+    assert measured["pruned"]["macs"] == removal["small"]["macs"]
+    assert measured["pruned"]["pt_bytes"] < measured["dense"]["pt_bytes"]
     small = torch.load(finished / "pruned.pt", weights_only=True)
     parameters = removal["small"]["parameters"]
     assert summary["verified"]["metric"] == pytest.approx(summary["final"])
@@ -49,7 +58,8 @@ def test_the_summary_says_what_is_left(finished: Path) -> None:
 
 def test_the_report_has_the_sizes(finished: Path) -> None:
     page = (finished / "report.html").read_text()
-    assert "Multiply-accumulate operations (MACs)" in page
+    assert "Size and speed" in page
+    assert "ms in PyTorch" in page
     assert "after retraining of the small network" in page
     assert "channels were removed, so that the layers have other shapes" in page
 
@@ -110,3 +120,75 @@ def test_suggest_is_for_single_weights(
     arguments += ["--out", tmp_path / "suggested.yaml"]
     assert detprune_here(*arguments, monkeypatch=monkeypatch) == 2
     assert "coupled channels run through many" in " ".join(capsys.readouterr().err.split())
+
+
+def measured(*arguments: object, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> dict[str, Any]:
+    command = ("measure", *map(str, arguments), "--repeats", "3", "--json")
+    assert detprune_here(*command, monkeypatch=monkeypatch) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_measuring_a_run(finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    found = measured(finished, monkeypatch=monkeypatch, capsys=capsys)
+    removal = json.loads((finished / "summary.json").read_text())["removal"]
+    for name, own in (("dense", "dense"), ("pruned", "small")):
+        assert found[name]["macs"] == removal[own]["macs"]
+        assert found[name]["parameters"] == removal[own]["parameters"]
+    assert found["pruned"]["pt_bytes"] == (finished / "pruned.pt").stat().st_size
+    assert found["pruned"]["pt_bytes"] < 0.7 * found["dense"]["pt_bytes"]
+    assert found["pruned"]["onnx_bytes"] < 0.7 * found["dense"]["onnx_bytes"]
+    assert [y["runtime"] for y in found["latencies"]] == ["PyTorch", "ONNX Runtime", "OpenVINO"]
+    assert all(y["ratio"] for y in found["latencies"][:2])
+
+
+def test_measuring_files_of_a_run(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    dense, zeroed = (finished / "checkpoints" / f"{stage}.pt" for stage in ("dense", "hard_pruned"))
+    options = ("--size", 16, "--batch", 2)
+    found = measured(zeroed, "--against", dense, *options, monkeypatch=monkeypatch, capsys=capsys)
+    assert found["shapes"] == [[2, 1, 16, 16]]
+    assert found["pruned"]["macs"] == found["dense"]["macs"]
+    assert found["pruned"]["nonzero"] < found["dense"]["nonzero"]
+    alone = measured(finished / "pruned.pt", monkeypatch=monkeypatch, capsys=capsys)
+    assert alone["dense"] is None
+    assert alone["pruned"]["parameters"] < found["dense"]["parameters"]
+
+
+def test_what_cannot_be_measured(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    shutil.copy(finished / "recipe.yaml", unfinished)
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "state.pt")
+    (tmp_path / "text.pt").write_text("no network")
+    torch.save({"weight": torch.zeros(3)}, finished / "other.pt")
+    for path, options, text in (
+        (tmp_path / "nowhere.pt", (), "there is no file or folder"),
+        (tmp_path, (), "holds no run (no recipe.yaml)"),
+        (unfinished, (), "holds no finished run"),
+        (tmp_path / "state.pt", (), "recipe.yaml"),
+        (tmp_path / "text.pt", (), "recipe.yaml"),
+        (finished / "other.pt", (), "none of the network's weights"),
+        (finished, ("--device", "tpu"), "give cpu or cuda"),
+        (finished, ("--against", tmp_path / "nowhere.pt"), "there is no file or folder"),
+    ):
+        command = ("measure", str(path), *map(str, options))
+        assert detprune_here(*command, monkeypatch=monkeypatch) == 2, text
+        assert text in capsys.readouterr().err
+
+
+def test_what_a_run_can_say_at_its_end(finished: Path, tmp_path: Path) -> None:
+    adapter, recipe = load_recipe(finished / "recipe.yaml")
+    assert adapter.task is not None
+    found = measure_run(adapter.task(recipe, RunDirectory(finished)))
+    assert found is not None
+    assert found.dense is not None
+    assert found.notes == ()
+    assert found.pruned.macs / found.dense.macs < 0.5
+    assert [row[0] for row in rows(found)][:3] == ["parameters", "of them not zero", "MACs"]
+    assert all(len(row) == len(columns(found)) for row in rows(found))
+    empty = adapter.task(recipe, RunDirectory(tmp_path))
+    assert measure_run(empty) is None  # said in the log, and no failure

@@ -1,6 +1,7 @@
 """Masked retraining inside Ultralytics: zeros in every place where it keeps weights, recoveries, stopping."""
 
 import copy
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,8 @@ def test_what_retraining_leaves_can_be_retrained(tmp_path: Path) -> None:
             assert found is not None
             assert all(torch.equal(found[name], mask) for name, mask in masks.items())
             assert zeros_outside(load_model(path).state_dict(), masks) == 0
+            with zipfile.ZipFile(path) as archive:
+                assert zipfile.ZIP_DEFLATED in {r.compress_type for r in archive.infolist()}
         start = trainer.best
     plain = YOLO(str(start))
     plain.train(

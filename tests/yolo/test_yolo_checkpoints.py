@@ -1,6 +1,7 @@
 """Ultralytics checkpoints: what is written loads in plain Ultralytics, and what is read is what was written."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from detprune_yolo.weights.checkpoints import (
     save_checkpoint,
     train_args_of,
 )
+from detprune_yolo.weights.masks import pack_bits
 
 PLAIN_PROCESS = """
 import json, os, sys
@@ -198,9 +200,67 @@ def test_what_cannot_be_saved() -> None:
 
 def test_masks_that_do_not_fit(checkpoint: Path) -> None:
     content = torch.load(checkpoint, weights_only=False)
-    packed = content["detprune"]["masks"]
-    entry = next(iter(packed.values()))
-    entry["bits"] = entry["bits"][:-1]
-    torch.save(content, checkpoint)
-    with pytest.raises(InputError, match="does not fit the weight of shape"):
-        read_masks(checkpoint)
+    entry = next(iter(content["detprune"]["masks"].values()))
+    size = math.prod(entry["shape"])
+    for wrong in (
+        {"bits": torch.zeros(3, dtype=torch.uint8)},
+        {"bits": [1, 2]},
+        {"kept_zeros": torch.tensor([size], dtype=torch.int32)},
+        {"kept_zeros": torch.tensor([-1], dtype=torch.int32)},
+        {"kept_zeros": torch.tensor([0.0])},
+        {"kept_zeros": torch.tensor([], dtype=torch.int32), "shape": [1, *entry["shape"]]},
+        {},
+    ):
+        held = {"shape": entry["shape"], **wrong}
+        content["detprune"]["masks"] = {
+            **content["detprune"]["masks"],
+            next(iter(content["detprune"]["masks"])): held,
+        }
+        torch.save(content, checkpoint)
+        with pytest.raises(InputError, match="does not fit the weight of shape"):
+            read_masks(checkpoint)
+
+
+@pytest.mark.parametrize("lost", [0.0, 0.01, 0.5])
+def test_masks_cost_next_to_nothing_beside_their_zeros(tmp_path: Path, lost: float) -> None:
+    model = tiny_detector()
+    masks = prune(model)
+    for name, mask in masks.items():
+        weight = model.get_parameter(name).data
+        weight.mul_(torch.where(mask & (torch.rand(mask.shape) < lost), 1e-9, 1.0))
+    without, path = tmp_path / "without.pt", tmp_path / "pruned.pt"
+    save_checkpoint(without, pruned_checkpoint(model, None))
+    save_checkpoint(path, pruned_checkpoint(model, masks))
+    read = read_masks(path)
+    assert read is not None
+    assert all(torch.equal(read[name], mask) for name, mask in masks.items())
+    cost = path.stat().st_size - without.stat().st_size
+    places = sum(mask.numel() for mask in masks.values())
+    assert cost < 6_000 + (0 if lost == 0.0 else min(places / 8, 4 * lost * places))
+
+
+def test_files_of_earlier_versions_load(tmp_path: Path) -> None:
+    model = tiny_detector()
+    masks = prune(model)
+    checkpoint = pruned_checkpoint(model, masks)
+    checkpoint["detprune"]["masks"] = pack_bits(masks)
+    torch.save(checkpoint, tmp_path / "old.pt")
+    read = read_masks(tmp_path / "old.pt")
+    assert read is not None
+    assert all(torch.equal(read[name], mask) for name, mask in masks.items())
+
+
+def test_a_pruned_file_is_smaller_than_the_dense_one(tmp_path: Path) -> None:
+    model = tiny_detector()
+    torch.save(pruned_checkpoint(model, None), tmp_path / "dense.pt")
+    save_checkpoint(tmp_path / "same.pt", pruned_checkpoint(model, None))
+    masks = prune(model)
+    save_checkpoint(tmp_path / "pruned.pt", pruned_checkpoint(model, masks))
+    dense, same, pruned = (
+        (tmp_path / f"{name}.pt").stat().st_size for name in ("dense", "same", "pruned")
+    )
+    assert same < dense
+    assert pruned < dense / 2
+    loaded = load_model(tmp_path / "pruned.pt").state_dict()
+    kept = pruned_checkpoint(model, None)["model"].float().state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in kept.items())

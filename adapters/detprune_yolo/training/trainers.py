@@ -20,6 +20,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from detprune.batch_norm import statistics_layers
 from detprune.budgets import Budget
 from detprune.channels import CoupledChannels
+from detprune.deflated import deflate
 from detprune.errors import DetpruneError, InputError, MissingLossError, NonFiniteError
 from detprune.pruner import Pruner
 from detprune.rundir import atomic
@@ -287,6 +288,14 @@ class RetrainingTrainer(ResumableTrainer):
     def begin_epoch(self) -> None:
         super().begin_epoch()
         self._mask_average()  # a NaN recovery replaces it
+
+    def end(self) -> None:
+        """Ultralytics' own files become smaller by their zeros too."""
+        super().end()
+        for path in (self.best, self.last):
+            if IS_MAIN and path.exists():
+                with atomic(path) as temporary:
+                    deflate(path, temporary)
 
     def _mask_average(self) -> None:
         if not self._masks:

@@ -1,8 +1,8 @@
 """Ultralytics checkpoints: read safely, and written so that plain ``YOLO(path)`` takes them.
 
 A pruned checkpoint has the keys that Ultralytics leaves after training, and one more, ``detprune``,
-which holds the masks: masks guessed from zeros are wrong, because small weights become zero in half
-precision.
+which holds the masks: as the zeros of the weights beside them, and the places of the kept weights that are zero
+as well, for small weights become zero in half precision.
 """
 
 import copy
@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import ultralytics
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from ultralytics.nn.tasks import DetectionModel, torch_safe_load
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 import detprune
+from detprune.deflated import save_deflated
 from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.rundir import atomic
 from detprune_yolo.detectors import check_network
@@ -29,6 +29,7 @@ from detprune_yolo.weights.diagnosis import (
     refused_code,
 )
 from detprune_yolo.weights.filenames import check_output_name, opened_instead
+from detprune_yolo.weights.masks import pack_beside, pack_bits, unpack
 
 _CARRIED = (
     "detprune_masks"  # attribute of a network; the files that we write have a key of their own
@@ -92,9 +93,11 @@ def pruned_checkpoint(
         raise InputError(
             f"the model contains {', '.join(own)}, which only detprune can load; take the network out of it"
         )
-    packed = None if masks is None else _pack(model, masks)
+    if masks is not None:
+        _check_masks(model, masks)
     given = _settings(model) if train_args is None else train_args
     settings = {k: _plain(given.get(k, v)) for k, v in DEFAULT_CFG_DICT.items()}
+    stripped = _stripped(model, settings)
     return {
         "date": datetime.now().astimezone().isoformat(),
         "version": ultralytics.__version__,
@@ -103,7 +106,7 @@ def pruned_checkpoint(
         "epoch": -1,
         "best_fitness": None,
         "stopper": None,
-        "model": _stripped(model, settings),
+        "model": stripped,
         "ema": None,
         "updates": None,
         "modelopt": None,
@@ -112,19 +115,22 @@ def pruned_checkpoint(
         "train_args": settings,
         "train_metrics": None,
         "train_results": None,
-        "detprune": {"version": detprune.__version__, "masks": packed},
+        "detprune": {
+            "version": detprune.__version__,
+            "masks": None if masks is None else pack_beside(stripped, masks),
+        },
     }
 
 
 def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
-    """Write a checkpoint to a file, atomically.
+    """Write a checkpoint to a file, deflated and atomically.
 
     Raises:
         InputError: a name that Ultralytics would not open.
     """
     check_output_name(path)
     with atomic(path) as temporary:
-        torch.save(dict(checkpoint), temporary)
+        save_deflated(dict(checkpoint), temporary)
 
 
 def carry_masks(model: DetectionModel, masks: Mapping[str, Tensor]) -> None:
@@ -133,7 +139,8 @@ def carry_masks(model: DetectionModel, masks: Mapping[str, Tensor]) -> None:
     They are a plain attribute of the network, which its copies have too: Ultralytics adds no key of others
     to its files, and keeps the network in them.
     """
-    _set(model, **{_CARRIED: {"version": detprune.__version__, "masks": _pack(model, masks)}})
+    _check_masks(model, masks)
+    _set(model, **{_CARRIED: {"version": detprune.__version__, "masks": pack_bits(masks)}})
 
 
 def read_masks(path: Path, *, trust: bool = False) -> dict[str, Tensor] | None:
@@ -149,22 +156,7 @@ def read_masks(path: Path, *, trust: bool = False) -> dict[str, Tensor] | None:
     packed = held.get("masks") if isinstance(held, dict) else None
     if packed is None:
         return None
-    shapes = {n: tuple(p.shape) for n, p in network.named_parameters()}
-    masks = {}
-    for name, entry in packed.items():
-        shape, bits = tuple(entry.get("shape", ())), entry.get("bits")
-        size = int(np.prod(shape))
-        held_bytes = (
-            bits.numel() if isinstance(bits, Tensor) and bits.dtype == torch.uint8 else None
-        )
-        if shape != shapes.get(name) or held_bytes != -(-size // 8):
-            raise InputError(
-                f"{path}: the mask of {name} ({held_bytes} bytes for the shape {shape}) does not fit the "
-                f"weight of shape {shapes.get(name)}; the file is damaged or was edited, take another copy"
-            )
-        flat = np.unpackbits(bits.numpy(), count=size).astype(bool)
-        masks[name] = torch.from_numpy(flat.reshape(shape))
-    return masks
+    return unpack(packed, dict(network.named_parameters()), path)
 
 
 def train_args_of(path: Path, *, trust: bool = False) -> dict[str, Any]:
@@ -264,9 +256,8 @@ def _stripped(model: DetectionModel, settings: Mapping[str, Any]) -> DetectionMo
     return stripped.eval()
 
 
-def _pack(model: DetectionModel, masks: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
+def _check_masks(model: DetectionModel, masks: Mapping[str, Tensor]) -> None:
     weights = dict(model.named_parameters())
-    packed = {}
     for name, mask in masks.items():
         if name not in weights or mask.shape != weights[name].shape or mask.dtype != torch.bool:
             shape = tuple(weights[name].shape) if name in weights else None
@@ -279,6 +270,3 @@ def _pack(model: DetectionModel, masks: Mapping[str, Tensor]) -> dict[str, dict[
             raise DetpruneError(
                 f"{name}: {wrong:,} weights outside the mask are not zero; prune before saving"
             )
-        bits = np.packbits(mask.cpu().numpy().reshape(-1))
-        packed[name] = {"shape": list(mask.shape), "bits": torch.from_numpy(bits)}
-    return packed

@@ -1,0 +1,39 @@
+"""Detectors as inference runs them: fused, and without the branch that only training uses."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from ultralytics.nn.tasks import DetectionModel
+
+from detprune.measuring import Deployed, deployed
+from detprune.measuring.sources import Opened
+from detprune_yolo.weights.checkpoints import load_model, train_args_of
+
+
+@deployed.register
+def _(network: DetectionModel) -> Deployed:
+    fused = copy.deepcopy(network).cpu().float().eval()
+    fused.fuse(verbose=False)
+    head: Any = fused.model[-1]
+    head.export, head.format, head.shape = True, "onnx", None
+    return Deployed(network, fused, stride=int(max(network.stride)))
+
+
+def open_file(path: Path) -> Opened:
+    """The detector of an Ultralytics checkpoint, with an image of the size that it was trained on.
+
+    Raises:
+        InputError: what ``load_model`` raises.
+    """
+    network = load_model(path)
+    size = train_args_of(path).get("imgsz") or 640
+    stride = int(max(network.stride))
+    sides = [size, size] if isinstance(size, int) else list(size)
+    description: Any = network.yaml
+    channels = int(description.get("channels", 3))
+    height, width = (-(-int(side) // stride) * stride for side in sides)
+    return Opened(
+        network, (torch.zeros(1, channels, height, width),), str(path), path.stat().st_size
+    )
