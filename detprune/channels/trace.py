@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
 from torch import Tensor, nn
 
 from detprune.channels.labels import Labels, Row
@@ -115,8 +114,3 @@ def single_dim(tensor: Tensor) -> int | None:
     """The only dimension of a tensor that has a size above 1."""
     dims = [dim for dim, size in enumerate(tensor.shape) if size > 1]
     return dims[0] if len(dims) == 1 else None
-
-
-def fixed(row: Row, labels: Labels) -> bool:
-    """Whether no channel of a row can go."""
-    return all(labels.reason(int(label)) is not None for label in np.unique(row))

@@ -75,7 +75,6 @@ def _run(model: nn.Module, inputs: Sequence[object], forward: Forward, tracker: 
         tracker.freeze(tensor, "is an output of the network")
         del tensor
     del outputs, given
-    tracker.arguments = ()
     if tracker.alive():
         gc.collect()
     for tensor in tracker.alive():
@@ -148,7 +147,6 @@ class _Functions(TorchFunctionMode):
         if name in _LEAVES_TORCH:
             tracker.freeze_all(args, f"goes through {name}, which is not followed")
         before, tracker.function = tracker.function, name
-        tracker.arguments = args
         try:
             return func(*args, **kwargs)
         finally:

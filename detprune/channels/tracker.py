@@ -22,7 +22,7 @@ class Tracker:
         record: what the run has shown so far.
         paused: whether operations are parts of one that has been followed as a whole.
         counting: whether operations add to the costs: only in the first run.
-        function, arguments: the call that the present operation is a part of.
+        function: name of the call that the present operation is a part of.
         reads_values: whether Python has looked at a number that depends on the inputs.
         layers_run: names of weights, in the order in which their layers ran.
     """
@@ -32,7 +32,6 @@ class Tracker:
         self.paused = False
         self.counting = True
         self.function = ""
-        self.arguments: Sequence[object] = ()
         self.reads_values = False
         self.layers_run: list[str] = []
         self._known = WeakIdKeyDictionary()

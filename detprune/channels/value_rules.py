@@ -22,6 +22,7 @@ def same(
 def convolution(
     tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
 ) -> None:
+    """Also transposed, and of any number of groups."""
     tracker.convolution(args, kwargs, out)
 
 
@@ -66,7 +67,7 @@ def batch_norm(
         if vector is not None and written is None:
             labels.freeze(row, "has batch-norm scales that are no parameters")
         sources |= written or frozenset()
-    own_statistics = args[5] is True or statistics == [None, None]
+    own_statistics = args[5] is True or all(vector is None for vector in statistics)
     zero_inside = own_statistics and channels is not None and channels.zero
     result = out[0] if isinstance(out, tuple | list) else out
     is_zero = (zero[1] or shift is None) and (zero[0] or zero_inside)

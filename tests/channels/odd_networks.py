@@ -1,67 +1,14 @@
-"""Tiny networks with an odd structure: what they return, share, keep, and when they run; see ``odd_parts.py``."""
+"""Tiny networks with an odd structure: what they keep and share, and when they run; see ``odd_parts.py``."""
 
-import dataclasses
-from collections import OrderedDict, UserDict
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from channel_checks import Net
-from odd_parts import GOES, NOT_ZERO, Case, Made, between, c88, conv, image
+from odd_parts import BOTH, GOES, NOT_ZERO, Case, Made, between, c88, conv, image, network
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-
-
-def network(
-    run: Callable[..., Any], *inputs: Callable[[], Any], **parts: Any
-) -> Callable[[], Made]:
-    """Convolutions ``a`` (3 → 8), ``b`` (8 → 8) and ``c`` (8 → 4), other parts, and what they do."""
-
-    def make() -> Made:
-        made = {
-            k: v() if callable(v) and not isinstance(v, nn.Module) else v for k, v in parts.items()
-        }
-        own = {"a": conv(3, 8), "b": conv(8, 8), "c": conv(8, 4)}
-        return Net(run, **(own | made)), tuple(i() for i in inputs or (image,))
-
-    return make
-
-
-def returning(pack: Callable[[Tensor, Tensor], Any]) -> Callable[[], Made]:
-    """Returns the final result and what ``a`` writes, packed."""
-
-    def run(m: Net, x: Tensor) -> Any:
-        h = m.a(x)
-        return pack(m.c(m.b(h.relu()).relu()), h)
-
-    return network(run)
-
-
-@dataclasses.dataclass
-class Output:
-    result: Tensor
-    features: Tensor
-
-
-@dataclasses.dataclass(slots=True)
-class Slotted:
-    result: Tensor
-    features: Tensor
-
-
-class Named(NamedTuple):
-    result: Tensor
-    features: Tensor
-
-
-class Mine(dict[str, Tensor]):
-    pass
-
-
-class Lists(list[Tensor]):
-    pass
 
 
 def kept_by_module(m: Net, x: Tensor) -> Tensor:
@@ -221,28 +168,9 @@ def of_dict(m: Net, batch: dict[str, Tensor]) -> Tensor:
     return m.c(m.b(m.a(batch["image"]).relu() * batch["scale"]).relu())
 
 
-A_STAYS = {"a.weight": "is an output of the network", "b.weight": None}
 KEPT = {"a.weight": "is kept by a module or a hook", "b.weight": None}
-BOTH: dict[str, str | None] = {"a.weight": None, "b.weight": None}
 
 CASES: dict[str, Case] = {
-    "returns a tuple": (returning(lambda y, h: (y, h)), A_STAYS),
-    "returns nested lists": (returning(lambda y, h: [y, [{"h": (h,)}]]), A_STAYS),
-    "returns a dict": (returning(lambda y, h: {"y": y, "h": h}), A_STAYS),
-    "returns an OrderedDict": (returning(lambda y, h: OrderedDict(y=y, h=h)), A_STAYS),
-    "returns a UserDict": (returning(lambda y, h: UserDict(y=y, h=h)), A_STAYS),
-    "returns a dict of its own": (returning(lambda y, h: Mine(y=y, h=h)), A_STAYS),
-    "returns a list of its own": (returning(lambda y, h: Lists([y, h])), A_STAYS),
-    "returns a dataclass": (returning(Output), A_STAYS),
-    "returns slots": (returning(Slotted), A_STAYS),
-    "returns a named tuple": (returning(Named), A_STAYS),
-    "returns a namespace": (returning(lambda y, h: SimpleNamespace(y=y, h=[h])), A_STAYS),
-    "returns a view": (returning(lambda y, h: (y, h.flatten(1))), A_STAYS),
-    "returns a sum over channels": (
-        returning(lambda y, h: (y, h.sum(1))),
-        {"a.weight": "across channels", "b.weight": None},
-    ),
-    "returns None as well": (returning(lambda y, h: (y, None, 3, "text")), BOTH),
     "module keeps a result": (network(kept_by_module), KEPT),
     "module keeps a list": (network(kept_in_list), KEPT),
     "hook keeps a result": (hooked, KEPT),

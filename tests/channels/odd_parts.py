@@ -70,3 +70,21 @@ def of_parameter(shape: tuple[int, ...]) -> Callable[[], nn.Parameter]:
 
 
 STAYS: dict[str, str | None] = {"a.weight": ""}
+
+
+def network(
+    run: Callable[..., Any], *inputs: Callable[[], Any], **parts: Any
+) -> Callable[[], Made]:
+    """Convolutions ``a`` (3 → 8), ``b`` (8 → 8) and ``c`` (8 → 4), other parts, and what they do."""
+
+    def make() -> Made:
+        made = {
+            k: v() if callable(v) and not isinstance(v, nn.Module) else v for k, v in parts.items()
+        }
+        own = {"a": conv(3, 8), "b": conv(8, 8), "c": conv(8, 4)}
+        return Net(run, **(own | made)), tuple(i() for i in inputs or (image,))
+
+    return make
+
+
+BOTH: dict[str, str | None] = {"a.weight": None, "b.weight": None}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import odd_layers
 import odd_networks
+import odd_outputs
 import odd_shapes
 import odd_values
 import odd_writes
@@ -21,6 +22,7 @@ CASES: dict[str, Case] = {
     **odd_shapes.CASES,
     **odd_layers.CASES,
     **odd_networks.CASES,
+    **odd_outputs.CASES,
 }
 
 

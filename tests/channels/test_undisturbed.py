@@ -162,6 +162,22 @@ def test_the_small_network_keeps_classes_layout_modes_and_names() -> None:
     assert all(p.grad is None and p.is_leaf and p.requires_grad for p in small.parameters())
 
 
+def test_what_took_no_part_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    model = Net(
+        lambda m, x: m.b(m.a(x).relu()),
+        a=nn.Conv2d(3, 16, 1),
+        b=nn.Conv2d(16, 4, 1),
+        spare=nn.Conv2d(16, 4, 1),
+    )
+    CoupledChannels(image()).bind(model, HALF)
+    assert "spare.weight, spare.bias took no part when the network ran" in caplog.text
+    caplog.clear()
+    model.run = lambda m, x: (m.b(h := m.a(x).relu()), m.spare(h) if m.training else None)
+    plan = CoupledChannels(image()).plan(model, HALF)
+    assert not caplog.text
+    assert [layer.kept for layer in plan.layers] == [8, 4, 4]
+
+
 def test_shared_weights_and_buffers_stay_shared() -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 16, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 1), nn.BatchNorm2d(16),
