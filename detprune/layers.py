@@ -19,6 +19,7 @@ from detprune.left_out import tell_left_out
 from detprune.optimizers import held_by
 from detprune.parametrizations import Computed, computed_weights
 from detprune.sets import SparsitySet
+from detprune.wrappers import SHARDED
 
 PRUNED_MODULES = (
     nn.Linear,
@@ -40,36 +41,6 @@ class Layer:
     weight: nn.Parameter
     module: nn.Module
     sparsity: float
-
-
-def unwrap(model: object) -> nn.Module:
-    """The user's own model inside DistributedDataParallel, DataParallel, torch.compile or Lightning Fabric.
-
-    Raises:
-        InputError: something else than a module, or one whose weights are sharded by FSDP.
-    """
-    while True:
-        if not isinstance(model, nn.Module):
-            kind = (
-                f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
-            )
-            raise InputError(f"the model is {kind}; pass a torch.nn.Module")
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        elif type(model).__name__ == "_FabricModule":
-            model = model._original_module
-        elif any(type(part).__name__ == "FullyShardedDataParallel" for part in model.modules()):
-            raise InputError(f"the model is wrapped in FullyShardedDataParallel, {_SHARDED}")
-        else:
-            return model
-
-
-_SHARDED = (
-    "which leaves every process a part of each weight, and whole tensors are pruned; train in "
-    "DistributedDataParallel, or prune the unsharded network"
-)
 
 
 def select_layers(
@@ -261,7 +232,7 @@ def _problems(
 def _unusable(weight: nn.Parameter) -> str | None:
     """Why a tensor is none that the core can compute with."""
     if type(weight.data).__name__ == "DTensor" or hasattr(weight, "ds_id"):
-        return f"is sharded (FSDP2, tensor parallel, ZeRO-3), {_SHARDED}"
+        return f"is sharded (FSDP2, tensor parallel, ZeRO-3), {SHARDED}"
     converted: bool = is_traceable_wrapper_subclass(cast(object, weight))
     if converted:
         return f"is a {type(weight.data).__name__}, no plain tensor; prune before it is converted"

@@ -26,7 +26,7 @@ from detprune.channels.removal import Kept, carry_over, removed
 from detprune.errors import InputError, MissingLossError, NonFiniteError
 from detprune.extrapolation import ExtrapolatedWeights
 from detprune.finite import check_finite, listed, not_finite
-from detprune.layers import select_layers, unwrap
+from detprune.layers import select_layers
 from detprune.loggers import logger
 from detprune.losses import MeanLoss, as_number
 from detprune.methods import METHODS, Method, OneShot, OuterIteration, Pace, Problem, State
@@ -37,6 +37,7 @@ from detprune.saved import check_masks, check_saved_state
 from detprune.seam import OptimizerSeam
 from detprune.sets import SparsitySet, Unstructured
 from detprune.summary import Summary, summarize
+from detprune.wrappers import unwrap
 
 LOGGER = logger(__name__)
 

@@ -28,7 +28,6 @@ import detprune as dp
 
 # isort: split
 from detprune_yolo.channels import detector_set, example, smaller_detector
-
 from detprune_yolo.weights.checkpoints import pruned_checkpoint, save_checkpoint
 
 # isort: split

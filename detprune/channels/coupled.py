@@ -1,27 +1,31 @@
 """Whole channels, in all layers that they run through: what can be taken out of a network afterwards."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
 
 from detprune.budgets import Budget, matches, matching
 from detprune.channels import allocation
 from detprune.channels.bound import BoundChannels
+from detprune.channels.choice import channels_that_stay
 from detprune.channels.costs import Costs, Numbers
 from detprune.channels.groups import ChannelGroups, channel_groups, freeze_ties
 from detprune.channels.labels import Row
 from detprune.channels.plan import ChannelPlan
 from detprune.channels.trace import Trace
 from detprune.channels.tracing import Forward, trace
-from detprune.channels.verification import failing_ties, works_when_smaller
+from detprune.channels.verification import Trial
 from detprune.errors import InputError
-from detprune.optimizers import held_by
+from detprune.finite import listed
 from detprune.sets import SparsitySet
 from detprune.values import check_whole
+from detprune.wrappers import unwrap
 
 
 def call(model: nn.Module, *inputs: object) -> object:
@@ -66,16 +70,25 @@ class CoupledChannels(SparsitySet):
                 "CoupledChannels() has no example inputs; pass what the network is called with, for example "
                 "CoupledChannels(torch.zeros(1, 3, 224, 224))"
             )
-        given = (given,) if isinstance(given, Tensor) else tuple(given)
+        if isinstance(given, Tensor | Mapping):
+            arguments: tuple[object, ...] = (given,)
+        elif isinstance(given, list | tuple):
+            arguments = tuple(given)
+        else:
+            raise InputError(
+                f"the example inputs are of type {type(given).__name__}; pass a tensor, or a tuple of the arguments "
+                "that the network is called with"
+            )
         weight = next((p for p in model.parameters() if p.is_floating_point()), None)
         if weight is None or weight.is_meta:
-            return given
-        return tuple(
-            value.to(weight.device, weight.dtype if value.is_floating_point() else None)
-            if isinstance(value, Tensor)
-            else value
-            for value in given
-        )
+            return arguments
+
+        def fitting(value: object) -> object:
+            if not isinstance(value, Tensor):
+                return value
+            return value.to(weight.device, weight.dtype if value.is_floating_point() else None)
+
+        return tuple(tree_map(fitting, value) for value in arguments)
 
     def supports(self, weights: Sequence[Tensor], sparsities: Sequence[float]) -> list[Tensor]:
         """Not for single weights: which of them make a channel is a matter of the network.
@@ -121,6 +134,8 @@ class CoupledChannels(SparsitySet):
         self, model: nn.Module, budget: Budget, optimizer: Optimizer | None = None
     ) -> tuple[BoundChannels, Trace, Costs]:
         _check_budget(budget)
+        model = unwrap(model)
+        _check_values(model)
         record, groups = self._groups(model, budget, optimizer)
         costs = Costs(record, groups)
         step = allocation.steps(groups, self.round_to)
@@ -132,22 +147,19 @@ class CoupledChannels(SparsitySet):
     ) -> tuple[Trace, ChannelGroups]:
         inputs = self.inputs_for(model)
         difference = None
-        for strict in (False, True):
-            record = trace(model, inputs, self.forward, strict=strict)
-            keeps = _keeps(model, record, budget, optimizer)
-            while (groups := channel_groups(record, keeps)).count:
-                difference = works_when_smaller(model, inputs, self.forward, groups)
-                if difference is None:
-                    self._check_widths(groups)
-                    return record, groups
-                ties = failing_ties(model, inputs, self.forward, groups)
-                freeze_ties(record, groups, ties, "has a size that something else depends on")
-        if difference is not None:
-            raise InputError(
-                f"with fewer channels this network does something else ({difference}): does its forward pass depend "
-                "on values, or on sizes stored elsewhere? Leave the layers dense that it concerns, with exclude=[…]"
-            )
+        record = trace(model, inputs, self.forward)
+        keeps = channels_that_stay(model, record, budget, optimizer)
+        trial = Trial(model, inputs, self.forward)
+        while (groups := channel_groups(record, keeps)).count:
+            difference = trial.difference(groups)
+            if difference is None:
+                self._check_widths(groups)
+                return record, groups
+            ties = trial.failing_ties(groups)
+            freeze_ties(record, groups, ties, "has a size that something else depends on")
         reasons = sorted({reason for own in groups.reasons.values() for reason in own})
+        if difference is not None:
+            reasons.append(f"with fewer channels {difference}")
         raise InputError(
             "no channel of this network can be removed without a change of its outputs: "
             f"{'; '.join(reasons) or 'it has no convolution or linear layer'}. Prune single weights instead "
@@ -198,46 +210,33 @@ def _check_budget(budget: Budget) -> None:
         raise InputError(
             "allocation is 'erk', which is for single weights; for channels: uniform, global, or a mapping"
         )
+    shares = (budget.macs, budget.parameters)
+    if isinstance(budget.allocation, Mapping) and shares != (None, None):
+        raise InputError(
+            "the allocation by name says how many channels of every layer go, and macs= or parameters= what is left "
+            "of the network; give one of them"
+        )
+    if budget.allocation == "global" and shares == (None, None):
+        raise InputError(
+            "allocation='global' weighs channels against what they cost; give macs=0.5 or parameters=0.4 with it"
+        )
     targets = (budget.sparsity, budget.macs, budget.parameters)
     if targets == (None, None, None) and not isinstance(budget.allocation, Mapping):
         raise InputError("the budget has no target; give macs=0.5, parameters=0.4 or sparsity=0.5")
 
 
-def _keeps(
-    model: nn.Module, record: Trace, budget: Budget, optimizer: Optimizer | None
-) -> Callable[[str], str | None]:
-    """Why a parameter has to stay as it is, apart from what the run shows."""
-    names = record.parameters
-    excluded = {n for pattern in budget.exclude for n in matching(pattern, names, "exclude")}
-    included = None
-    if budget.include is not None:
-        included = {n for pattern in budget.include for n in matching(pattern, names, "include")}
-    held = None if optimizer is None else held_by(optimizer)
-    if held is not None and held.isdisjoint(id(parameter) for parameter in model.parameters()):
+def _check_values(model: nn.Module) -> None:
+    """A network is run before anything else: it needs weights for that."""
+    lazy = [n for n, p in model.named_parameters() if isinstance(p, UninitializedParameter)]
+    if lazy:
         raise InputError(
-            "the optimizer holds no parameter of the model: it was made for another one, or for a copy; make it "
-            "from model.parameters() of the model that you pass, and train with it"
+            f"the shapes of {listed(lazy)} are not known yet (lazy modules); run one batch through the model "
+            "before the pruner and the optimizer are made"
         )
-    owners: dict[int, list[str]] = {}
-    for path, module in model.named_modules():
-        for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            owners.setdefault(id(parameter), []).append(f"{path}.{local}")
-
-    def keep(name: str) -> str | None:
-        tensor = record.tensors[name]
-        if name in excluded:
-            return "is excluded"
-        if included is not None and tensor.dim() > 1 and name not in included:
-            return "is not included"
-        if not tensor.requires_grad:
-            return "is frozen (requires_grad is False), so that training cannot make up for it"
-        if held is not None and id(tensor) not in held:
-            return "is not held by the optimizer"
-        if len(owners[id(tensor)]) > 1:
-            return "is shared between modules"
-        return None
-
-    return keep
+    if meta := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
+        raise InputError(
+            f"{listed(meta)} are on the meta device and have no values; load the weights first"
+        )
 
 
 def _by_name(budget: Budget, groups: ChannelGroups, sizes: Row, step: Row) -> Row:

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
-from torch import nn
 
 from detprune.channels.labels import Row
 from detprune.channels.trace import Trace
 
-TOO_NARROW = "has fewer channels than widths are rounded to"
+ALL_OR_NONE = "go only all together, and a layer keeps at least one"
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,8 @@ def channel_groups(record: Trace, keep: Callable[[str], str | None]) -> ChannelG
     labels = record.labels
     _freeze_unusable(record, keep)
     roots, families, ties = _families(record)
-    while (row := _unequal_chunk(record, roots, families)) is not None:
-        labels.freeze(row, "is cut into parts that are not alike")
+    while (stuck := _stuck(record, roots, families)) is not None:
+        labels.freeze(*stuck)
         roots, families, ties = _families(record)
     numbers = np.full(len(labels) + 1, -1, dtype=np.int64)
     order = sorted(root for members in families.values() for root in members)
@@ -184,8 +183,17 @@ def _ties(record: Trace, roots: Row, families: _Families) -> dict[_Signature, in
         for signature, number in ties.items():
             if number in numbers:
                 ties[signature] = min(numbers)
-    without_gaps = {number: place for place, number in enumerate(sorted({*ties.values()}))}
-    return {signature: without_gaps[number] for signature, number in ties.items()}
+    dense = {number: place for place, number in enumerate(sorted(set(ties.values())))}
+    return {signature: dense[number] for signature, number in ties.items()}
+
+
+def _stuck(record: Trace, roots: Row, families: _Families) -> tuple[Row, str] | None:
+    """Labels of channels that cannot go one by one, and why."""
+    lone = [own[0] for own in families.values() if len(own) == 1]
+    if lone:
+        return np.array(lone, dtype=np.int64), ALL_OR_NONE
+    row = _unequal_chunk(record, roots, families)
+    return None if row is None else (row, "is cut into parts that are not alike")
 
 
 def _unequal_chunk(record: Trace, roots: Row, families: _Families) -> Row | None:
@@ -222,8 +230,3 @@ def _reasons(record: Trace) -> dict[tuple[str, int], dict[str, int]]:
             found = [record.labels.reason(label) for label in record.slices[name, dim].tolist()]
             reasons[name, dim] = dict(Counter(reason for reason in found if reason is not None))
     return reasons
-
-
-def owner_of(record: Trace, name: str) -> nn.Module:
-    """The module that holds a parameter or buffer."""
-    return record.owners[name]

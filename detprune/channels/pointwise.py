@@ -10,7 +10,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 from detprune.channels.trace import Channels
 from detprune.channels.tracker import Tracker
 
-_PROBES = (-100.0, -3.7, -1.0, -0.3, 0.2, 1.0, 2.5, 100.0)
+_PROBES = 64
+"""Values at which an operation is tried: normal, and as many a hundred times as large; eight are the same for
+all that it is given."""
 
 
 def follow_pointwise(
@@ -34,6 +36,7 @@ def follow_pointwise(
 
 
 def united(tracker: Tracker, func: Any, tensors: Sequence[Tensor], out: Tensor) -> Channels | None:
+    """The channels of a result of tensors that are broadcast against each other; those that meet become one class."""
     found: Channels | None = None
     places = []
     for tensor in tensors:
@@ -64,14 +67,21 @@ def united(tracker: Tracker, func: Any, tensors: Sequence[Tensor], out: Tensor) 
 
 
 def stays_zero(tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether the result is zero where those are that are zero, whatever the others are."""
+    generator = torch.Generator().manual_seed(0)
+
     def stand_in(value: object) -> object:
         if not isinstance(value, Tensor):
             return value
         channels = tracker.channels(value)
         if channels is not None and channels.zero:
-            return value.new_zeros(len(_PROBES))
-        probes = torch.tensor(_PROBES, device=value.device)
-        return probes.to(value.dtype)
+            return value.new_zeros(_PROBES)
+        probes = torch.randn(_PROBES, generator=generator)  # others for every tensor
+        probes[_PROBES // 2 :] *= 100
+        probes[:8] = torch.linspace(-1.1, 2.4, 8)  # 0 / 0 is not asked for
+        if value.dtype == torch.bool:
+            probes = probes > 0
+        return probes.to(value.device, value.dtype)
 
     args, kwargs = tree_map(stand_in, (tuple(args), dict(kwargs)))
     try:

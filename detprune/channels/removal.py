@@ -1,17 +1,20 @@
 """Takes channels out of a network: plain modules with fewer channels, and the same outputs."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 
+from detprune.channels.copying import copied
 from detprune.channels.trace import named_tensors
 from detprune.errors import InputError
+from detprune.finite import listed
+from detprune.optimizers import held_by
 
 Kept = Mapping[str, Mapping[int, Tensor]]
 """By name of a parameter or buffer and by dimension: the indices that are kept, ascending."""
@@ -27,34 +30,37 @@ def removed(model: nn.Module, kept: Kept) -> nn.Module:
         model: the network, left alone.
         kept: what to keep of each tensor that shrinks.
     """
-    small = copy.deepcopy(model)
+    small = copied(model)
     with torch.no_grad():
         _replace(small, {n: _kept(t, kept[n]) for n, t, _ in named_tensors(small) if n in kept})
     return small
 
 
 def _kept(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
+    small = tensor.detach()
     for dim, indices in dims.items():
-        tensor = tensor.index_select(dim, indices.to(tensor.device))
-    return tensor.detach().clone()
+        small = small.index_select(dim, indices.to(tensor.device))
+    for dims_of, memory_format in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        other = tensor.dim() == dims_of and not tensor.is_contiguous()
+        if other and tensor.is_contiguous(memory_format=memory_format):
+            return small.clone(memory_format=memory_format)
+    return small.clone()
 
 
 def _replace(model: nn.Module, values: Mapping[str, Tensor]) -> None:
-    """Put tensors of other shapes in the place of parameters and buffers, and set what modules say of them."""
-    touched: dict[str, nn.Module] = {}
+    """Give parameters and buffers other shapes, and set what the modules that hold them say of their widths."""
+    replaced = set()
     for name, value in values.items():
         path, _, local = name.rpartition(".")
-        module = model.get_submodule(path)
-        old = getattr(module, local)
-        touched[path] = module
-        if isinstance(old, nn.Parameter):
-            old.data = value.to(old.dtype)
-            old.grad = None
-        else:
-            setattr(module, local, value)
-    for module in touched.values():
-        for attribute, number in stated_widths(module).items():
-            setattr(module, attribute, number)
+        old: Tensor = getattr(model.get_submodule(path), local)
+        old.data = value.to(old.device, old.dtype)  # the same object: modules may share it
+        old.grad = None
+        replaced.add(id(old))
+    for module in model.modules():
+        own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        if not replaced.isdisjoint(map(id, own)):
+            for attribute, number in stated_widths(module).items():
+                setattr(module, attribute, number)
 
 
 def stated_widths(module: nn.Module) -> dict[str, int]:
@@ -74,7 +80,7 @@ def stated_widths(module: nn.Module) -> dict[str, int]:
         return {"in_channels": ins, "out_channels": outs, "groups": groups}
     if isinstance(module, nn.Linear):
         return {"in_features": weight.shape[1], "out_features": weight.shape[0]}
-    if isinstance(module, _BatchNorm | nn.InstanceNorm2d):
+    if isinstance(module, _NormBase):
         return {"num_features": weight.shape[0]}
     if isinstance(module, nn.GroupNorm):
         per_group = module.num_channels // module.num_groups
@@ -95,7 +101,8 @@ def carry_over(
         kept: what was kept of each tensor.
 
     Raises:
-        InputError: optimizers of two kinds.
+        InputError: optimizers of two kinds, or of other parameters; a state that does not have the shapes of the
+            weights. Nothing is changed then.
     """
     if type(optimizer) is not type(new_optimizer):
         raise InputError(
@@ -103,18 +110,46 @@ def carry_over(
             "make the new optimizer of the same class"
         )
     old = dict(model.named_parameters())
-    for name, parameter in small.named_parameters():
+    new = dict(small.named_parameters())
+    if other := [n for n, p in new.items() if n not in old or p.shape != _shape(old[n], kept, n)]:
+        raise InputError(
+            f"{listed(other)} are not what is left of the network's weights; pass what shrink() returned"
+        )
+    held = held_by(new_optimizer)
+    if held.isdisjoint(map(id, new.values())):
+        raise InputError(
+            "the new optimizer holds no parameter of the small network; make it from small.parameters()"
+        )
+    states: dict[Tensor, Any] = {}
+    for name, parameter in new.items():
         state = optimizer.state.get(old[name])
-        if state:
-            new_optimizer.state[parameter] = {
-                key: _state_of(value, old[name], kept.get(name, {})) for key, value in state.items()
+        if state and id(parameter) in held:
+            states[parameter] = {
+                key: _state_of(f"{key} of {name}", value, old[name], kept.get(name, {}))
+                for key, value in state.items()
             }
+    new_optimizer.state.update(states)
 
 
-def _state_of(value: Any, parameter: Tensor, dims: Mapping[int, Tensor]) -> Any:
+def _shape(tensor: Tensor, kept: Kept, name: str) -> Sequence[int]:
+    """What is left of the shape of a tensor."""
+    shape = list(tensor.shape)
+    for dim, indices in kept.get(name, {}).items():
+        shape[dim] = len(indices)
+    return torch.Size(shape)
+
+
+def _state_of(what: str, value: Any, parameter: Tensor, dims: Mapping[int, Tensor]) -> Any:
     if not isinstance(value, Tensor):
         return copy.deepcopy(value)
-    return _kept(value, dims) if value.shape == parameter.shape else value.detach().clone()
+    if value.shape == parameter.shape:
+        return _kept(value, dims)
+    if value.dim() and dims:
+        raise InputError(
+            f"the optimizer's {what} has the shape {tuple(value.shape)}, not the weight's, and cannot be carried "
+            "over; begin with a new optimizer"
+        )
+    return value.detach().clone()
 
 
 def widths_of(model: nn.Module) -> Widths:

@@ -55,6 +55,7 @@ class Trace:
         chunks: the parts of every cut into equal parts.
         operations: what convolutions and linear layers cost.
         other_macs: what all else costs.
+        seen: parameters and buffers that took part.
     """
 
     tensors: dict[str, Tensor]
@@ -67,6 +68,7 @@ class Trace:
     chunks: list[tuple[Row, ...]] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
     other_macs: float = 0.0
+    seen: set[str] = field(default_factory=set)
 
     @property
     def parameters(self) -> list[str]:
@@ -76,8 +78,7 @@ class Trace:
     @property
     def unused(self) -> list[str]:
         """Names of the parameters that took no part."""
-        used = {name for name, _ in self.slices}
-        return [name for name in self.parameters if name not in used]
+        return [name for name in self.parameters if name not in self.seen]
 
     def slice(self, name: str, dim: int, row: Row) -> tuple[str, int]:
         """Note that a dimension of a tensor is numbered by these labels."""

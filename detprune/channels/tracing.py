@@ -1,19 +1,22 @@
-"""Runs a network once and follows its channels through every operation (``operations.py``)."""
+"""Runs a network once and follows its channels through every operation (``rules.py``)."""
 
-from collections.abc import Callable, Iterator, Sequence
+import gc
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
+from detprune.channels.copying import copied, fresh, tensors_in, undisturbed
 from detprune.channels.pointwise import follow_pointwise
-from detprune.channels.rules import RULES
+from detprune.channels.rules import CHANGES_IN_PLACE, RULES
 from detprune.channels.trace import Trace, named_tensors
 from detprune.channels.tracker import Tracker
 from detprune.errors import InputError
+from detprune.finite import listed
 from detprune.loggers import logger
 
 LOGGER = logger(__name__)
@@ -22,66 +25,103 @@ Forward = Callable[..., object]
 """``forward(model, *inputs)``: runs the network, and returns the outputs that count."""
 
 
-def trace(model: nn.Module, inputs: Sequence[object], forward: Forward, *, strict: bool) -> Trace:
-    """Run ``model`` in evaluation mode and record what its channels have to do with each other.
+def trace(model: nn.Module, inputs: Sequence[object], forward: Forward) -> Trace:
+    """Run a copy of ``model`` in evaluation mode and record what its channels have to do with each other.
 
     Args:
-        model: the network; its mode is restored, and nothing of it changes.
+        model: the network; nothing of it changes, nor do random numbers.
         inputs: what ``forward`` is given after the model.
         forward: how it is run; every tensor in what it returns keeps its channels.
-        strict: whether a view to sizes that were written out counts as an unknown operation.
 
     Raises:
-        InputError: the network does not run on these inputs.
+        InputError: the network does not run on these inputs, or it depends on values which of its layers run.
     """
-    found = list(named_tensors(model))
+    network = copied(model).eval()
+    found = list(named_tensors(network))
     record = Trace({n: t for n, t, _ in found}, {n: module for n, _, module in found})
-    tracker = Tracker(record, strict)
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        _run(model, inputs, forward, tracker)
+    tracker = Tracker(record)
+    with undisturbed(network):
+        try:
+            _run(network, inputs, forward, tracker)
+        except InputError:
+            raise
+        except Exception as error:  # whatever the user's own network raises
+            raise InputError(
+                f"the network does not run on the example inputs ({_described(inputs)}): {type(error).__name__}: "
+                f"{error}. Pass inputs that model(*inputs) takes, on its device and of its dtype"
+            ) from error
+        tracker.counting = False
+        if tracker.reads_values:
+            _run_on_other_values(network, inputs, forward, tracker)
         if record.unused:
-            _run_for_training(model, inputs, forward, tracker)
-    except InputError:
-        raise
-    except Exception as error:  # whatever the user's own network raises
-        raise InputError(
-            f"the network does not run on the example inputs ({_described(inputs)}): "
-            f"{type(error).__name__}: {error}. Pass inputs that model(*inputs) takes, on its device and of its dtype"
-        ) from error
-    finally:
-        for module, training in modes:
-            module.training = training
+            _run_for_training(network, inputs, forward, tracker)
+    if record.unused:
+        LOGGER.warning(
+            "%s took no part when the network ran on the example inputs: they stay as they are. If something runs "
+            "them later, pass forward=, which runs all that counts",
+            listed(record.unused),
+        )
+    record.tensors = {name: tensor for name, tensor, _ in named_tensors(model)}
+    record.owners = {name: module for name, _, module in named_tensors(model)}
     return record
 
 
 def _run(model: nn.Module, inputs: Sequence[object], forward: Forward, tracker: Tracker) -> None:
-    with (
-        torch.no_grad(),
-        torch.autocast(_device_type(model), enabled=False),
-        _Functions(tracker),
-        _Operations(tracker),
-    ):
-        outputs = forward(model, *inputs)
-    for tensor in _tensors(outputs, set()):
+    with _Functions(tracker), _Operations(tracker):
+        given = fresh(inputs)
+        tracker.depends_on_inputs(tensors_in(given))
+        outputs = forward(model, *given)
+    for tensor in tensors_in(outputs):
         tracker.freeze(tensor, "is an output of the network")
+        del tensor
+    del outputs, given
+    tracker.arguments = ()
+    if tracker.alive():
+        gc.collect()
+    for tensor in tracker.alive():
+        tracker.freeze(tensor, "is kept by a module or a hook after the run")
+
+
+def _run_on_other_values(
+    model: nn.Module, inputs: Sequence[object], forward: Forward, tracker: Tracker
+) -> None:
+    """See whether the same layers run when the network decides on other values.
+
+    Raises:
+        InputError: they do not.
+    """
+    first = tracker.layers_run
+    for scale in (-1.0, 0.0, 10.0):
+        tracker.layers_run = []
+        others = tree_map(lambda leaf, by=scale: _scaled(leaf, by), fresh(inputs))
+        try:
+            _run(model, others, forward, tracker)
+        except Exception as error:  # noqa: BLE001  the user's own network may refuse other values
+            LOGGER.debug("the network does not run on %g times the inputs: %s", scale, error)
+            continue
+        if tracker.layers_run != first:
+            only = sorted(set(first) ^ set(tracker.layers_run)) or sorted(set(first))
+            raise InputError(
+                f"it depends on values in this network which layers run ({listed(only)}): one run does not show how "
+                "its channels are coupled. Pass forward=, which runs the network without that decision, or prune "
+                "single weights (Unstructured())"
+            )
+
+
+def _scaled(leaf: object, by: float) -> object:
+    return leaf * by if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
 
 def _run_for_training(
     model: nn.Module, inputs: Sequence[object], forward: Forward, tracker: Tracker
 ) -> None:
-    """Follow what runs in training only, auxiliary heads for example; batch norms keep their statistics."""
+    """Follow what runs in training only, auxiliary heads for example; norms work as in evaluation."""
     for module in model.modules():
-        module.training = not isinstance(module, _SAME_IN_EVALUATION)
-    tracker.counting = False
+        module.training = not isinstance(module, nn.modules.batchnorm._NormBase)
     try:
         _run(model, inputs, forward, tracker)
     except Exception as error:  # noqa: BLE001  the user's own network may want targets
         LOGGER.debug("the network does not run in training mode: %s", error)
-
-
-_SAME_IN_EVALUATION = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
 
 
 class _Functions(TorchFunctionMode):
@@ -104,12 +144,19 @@ class _Functions(TorchFunctionMode):
                 tracker.paused = False
             tracker.linear(args, kwargs, out)
             return out
-        before, tracker.function = tracker.function, getattr(func, "__name__", "")
+        name = getattr(func, "__name__", "")
+        if name in _LEAVES_TORCH:
+            tracker.freeze_all(args, f"goes through {name}, which is not followed")
+        before, tracker.function = tracker.function, name
         tracker.arguments = args
         try:
             return func(*args, **kwargs)
         finally:
             tracker.function = before
+
+
+_LEAVES_TORCH = ("numpy", "__array__", "tolist", "__dlpack__", "untyped_storage", "data_ptr")
+"""Ways to read values past the operations that can be seen."""
 
 
 class _Operations(TorchDispatchMode):
@@ -125,22 +172,38 @@ class _Operations(TorchDispatchMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         tracker = self._tracker
+        leaves = tree_leaves((args, kwargs))
+        tracker.record.seen.update(name for leaf in leaves if (name := tracker.name(leaf)))
+        if any(map(tracker.is_of_inputs, leaves)):
+            tracker.depends_on_inputs(tree_leaves(out))
+            tracker.reads_values |= func is torch.ops.aten._local_scalar_dense.default
         if tracker.paused:
             return out
         tracker.count(func, args, kwargs, out)
         name = func._schema.name.removeprefix("aten::")
-        plain = name.removesuffix("_") if func._schema.is_mutable else name
-        if (rule := RULES.get(plain)) is not None:
+        try:
+            self._follow(func, name, args, kwargs, out)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+            # an overload that its rule does not know; what it was given stays
+            tracker.freeze_all(leaves, f"goes through {func.__name__}, which is not followed")
+        for leaf in leaves:
+            tracker.freeze_odd_use(leaf, name)
+        return out
+
+    def _follow(
+        self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any], out: Any
+    ) -> None:
+        tracker = self._tracker
+        changes = func._schema.is_mutable
+        plain = name.removesuffix("_") if changes else name
+        if (rule := RULES.get(plain)) is not None and (not changes or plain in CHANGES_IN_PLACE):
             rule(tracker, func, args, kwargs, out)
         elif torch.Tag.pointwise in func.tags or plain in ("_prelu_kernel", "hardswish"):
             follow_pointwise(tracker, func, args, kwargs, out)
         else:
             tracker.freeze_all((args, kwargs), f"goes through {name}, which is not followed")
-        return out
-
-
-def _device_type(model: nn.Module) -> str:
-    return next((p.device.type for p in model.parameters()), "cpu")
+            if changes:
+                tracker.forget((args, kwargs))
 
 
 def _described(inputs: Sequence[object]) -> str:
@@ -148,15 +211,3 @@ def _described(inputs: Sequence[object]) -> str:
         f"{tuple(i.shape)} {i.dtype} on {i.device}" if isinstance(i, Tensor) else type(i).__name__
         for i in inputs
     )
-
-
-def _tensors(value: object, seen: set[int]) -> Iterator[Tensor]:
-    """All tensors in an output, in the attributes of unknown objects too."""
-    for leaf in tree_leaves(value):
-        if id(leaf) in seen:
-            continue
-        seen.add(id(leaf))
-        if isinstance(leaf, Tensor):
-            yield leaf
-        elif hasattr(leaf, "__dict__") and not isinstance(leaf, nn.Module | type):
-            yield from _tensors(list(vars(leaf).values()), seen)

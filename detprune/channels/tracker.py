@@ -16,21 +16,49 @@ from detprune.channels.trace import Channels, Operation, Trace, single_dim
 
 
 class Tracker:
-    """The channels of the tensors that are alive while a network runs."""
+    """The channels of the tensors that are alive while a network runs.
 
-    def __init__(self, record: Trace, strict: bool) -> None:
+    Attributes:
+        record: what the run has shown so far.
+        paused: whether operations are parts of one that has been followed as a whole.
+        counting: whether operations add to the costs: only in the first run.
+        function, arguments: the call that the present operation is a part of.
+        reads_values: whether Python has looked at a number that depends on the inputs.
+        layers_run: names of weights, in the order in which their layers ran.
+    """
+
+    def __init__(self, record: Trace) -> None:
         self.record = record
-        self.strict = strict
         self.paused = False
         self.counting = True
         self.function = ""
         self.arguments: Sequence[object] = ()
+        self.reads_values = False
+        self.layers_run: list[str] = []
         self._known = WeakIdKeyDictionary()
-        self._names = {id(tensor): name for name, tensor in record.tensors.items()}
+        self._of_inputs = WeakIdKeyDictionary()
+        self._names = WeakIdKeyDictionary()
+        for name, tensor in record.tensors.items():
+            self._names[tensor] = name
 
     def name(self, value: object) -> str | None:
         """The name of a parameter or buffer of the model; None for all else."""
-        return self._names.get(id(value))
+        name: str | None = self._names.get(value) if isinstance(value, Tensor) else None
+        return name
+
+    def parameter(self, value: object) -> str | None:
+        """The name of a parameter, or of the one that a tensor is a copy of; None for all else."""
+        name = self.name(value)
+        return name if name is not None and self.is_parameter(name) else None
+
+    def is_parameter(self, name: str) -> bool:
+        """Whether it is no buffer."""
+        return isinstance(self.record.tensors[name], nn.Parameter)
+
+    def same_name(self, out: Tensor, value: object) -> None:
+        """Note that a tensor holds the values of a parameter: it is detached, or of another dtype."""
+        if (name := self.name(value)) is not None:
+            self._names[out] = name
 
     def channels(self, value: object) -> Channels | None:
         """What is known of a tensor's channels. A parameter that is a vector numbers channels of its own."""
@@ -41,7 +69,7 @@ class Tracker:
             dim = single_dim(value)
             if dim is not None:
                 row = self.record.new_channels(name, dim)
-                parameter = isinstance(value, nn.Parameter)
+                parameter = self.is_parameter(name)
                 written = (self.record.write if parameter else self.record.slice)(name, dim, row)
                 sources = frozenset([written]) if parameter else frozenset[tuple[str, int]]()
                 known = self._known[value] = Channels(row, dim, parameter, sources)
@@ -63,6 +91,33 @@ class Tracker:
             for dim in range(value.dim()):
                 size = value.shape[dim]
                 self.record.slice(name, dim, self.record.labels.new(size, reason))
+
+    def freeze_odd_use(self, value: object, operation: str) -> None:
+        """Keep all of a matrix or a kernel that is used in another way than by its own layer."""
+        if operation in _USES_OF_WEIGHTS or self.name(value) is None:
+            return
+        if self.channels(value) is None:
+            self.freeze(value, f"is used by {operation}, which is not followed")
+
+    def depends_on_inputs(self, values: Sequence[object]) -> None:
+        """Note tensors whose values depend on what the network is given."""
+        for value in values:
+            if isinstance(value, Tensor):
+                self._of_inputs[value] = True
+
+    def is_of_inputs(self, value: object) -> bool:
+        """Whether a value is a tensor that depends on what the network is given."""
+        return isinstance(value, Tensor) and value in self._of_inputs
+
+    def alive(self) -> list[Tensor]:
+        """Results that something still refers to."""
+        return [tensor for tensor in self._known if self.name(tensor) is None]
+
+    def forget(self, values: object) -> None:
+        """Take nothing more for known of tensors that were changed in a way that is not followed."""
+        for leaf in tree_leaves(values):
+            if isinstance(leaf, Tensor) and self.name(leaf) is None:
+                self._known.pop(leaf, None)
 
     def freeze_all(self, values: object, reason: str) -> None:
         """``freeze`` for everything in nested arguments."""
@@ -90,14 +145,17 @@ class Tracker:
             self.record.required |= channels.sources
         self.record.slice(name, dim, row)
         self.record.read.append(row)
-        return row
+        return self.record.slices[name, dim]
 
     def write_vector(self, vector: object, row: Row) -> frozenset[tuple[str, int]] | None:
-        """Note a bias or a scale; None where it is no parameter, so that it cannot be held at zero."""
-        name = self.name(vector)
-        if name is None or not isinstance(vector, nn.Parameter):
+        """Note a bias or a scale; None where it does not come of a parameter, so that it cannot be held at zero."""
+        if (name := self.parameter(vector)) is not None:
+            return frozenset([self.record.write(name, 0, row)])
+        channels = self.channels(vector)
+        if channels is None or len(channels.row) != len(row):
             return None
-        return frozenset([self.record.write(name, 0, row)])
+        self.record.labels.unite(channels.row, row)
+        return channels.sources if channels.zero else None
 
     def count(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: object) -> None:
         """Add up what operations cost that are neither convolutions nor linear layers."""
@@ -108,9 +166,9 @@ class Tracker:
         """y = x Wᵀ + b."""
         given = dict(zip(("input", "weight", "bias"), args, strict=False)) | dict(kwargs)
         x, weight, bias = given["input"], given["weight"], given.get("bias")
-        name = self.name(weight)
-        macs = math.prod(x.shape[:-1]) * weight.shape[0] * weight.shape[1]
-        if name is None or not isinstance(weight, nn.Parameter):
+        name = self.parameter(weight) if weight.dim() == 2 else None
+        macs = math.prod(x.shape[:-1]) * weight.numel()
+        if name is None:
             self.freeze_all((x, weight, bias), "is read by a weight that is no parameter")
             self.record.other_macs += macs if self.counting else 0.0
             return
@@ -120,6 +178,7 @@ class Tracker:
         self._cost(name, macs, inputs, outputs)
 
     def _cost(self, name: str, macs: float, *rows: Row) -> None:
+        self.layers_run.append(name)
         if self.counting:
             self.record.operations.append(Operation(name, macs, rows))
 
@@ -145,9 +204,9 @@ class Tracker:
     def convolution(self, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor) -> None:
         """Convolution and transposed convolution, of any number of groups."""
         x, weight, bias, transposed, groups = args[0], args[1], args[2], args[6], args[8]
-        name = self.name(weight)
+        name = self.parameter(weight)
         macs = _macs(torch.ops.aten.convolution, args, kwargs, out)
-        if name is None or not isinstance(weight, nn.Parameter):
+        if name is None:
             self.freeze_all((x, weight, bias), "is read by a weight that is no parameter")
             self.record.other_macs += macs if self.counting else 0.0
             return
@@ -191,8 +250,18 @@ class Tracker:
                 labels.freeze(row, f"{name} has a bias that is no parameter")
             sources |= own or frozenset()
         self.know(out, Channels(row, 1, True, frozenset(sources)))
-        return row
+        return self.record.slices[name, 0]
 
+
+def arguments(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by name, with their defaults."""
+    schema = func._schema.arguments
+    given = {argument.name: argument.default_value for argument in schema}
+    given |= {argument.name: value for argument, value in zip(schema, args, strict=False)}
+    return given | dict(kwargs)
+
+
+_USES_OF_WEIGHTS = ("convolution", "detach", "_to_copy", "alias")
 
 CONVOLUTIONS = (
     nn.Conv1d,

@@ -1,15 +1,15 @@
 """Tries out on the network itself that channels can be taken out of it."""
 
-import copy
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_map
 
 from detprune.channels import allocation
 from detprune.channels.bound import BoundChannels
+from detprune.channels.copying import copied, fresh, same_noise, tensors_in, undisturbed
 from detprune.channels.groups import ChannelGroups
 from detprune.channels.removal import removed
 from detprune.channels.tracing import Forward
@@ -18,85 +18,150 @@ from detprune.projections import zero_outside
 _TOLERANCE = 1e-3
 """Largest difference, relative to the largest output: sums in another order come to 1e-6, an error to 1."""
 
+_ROUNDINGS = 32
+"""The same in units of the precision, which counts in half precision."""
 
-def works_when_smaller(
-    model: nn.Module,
-    inputs: Sequence[object],
-    forward: Forward,
-    groups: ChannelGroups,
-    ties: Sequence[int] | None = None,
-    spare: nn.Module | None = None,
-) -> str | None:
-    """Take half of the channels out of a copy and compare it with the copy in which they are zero.
+_ATTEMPTS = ((1.0, None), (1.0, torch.float64), (0.0, None))
+"""Noise that is added to the weights, so that no branch is hidden that starts at zero, and the precision that is
+computed in. Noise may make a network magnify rounding errors, which float64 rules out, or overflow."""
+
+
+class Trial:
+    """Halves of the channels are taken out of a copy, which is compared with the copy in which they are zero.
 
     Args:
-        ties: numbers of the ties that lose channels; all of them if left out.
-        spare: a copy of the model that can be used, of which the weights are set anew.
-
-    Returns:
-        None if the outputs agree, otherwise what went wrong.
+        model: the network, left alone.
+        inputs, forward: how it is run.
     """
+
+    def __init__(self, model: nn.Module, inputs: Sequence[object], forward: Forward) -> None:
+        self._model = model
+        self._inputs = inputs
+        self._forward = forward
+        self._copies: dict[tuple[float, torch.dtype | None], tuple[nn.Module, list[Tensor]]] = {}
+
+    def difference(self, groups: ChannelGroups, ties: Sequence[int] | None = None) -> str | None:
+        """What goes wrong without half of the channels of some ties, or of all; None if nothing does."""
+        bound = _half(groups, ties)
+        problem = None
+        with undisturbed(self._model):
+            for noise, dtype in _ATTEMPTS:
+                outputs = self._outputs(bound, noise, dtype)
+                if isinstance(outputs, str):
+                    return outputs
+                if outputs is None:
+                    continue
+                problem = _difference(*outputs)
+                if problem is None or dtype is not None:
+                    break
+        return problem
+
+    def _outputs(
+        self, bound: BoundChannels, noise: float, dtype: torch.dtype | None
+    ) -> tuple[list[Tensor], list[Tensor]] | str | None:
+        """Of the network with zeros, and of the small one; what the small one raises; None for an attempt in vain."""
+        zeroed = self._copy(noise, dtype)
+        small = _halved(zeroed, bound)
+        inputs = tree_map(lambda leaf: _in_precision(leaf, dtype), self._inputs)
+        try:
+            same_noise()
+            expected = tensors_in(self._forward(zeroed, *fresh(inputs)))
+        except Exception as error:  # noqa: BLE001  whatever the user's own network raises
+            return None if dtype is not None else f"{type(error).__name__}: {error}"
+        if noise and not all(bool(torch.isfinite(tensor).all()) for tensor in expected):
+            return None
+        try:
+            same_noise()
+            return expected, tensors_in(self._forward(small, *fresh(inputs)))
+        except Exception as error:  # noqa: BLE001  whatever the user's own network raises
+            return f"{type(error).__name__}: {error}"
+
+    def _copy(self, noise: float, dtype: torch.dtype | None) -> nn.Module:
+        if (noise, dtype) not in self._copies:
+            network = copied(self._model).eval()
+            if dtype is not None:
+                network = network.to(dtype)
+            _add_noise(network, noise)
+            values = [parameter.detach().clone() for parameter in network.parameters()]
+            self._copies[noise, dtype] = network, values
+        network, values = self._copies[noise, dtype]
+        for parameter, value in zip(network.parameters(), values, strict=True):
+            parameter.copy_(value)
+        return network
+
+    def failing_ties(self, groups: ChannelGroups) -> list[int]:
+        """Numbers of the ties without whose channels the network does something else, found by halving.
+
+        An operation takes a size from a tensor that has nothing else to do with it, for example: nothing that the
+        run shows couples the two.
+        """
+
+        def search(ties: Sequence[int]) -> list[int]:
+            if self.difference(groups, ties) is None:
+                return []
+            if len(ties) == 1:
+                return list(ties)
+            middle = len(ties) // 2
+            found = search(ties[:middle]) + search(ties[middle:])
+            return found or list(ties)  # only together
+
+        return search(range(len(groups.ties)))
+
+
+def _half(groups: ChannelGroups, ties: Sequence[int] | None) -> BoundChannels:
+    """The set that keeps half of the groups of some ties, and all of the others."""
     sizes = np.array([len(groups.families[own[0]].groups) for own in groups.ties])
     counts = sizes.copy()
-    chosen_ties = np.arange(len(sizes)) if ties is None else np.array(ties)
-    smaller = sizes[chosen_ties]
-    counts[chosen_ties] = allocation.at_share(smaller, np.ones_like(smaller), 0.5)
-    bound = BoundChannels(groups, counts)
-    zeroed = copy.deepcopy(model) if spare is None else spare
-    if spare is not None:
-        spare.load_state_dict(model.state_dict())
-    zeroed.eval()
+    chosen = np.arange(len(sizes)) if ties is None else np.array(ties)
+    smaller = sizes[chosen]
+    counts[chosen] = allocation.at_share(smaller, np.ones_like(smaller), 0.5)
+    return BoundChannels(groups, counts)
+
+
+def _in_precision(leaf: object, dtype: torch.dtype | None) -> object:
+    floating = isinstance(leaf, Tensor) and leaf.is_floating_point()
+    return leaf.to(dtype) if floating and isinstance(leaf, Tensor) else leaf
+
+
+def _halved(zeroed: nn.Module, bound: BoundChannels) -> nn.Module:
+    """Zero what the set asks for at norms that are drawn, and return a copy without it."""
     weights = dict(zeroed.named_parameters())
     values = [weights[name] for name in bound.names]
     generator = torch.Generator().manual_seed(0)
-    norms = torch.rand(groups.count, dtype=torch.float64, generator=generator).to(values[0].device)
-    chosen = bound.chosen(norms)
+    norms = torch.rand(bound.groups.count, dtype=torch.float64, generator=generator)
+    chosen = bound.chosen(norms.to(values[0].device))
     for value, mask in zip(values, bound.spread(values, chosen), strict=True):
         zero_outside(value, mask)
-    try:
-        with torch.no_grad(), torch.autocast(values[0].device.type, enabled=False):
-            small = removed(zeroed, bound.kept_indices(chosen))
-            expected, found = forward(zeroed, *inputs), forward(small, *inputs)
-    except Exception as error:  # noqa: BLE001  whatever the user's own network raises
-        return f"{type(error).__name__}: {error}"
-    return _difference(expected, found)
+    return removed(zeroed, bound.kept_indices(chosen))
 
 
-def failing_ties(
-    model: nn.Module, inputs: Sequence[object], forward: Forward, groups: ChannelGroups
-) -> list[int]:
-    """Numbers of the ties without whose channels the network does something else, found by halving.
-
-    An operation takes a size from a tensor that has nothing else to do with it, for example: nothing that the
-    run shows couples the two.
-    """
-
-    spare = copy.deepcopy(model)
-
-    def search(ties: Sequence[int]) -> list[int]:
-        if works_when_smaller(model, inputs, forward, groups, ties, spare) is None:
-            return []
-        if len(ties) == 1:
-            return list(ties)
-        middle = len(ties) // 2
-        found = search(ties[:middle]) + search(ties[middle:])
-        return found or list(ties)  # only together
-
-    return search(range(len(groups.ties)))
+def _add_noise(model: nn.Module, scale: float) -> None:
+    """Noise of the size that weights have at the start, on parameters and means."""
+    generator = torch.Generator().manual_seed(0)
+    means = [b for name, b in model.named_buffers() if name.endswith("running_mean")]
+    for tensor in (*model.parameters(), *means):
+        if tensor.is_floating_point() and tensor.numel():
+            fan = tensor[0].numel() if tensor.dim() > 1 else 10
+            noise = torch.randn(tensor.shape, generator=generator) * scale / max(1, fan) ** 0.5
+            tensor.add_(noise.to(tensor.device, tensor.dtype))
 
 
-def _difference(expected: object, found: object) -> str | None:
-    pairs = list(zip(tree_leaves(expected), tree_leaves(found), strict=False))
-    for one, other in pairs:
-        if not isinstance(one, Tensor) or not one.is_floating_point():
-            continue
+def _difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> str | None:
+    if len(expected) != len(found):
+        return f"there are {len(found)} outputs in place of {len(expected)}"
+    for one, other in zip(expected, found, strict=True):
         if one.shape != other.shape:
             return f"an output of shape {tuple(one.shape)} has shape {tuple(other.shape)}"
+        if not one.is_floating_point():
+            continue
         finite = torch.isfinite(one)
         if not torch.equal(finite, torch.isfinite(other)):
             return "an output is not finite in one of the two"
-        scale = float(one[finite].abs().max()) if finite.any() else 0.0
-        worst = float((one - other)[finite].abs().max()) if finite.any() else 0.0
-        if worst > _TOLERANCE * max(scale, 1e-6):
+        if not finite.any():
+            continue
+        scale = float(one[finite].abs().max())
+        worst = float((one - other)[finite].abs().max())
+        tolerance = max(_TOLERANCE, _ROUNDINGS * torch.finfo(one.dtype).eps)
+        if worst > tolerance * max(scale, 1e-6):
             return f"an output differs by {worst:.2g}, where the largest is {scale:.2g}"
     return None

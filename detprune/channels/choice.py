@@ -1,0 +1,106 @@
+"""Which channels may go as far as the user is concerned: patterns, frozen weights, the optimizer."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import nn
+from torch.optim import Optimizer
+
+from detprune.budgets import Budget, matching
+from detprune.channels.groups import channel_groups
+from detprune.channels.trace import Trace
+from detprune.errors import InputError
+from detprune.finite import listed
+from detprune.optimizers import held_by
+
+
+def channels_that_stay(
+    model: nn.Module, record: Trace, budget: Budget, optimizer: Optimizer | None
+) -> Callable[[str], str | None]:
+    """Why a parameter has to stay as it is, apart from what the run shows; None if it can go.
+
+    Raises:
+        InputError: an optimizer of another model; patterns that match nothing, or that name a part of the
+            weights that write the same channels.
+    """
+    names = record.parameters
+    excluded = {n for pattern in budget.exclude for n in matching(pattern, names, "exclude")}
+    included = None
+    if budget.include is not None:
+        included = {n for pattern in budget.include for n in matching(pattern, names, "include")}
+    held = None if optimizer is None else held_by(optimizer)
+    if held is not None and held.isdisjoint(id(parameter) for parameter in model.parameters()):
+        raise InputError(
+            "the optimizer holds no parameter of the model: it was made for another one, or for a copy; make it "
+            "from model.parameters() of the model that you pass, and train with it"
+        )
+    owners: dict[int, list[str]] = {}
+    for path, module in model.named_modules():
+        for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            owners.setdefault(id(parameter), []).append(f"{path}.{local}")
+
+    def fixed(name: str) -> str | None:
+        tensor = record.tensors[name]
+        if not tensor.requires_grad:
+            return "is frozen (requires_grad is False), so that training cannot make up for it"
+        if held is not None and id(tensor) not in held:
+            return "is not held by the optimizer"
+        if len(owners[id(tensor)]) > 1:
+            return "is shared between modules"
+        return None
+
+    def stays(name: str) -> str | None:
+        if name in excluded:
+            return "is excluded"
+        if included is not None and record.tensors[name].dim() > 1 and name not in included:
+            return "is not included"
+        return fixed(name)
+
+    if included is None and not excluded:
+        return stays
+    families = _writers(record, fixed)
+    _check_whole("exclude", excluded, families, record)
+    if included is not None:
+        weights = {name for name in included if record.tensors[name].dim() > 1}
+        _check_whole("include", weights, families, record)
+    return stays
+
+
+def _writers(record: Trace, keep: Callable[[str], str | None]) -> list[list[str]]:
+    """Of every family that could go, the parameters that write it."""
+    groups = channel_groups(replace(record, labels=copy.deepcopy(record.labels)), keep)
+    return [
+        [
+            name
+            for name, dim in record.written
+            if np.isin(groups.slices[name, dim], family.groups).any()
+        ]
+        for family in groups.families
+    ]
+
+
+def _check_whole(
+    field: str, named: set[str], families: Sequence[Sequence[str]], record: Trace
+) -> None:
+    """Refuse patterns that name a part of the weights of a family; biases and scales need not be named.
+
+    Raises:
+        InputError: they do; the others are listed.
+    """
+    problems = []
+    for writers in families:
+        weights = [name for name in writers if record.tensors[name].dim() > 1] or list(writers)
+        inside = [name for name in writers if name in named]
+        lacking = [name for name in weights if name not in named]
+        if inside and lacking:
+            problems.append(f"{listed(inside)} without {listed(lacking)}")
+    if problems:
+        problems = list(dict.fromkeys(problems))
+        more = f"\n  and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise InputError(
+            f"{field} names a part of the weights that write the same channels, which stay or go together:\n  "
+            + "\n  ".join(problems[:8])
+            + f"{more}\nName all weights of a line in {field}, or none of them."
+        )
