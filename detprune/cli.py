@@ -26,7 +26,7 @@ from detprune.rundir import LOGGER, RunDirectory, atomic, is_main_process
 from detprune.signals import exit_on_signals
 from detprune.storage import plain_refusals
 from detprune.task import Adapter, adapter_entry_points, load_adapter, load_entry, load_recipe
-from detprune.terminal import first_line, headline, listing, log_to_terminal, print_results
+from detprune.terminal import first_line, gains, headline, listing, log_to_terminal, print_results
 
 app = typer.Typer(
     help="Prune networks under constraints, inside the trainers you already use.",
@@ -97,6 +97,8 @@ def run(
         summary = _logged(adapter, resolved, run_directory)
     if is_main_process():
         Console().print(headline(summary))
+        if (gained := gains(summary)) is not None:
+            Console().print(gained)
         typer.echo(f"report: {run_directory.path / 'report.html'}")
         typer.echo(f"pruned model: {run_directory.pruned}")
 

@@ -25,6 +25,7 @@ from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.finite import check_finite
 from detprune.layers import select_layers
 from detprune.loggers import logger
+from detprune.measuring.runs import measure_run
 from detprune.methods import OneShot
 from detprune.pruner import Pruner
 from detprune.reading import load_tensors
@@ -84,6 +85,8 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> d
     if network is not model:
         summary["removal"] = removal_record(task, model, network, run.finished()["removed"])
     summary["verified"] = _verify(task, run, summary, counts)
+    if recipe.measure and (gained := measure_run(task)) is not None:
+        summary["measured"] = gained.as_dict()
     run.write_json("summary.json", summary)
     task.illustrate()
     return summary

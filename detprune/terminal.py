@@ -44,11 +44,30 @@ def headline(summary: Mapping[str, Any]) -> Table:
         difference = 100 * (summary[stage] - summary["dense"])
         points = "" if stage == "dense" else f"{difference:+.2f} points"
         table.add_row(stage.replace("_", "-"), f"{100 * summary[stage]:.2f} %", points)
-    table.caption = (
-        f"{summary['compression']:.2f}× over the pruned tensors, "
-        f"{summary['model_compression']:.2f}× over all parameters"
-    )
+    if (removal := summary.get("removal")) is None:
+        table.caption = (
+            f"{summary['compression']:.2f}× over the pruned tensors, "
+            f"{summary['model_compression']:.2f}× over all parameters"
+        )
+    else:
+        macs, parameters = (
+            removal["small"][key] / removal["dense"][key] for key in ("macs", "parameters")
+        )
+        table.caption = f"{macs:.1%} of the MACs and {parameters:.1%} of the parameters are left"
     return table
+
+
+def gains(summary: Mapping[str, Any]) -> Table | None:
+    """Sizes and milliseconds of a run's dense and final network; None where they were not measured."""
+    if "measured" not in summary:
+        return None
+    from pydantic import TypeAdapter
+
+    from detprune.measuring import Measurement
+    from detprune.measuring.table import measurement_table
+
+    found = TypeAdapter(Measurement).validate_python(summary["measured"])
+    return measurement_table("size and speed", found)
 
 
 def listing(title: str, lines: Mapping[str, str]) -> Table:

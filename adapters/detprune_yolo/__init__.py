@@ -10,6 +10,7 @@ environment.prepare()  # before anything imports ultralytics
 environment.settle()
 
 from detprune.task import Adapter  # noqa: E402
+from detprune_yolo.channels import run_detector, smaller_detector  # noqa: E402
 from detprune_yolo.listing import list_data, list_models  # noqa: E402
 from detprune_yolo.recipe import DetectionRecipe  # noqa: E402
 from detprune_yolo.task import DetectionTask  # noqa: E402
@@ -34,4 +35,6 @@ __all__ = [
     "adapter",
     "constrained",
     "retraining",
+    "run_detector",
+    "smaller_detector",
 ]

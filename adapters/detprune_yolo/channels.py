@@ -24,7 +24,7 @@ from detprune.channels.coupled import call
 from detprune.errors import InputError
 from detprune.pruner import Pruner
 from detprune.sets import SparsitySet
-from detprune_yolo.exclusions import detector_budget, frozen_parameters
+from detprune_yolo.exclusions import detector_budget
 
 CHANNELS_REMOVED = (
     "channels were taken out of this network by detprune, so that it cannot be built from its yaml: train it with "
@@ -106,19 +106,19 @@ def budget_of(
     model: nn.Module,
     freeze: int | Sequence[int | str] | None = None,
 ) -> Budget:
-    """The budget with what a detector leaves dense: for channels frozen layers alone.
+    """The budget with what a detector leaves dense by default, which is nothing for whole channels.
 
-    The first convolution has channels like any other, the last ones of the head are outputs, and branches
-    that fusing merges lose the same channels.
+    The first convolution has channels like any other, the last ones of the head are outputs, branches
+    that fusing merges lose the same channels, and frozen layers are known by ``requires_grad``.
 
     Args:
         budget, sparsity_set: what the user asks for.
         model: an Ultralytics ``DetectionModel``.
         freeze: Ultralytics' option: the first n layers, or a list of layer numbers and names.
     """
-    if not isinstance(sparsity_set, CoupledChannels):
-        return detector_budget(budget, model, freeze)
-    return dataclasses.replace(budget, exclude=(*budget.exclude, *frozen_parameters(model, freeze)))
+    if isinstance(sparsity_set, CoupledChannels):
+        return budget
+    return detector_budget(budget, model, freeze)
 
 
 def smaller_detector(pruner: Pruner) -> Any:

@@ -101,10 +101,12 @@ def _frozen(weights: set[str], freeze: int | Sequence[int | str] | None) -> Iter
             yield name
 
 
-def frozen_parameters(model: nn.Module, freeze: int | Sequence[int | str] | None) -> list[str]:
-    """Names of the parameters that Ultralytics' trainer freezes on demand."""
+def freeze_layers(model: nn.Module, freeze: int | Sequence[int | str] | None) -> None:
+    """Freeze what Ultralytics' trainer is going to freeze on demand."""
     parts = _frozen_parts(freeze)
-    return [name for name, _ in model.named_parameters() if any(part in name for part in parts)]
+    for name, parameter in model.named_parameters():
+        if any(part in name for part in parts):
+            parameter.requires_grad_(False)
 
 
 def check_not_frozen(

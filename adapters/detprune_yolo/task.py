@@ -27,7 +27,12 @@ from detprune.task import Task, check_teacher
 from detprune_yolo.channels import budget_of, example, mark, run_detector, state_widths
 from detprune_yolo.data.check import DetectionData, check_data
 from detprune_yolo.data.drawing import cached
-from detprune_yolo.exclusions import check_not_frozen, frozen_batch_norms, merged_note
+from detprune_yolo.exclusions import (
+    check_not_frozen,
+    freeze_layers,
+    frozen_batch_norms,
+    merged_note,
+)
 from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm, task_loss
 from detprune_yolo.measure.validation import validate
 from detprune_yolo.networks import architecture, build_network
@@ -138,12 +143,14 @@ class DetectionTask(Task):
             network = build_network(self.recipe.model, self._data.names, any_classes=not fixed)
         if fixed:
             check_data(self._yaml, nc=len(network.names))
+        if isinstance(self.recipe.set, CoupledChannels):  # single weights are excluded by name
+            freeze_layers(network, self.recipe.options("constrained").get("freeze"))
         return network
 
     def budget(self, model: nn.Module) -> Budget:
         """The budget, with the first convolution, the head's last ones and frozen layers left dense.
 
-        Of whole channels those of frozen layers alone.
+        For whole channels as it is: what is frozen is so in the network.
         """
         freeze = self.recipe.options("constrained").get("freeze")
         return budget_of(self.recipe.budget, self.recipe.set, model, freeze)

@@ -163,7 +163,7 @@ def _families(record: Trace) -> tuple[Row, _Families, dict[_Signature, int]]:
     for root in sorted(marks):
         if labels.reason(root) is None:
             own = marks[root]
-            keys = frozenset(key for key in record.slices if key in own)
+            keys = frozenset(key for key in own if key in record.slices)
             families[_Signature(keys, frozenset(own.items()))].append(root)
     return roots, dict(families), _ties(record, roots, families)
 

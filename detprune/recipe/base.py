@@ -77,6 +77,8 @@ class Recipe(Section):
         batch_norm_images: training images from which the batch-norm statistics are estimated anew after
             hard pruning, before it is measured; no weight moves. All images, where there are fewer; 0: the
             statistics stay as training left them.
+        measure: whether sizes and latencies of the dense and the final network are measured at the end, which
+            takes some ten seconds.
     """
 
     task: str
@@ -86,6 +88,7 @@ class Recipe(Section):
     set: SetField = Unstructured()
     budget: BudgetField
     batch_norm_images: int = Field(default=BATCH_NORM_IMAGES, ge=0)
+    measure: bool = True
 
     @model_validator(mode="after")
     def _method_goes_with_set(self) -> Self:

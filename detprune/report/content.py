@@ -4,6 +4,8 @@ import math
 from pathlib import PurePath
 from typing import Any
 
+from detprune.measuring import Measurement
+from detprune.measuring.table import columns, conditions, rows
 from detprune.report.rundir import METRICS, Layer, Run, Summary, Verified
 from detprune.report.style import is_per_cent
 from detprune.report.training import STAGES
@@ -33,6 +35,7 @@ def page_content(run: Run) -> dict[str, Any]:
         "metrics": _all_metrics(run),
         "size": _size(summary),
         "sizes_after_removal": _sizes_after_removal(summary),
+        "gained": None if summary.measured is None else _gained(summary.measured),
         "verified": _verification(run, summary.verified, kept),
         "settings": _settings(run),
         "command": summary.command,
@@ -71,9 +74,14 @@ def _size(summary: Summary) -> list[tuple[str, str, str, str]]:
     ]
 
 
+def _gained(found: Measurement) -> dict[str, Any]:
+    """Sizes and milliseconds, dense and pruned."""
+    return {"columns": columns(found), "rows": rows(found), "conditions": conditions(found)}
+
+
 def _sizes_after_removal(summary: Summary) -> list[tuple[str, str, str, str]]:
     """Dense, small and the share that is left; empty where no channels were removed."""
-    if summary.removal is None:
+    if summary.removal is None or summary.measured is not None:
         return []
     before, after = summary.removal.dense, summary.removal.small
     return [

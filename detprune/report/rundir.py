@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from detprune.errors import InputError
+from detprune.measuring import Measurement
 from detprune.reading import read_bytes, read_json, read_text
 
 SUMMARY = "summary.json"
@@ -96,6 +97,7 @@ class Summary(_Record):
     command: str | None
     metrics: StageMetrics | None = None
     removal: Removal | None = None
+    measured: Measurement | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 TINY: dict[str, Any] = {
     "task": "lanes",
+    "measure": False,
     "name": "tiny",
     "seed": 3,
     "model": {"trunk": 18, "size": [32, 64], "grid": {"cells": 12, "rows": 8}},

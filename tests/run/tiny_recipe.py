@@ -6,6 +6,7 @@ TINY: dict[str, Any] = {
     "task": "classification",
     "name": "tiny",
     "seed": 3,
+    "measure": False,
     "model": {"name": "cifar_resnet20"},
     "data": {"name": "digits", "batch_size": 32, "train_limit": 160, "test_limit": 100},
     "method": {"name": "slr", "rho": "auto"},

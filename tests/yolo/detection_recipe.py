@@ -4,6 +4,7 @@ from typing import Any
 
 TINY: dict[str, Any] = {
     "task": "yolo",
+    "measure": False,
     "name": "tiny",
     "seed": 3,
     "model": {"cfg": "yolov3-tiny.yaml", "width": 0.0625},

@@ -15,10 +15,13 @@ import torch
 from detection_recipe import TINY
 
 from detprune.cli import main
+from detprune.errors import InputError
 from detprune.rundir import RunDirectory
 
 # isort: split
 from detprune_yolo.channels import lacks_channels
+from detprune_yolo.networks import build_network
+from detprune_yolo.recipe import ModelSpec
 from detprune_yolo.weights.checkpoints import load_model, read_masks
 
 RecipeFile = Callable[[Path, dict[str, Any]], Path]
@@ -32,7 +35,12 @@ RECIPE = {
     "distillation": {"weight": 0.5},
     "stages": {
         "dense": {"epochs": 1, "train": {"lr0": 0.02}},
-        "constrained": {"epochs": 2, "every": 1, "check_every": 2, "train": {"lr0": 0.01}},
+        "constrained": {
+            "epochs": 2,
+            "every": 1,
+            "check_every": 2,
+            "train": {"lr0": 0.01, "freeze": [0, 13]},
+        },
         "retrain": {"epochs": 2, "train": {"lr0": 0.01}},
     },
 }
@@ -76,13 +84,18 @@ def test_a_run_removes_channels_and_proves_what_is_left(finished: Path) -> None:
     assert sum(p.numel() for p in small.parameters()) == removal["small"]["parameters"]
     dense = finished / "checkpoints" / "dense" / "weights" / "best.pt"
     assert (finished / "pruned.pt").stat().st_size < dense.stat().st_size
+    for layer in ("model.0", "model.13"):  # frozen
+        name = f"{layer}.conv.weight"
+        assert len(small.get_parameter(name)) == len(load_model(dense).get_parameter(name))
     assert [e["stage"] for e in events(finished) if e["event"] == "stage"] == [
         *("dense", "hard_pruned", "removed", "final")
     ]
     assert (finished / "pictures" / "detections.jpg").is_file()
 
 
-def test_killed_in_training_and_resumed_gives_the_same_bits(finished: Path, tmp_path: Path) -> None:
+def test_killed_in_training_and_resumed_gives_the_same_bits(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe, run = finished.parent / "recipe.yaml", tmp_path / "run"
     command = [sys.executable, "-m", "detprune", "run", str(recipe), "--out", str(run), "--resume"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -94,7 +107,7 @@ def test_killed_in_training_and_resumed_gives_the_same_bits(finished: Path, tmp_
         process.kill()
         process.wait()
         assert not (run / "summary.json").exists()
-    subprocess.run(command, check=True, env=environment, timeout=280, capture_output=True)
+    assert run_here(monkeypatch, *command[3:]) == 0
     assert same_bits(finished, run)
     assert events(finished) == events(run)
 
@@ -137,7 +150,7 @@ def test_single_weights_of_the_small_detector_are_an_ordinary_run(
         ("budget={compression: 3}", "counts single weights"),
         ("budget={macs: 0.001}", "are left; ask for"),
         ("budget={macs: 0.5, include: [nothing.*]}", "include: the pattern 'nothing.*' matches no"),
-        ("train.freeze=21", "no channel of this network can be removed"),
+        ("stages.constrained.train.freeze=21", "no channel of this network can be removed"),
         ("set.round_to=512", "round_to is 512"),
     ],
 )
@@ -155,23 +168,12 @@ def test_what_cannot_be_is_said_before_training(
     assert text in " ".join(capsys.readouterr().err.split())
 
 
-def test_other_classes_need_the_dense_network(
-    finished: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    data = finished.parent / "two.yaml"
-    folder = tmp_path / "data"
-    for split in ("train", "val"):
-        for kind in ("images", "labels"):
-            (folder / kind / split).mkdir(parents=True)
-    data.write_text(f"path: {folder}\ntrain: images/train\nval: images/val\nnames: [a, b]\n")
-    sets = [f"model={{weights: {finished / 'pruned.pt'}}}", f"data={{yaml: {data}}}"]
-    words = [word for each in sets for word in ("--set", each)]
-    recipe = finished.parent / "recipe.yaml"
-    assert run_here(monkeypatch, "run", recipe, "--out", tmp_path / "run", *words) == 2
-    assert capsys.readouterr().err
+def test_other_classes_need_the_dense_network(finished: Path) -> None:
+    spec = ModelSpec(weights=finished / "pruned.pt")
+    with pytest.raises(InputError, match=r"keeps its head and so its 6 classes.*\(a, b\)"):
+        build_network(spec, {0: "a", 1: "b"}, any_classes=True)
+    own = load_model(finished / "pruned.pt")
+    assert lacks_channels(build_network(spec, own.names, any_classes=True))
 
 
 def wait_for_epochs(run: Path, stage: str, count: int, process: "subprocess.Popen[bytes]") -> None:
