@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import lightning as L
 from detprune.budgets import Budget
+from detprune.channels import Forward
 from detprune.errors import InputError
 from detprune.folders import user_cache
 from detprune.pruner import Pruner
@@ -121,6 +122,11 @@ class LaneTask(LightningTask):
             return budget
         return dataclasses.replace(budget, exclude=(*budget.exclude, AUXILIARY))
 
+    def example_inputs(self, model: nn.Module) -> tuple[Sequence[object], Forward]:
+        """One image; the auxiliary branch runs in training only, so that it counts for nothing."""
+        inputs, _ = super().example_inputs(model)
+        return inputs, _as_deployed
+
     def describe_network(self) -> dict[str, Any]:
         """Trunk, grid, size and whether the auxiliary branch is there."""
         spec = self.recipe.model
@@ -219,6 +225,17 @@ class LaneTask(LightningTask):
             lanes = {title: find_all(n, images, self.recipe) for title, n in networks.items()}
             draw_lanes(frames, lanes, folder / file)
         write_pictures(pictures, folder)
+
+
+def _as_deployed(model: nn.Module, *images: Any) -> object:
+    """The outputs that inference has in evaluation mode; with the auxiliary branch in training mode."""
+    network = _lane_network(model)
+    before = network.use_aux
+    network.use_aux = before and network.training
+    try:
+        return network(*images)
+    finally:
+        network.use_aux = before
 
 
 def _lane_network(model: nn.Module) -> LaneNetwork:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from detprune.errors import InputError
 from detprune.measuring.deployment import Deployed, deployed, sized
+from detprune.reading import check_regular
 from detprune.rundir import RunDirectory
 from detprune.task import Task, adapter_entry_points, load_adapter, load_recipe
 
@@ -113,10 +114,7 @@ def _opened(path: Path) -> tuple[Opened | None, Opened]:
     """The dense network of a run, if it is one, and the network."""
     if path.is_dir():
         return _of_run(path)
-    if not path.is_file():
-        raise InputError(
-            f"there is no file or folder {path}; give a .pt file, or the folder of a run"
-        )
+    check_regular(path, "give a .pt file, or the folder of a run")
     for folder in (path.parent, path.parent.parent):
         if (folder / "recipe.yaml").is_file():
             task = _task(folder)

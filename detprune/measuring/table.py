@@ -15,7 +15,7 @@ _WORDS = (
 
 def columns(found: Measurement) -> tuple[str, ...]:
     """Titles of the columns of ``rows``."""
-    return ("", "pruned") if found.dense is None else ("", "dense", "pruned", "ratio", "quartiles")
+    return ("", "network") if found.dense is None else ("", "dense", "pruned", "ratio", "quartiles")
 
 
 def rows(found: Measurement) -> list[list[str]]:

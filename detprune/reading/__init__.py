@@ -9,7 +9,7 @@ from detprune.reading.files import (
     read_text,
     utf8,
 )
-from detprune.reading.tensors import load_tensors
+from detprune.reading.tensors import check_unpacked_size, load_tensors
 from detprune.reading.weights import safe_load
 from detprune.reading.yaml import dump_yaml_line, dump_yaml_text, load_yaml, parse_yaml
 
@@ -17,6 +17,7 @@ __all__ = [
     "check_output_path",
     "check_regular",
     "check_replaceable",
+    "check_unpacked_size",
     "dump_yaml_line",
     "dump_yaml_text",
     "load_tensors",

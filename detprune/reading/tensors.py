@@ -1,9 +1,11 @@
 """Opens files of tensors without running anything that they hold."""
 
+import os
 import pickle
 import re
 import struct
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,35 @@ UNREADABLE = (
 """What ``torch.load`` raises on files that it cannot read, depending on the damage."""
 
 
+def check_unpacked_size(path: Path) -> None:
+    """Refuse an archive whose records, unpacked, are larger than the machine's memory.
+
+    Deflate makes up to a thousand bytes of one. What is no zip archive, or a damaged one, is left to the reader.
+
+    Raises:
+        InputError: it is too large.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(record.file_size for record in archive.infolist())
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return
+    memory = _memory()
+    if memory is not None and unpacked > memory:
+        raise InputError(
+            f"{path} unpacks to {unpacked:,} bytes, and this machine has a memory of {memory:,}; it is no checkpoint, "
+            "or one for a larger machine"
+        )
+
+
+def _memory() -> int | None:
+    """Bytes of the machine's memory; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
 def unpickle_tensors(path: Path) -> object:
     """What ``torch.save`` wrote into a file, on the CPU; raises one of `UNREADABLE` where it cannot be read."""
     with warnings.catch_warnings():
@@ -51,6 +82,7 @@ def load_tensors(path: Path, way_out: str) -> dict[str, Any]:
     """
     if not check_regular(path, way_out):
         raise InputError(f"{path} is empty; {way_out}")
+    check_unpacked_size(path)
     try:
         content = unpickle_tensors(path)
     except UNREADABLE as error:

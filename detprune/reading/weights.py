@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from detprune.errors import InputError
-from detprune.reading.tensors import UNREADABLE, unpickle_tensors
+from detprune.reading.tensors import UNREADABLE, check_unpacked_size, unpickle_tensors
 
 _TEXT = (b"<", b"version https://git-lfs")
 
@@ -40,6 +40,7 @@ def safe_load(path: str | Path, wanted: str) -> object:
             f"{path} is a text file: a web page or a Git LFS pointer that was saved in place of the "
             "weights; download the file itself"
         )
+    check_unpacked_size(path)
     try:
         return unpickle_tensors(path)
     except UNREADABLE as error:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from detprune import InputError
 from detprune.deflated import deflate, save_deflated
 from detprune.reading import load_tensors, safe_load
 from detprune.rundir import RunDirectory
@@ -148,3 +149,16 @@ def test_a_run_deflates_its_result_and_not_what_it_writes_often(tmp_path: Path) 
     assert 7 * run.pruned.stat().st_size < (run.checkpoints / "dense.pt").stat().st_size
     assert_same(torch.load(run.checkpoints / "dense.pt", mmap=True), state)
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_what_unpacks_to_more_than_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bomb.pt"
+    save_deflated({"weight": torch.zeros(1_000_000)}, path)
+    assert path.stat().st_size < 10_000
+    assert load_tensors(path, "way out").keys() == {"weight"}
+    monkeypatch.setattr("detprune.reading.tensors._memory", lambda: 3_999_999)
+    for read in (lambda: load_tensors(path, "way out"), lambda: safe_load(path, "weights")):
+        with pytest.raises(InputError, match=r"unpacks to 4,\d{3},\d{3} bytes, and this machine"):
+            read()

@@ -72,7 +72,7 @@ def test_one_network_alone() -> None:
     assert (first.dense_ms, first.ratio, first.quartiles) == (None, None, None)
     assert first.pruned_ms is not None
     table = measurement_table("alone", found)
-    assert [column.header for column in table.columns] == ["", "pruned"]
+    assert [column.header for column in table.columns] == ["", "network"]
 
 
 class Unexportable(nn.Module):

@@ -209,14 +209,22 @@ def test_what_cannot_be_measured(
     (tmp_path / "text.pt").write_text("no network")
     torch.save({"weight": torch.zeros(3)}, finished / "other.pt")
     for path, options, text in (
-        (tmp_path / "nowhere.pt", (), "there is no file or folder"),
+        (
+            tmp_path / "nowhere.pt",
+            (),
+            "No such file or directory; give a .pt file, or the folder of a run",
+        ),
         (tmp_path, (), "holds no run (no recipe.yaml)"),
         (unfinished, (), "holds no finished run"),
         (tmp_path / "state.pt", (), "recipe.yaml"),
         (tmp_path / "text.pt", (), "recipe.yaml"),
         (finished / "other.pt", (), "none of the network's weights"),
         (finished, ("--device", "tpu"), "give cpu or cuda"),
-        (finished, ("--against", tmp_path / "nowhere.pt"), "there is no file or folder"),
+        (
+            finished,
+            ("--against", tmp_path / "nowhere.pt"),
+            "No such file or directory; give a .pt file, or the folder of a run",
+        ),
     ):
         command = ("measure", str(path), *map(str, options))
         assert detprune_here(*command, monkeypatch=monkeypatch) == 2, text

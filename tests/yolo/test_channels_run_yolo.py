@@ -180,3 +180,22 @@ def wait_for_epochs(run: Path, stage: str, count: int, process: "subprocess.Pope
     from test_detection_run import wait_for_epochs as wait
 
     wait(run, stage, count, process)
+
+
+def test_measuring_a_run(finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    assert run_here(monkeypatch, "measure", finished, "--repeats", "3", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    removal = json.loads((finished / "summary.json").read_text())["removal"]
+    assert found["shapes"] == [[1, 3, 64, 64]]
+    assert found["pruned"]["macs"] == removal["small"]["macs"]
+    assert found["dense"]["macs"] == removal["dense"]["macs"]
+    assert found["pruned"]["pt_bytes"] < found["dense"]["pt_bytes"]
+    assert found["pruned"]["onnx_bytes"] < found["dense"]["onnx_bytes"]
+    stage = finished / "checkpoints" / "hard_pruned.pt"
+    assert (
+        run_here(
+            monkeypatch, "measure", finished / "pruned.pt", "--against", stage, "--repeats", "3"
+        )
+        == 0
+    )
+    assert "pruned.pt" in capsys.readouterr().out

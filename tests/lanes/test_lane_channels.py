@@ -1,0 +1,68 @@
+"""Whole channels of the lane network: every trunk, with the auxiliary branch, and a run."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lane_networks import SIZE
+from lane_recipe import TINY
+
+import detprune as dp
+from detprune.pipeline import run_stages
+from detprune.recipe import validate
+from detprune.rundir import RunDirectory
+from detprune_ufld.export import export
+from detprune_ufld.grid import Grid
+from detprune_ufld.network.model import LaneNetwork
+from detprune_ufld.network.trunks import TRUNKS
+from detprune_ufld.recipe import LaneRecipe
+from detprune_ufld.task import LaneTask
+
+
+@pytest.mark.parametrize("trunk", sorted(set(TRUNKS) - {"101", "152", "101next", "101wide"}))
+def test_outputs_stay(trunk: str) -> None:
+    torch.manual_seed(0)
+    network = LaneNetwork(trunk, Grid(cells=12, rows=8), SIZE, use_aux=True)
+    for name, buffer in network.named_buffers():
+        if "mean" in name:
+            buffer += 0.1 * torch.randn_like(buffer)
+    images = torch.randn(2, 3, *SIZE)
+    pruner = dp.Pruner(network, None, dp.OneShot(), dp.CoupledChannels(images), dp.Budget(macs=0.5))
+    pruner.hard_prune()
+    small = pruner.shrink()
+    assert isinstance(small, LaneNetwork)
+    assert small.cls[0].weight.shape[0] < network.cls[0].weight.shape[0]  # type: ignore[union-attr]
+    with torch.no_grad():
+        for one, other in zip(network.eval()(images), small.eval()(images), strict=True):
+            torch.testing.assert_close(other, one, rtol=0, atol=1e-4 * float(one.abs().max()))
+        logits = small.without_aux()(images)
+        torch.testing.assert_close(logits, small(images)[0])
+    small.train()
+    sum(output.sum() for output in small(images)).backward()
+
+
+def test_a_run_counts_what_is_deployed(tmp_path: Path) -> None:
+    values: dict[str, Any] = {
+        **copy.deepcopy(TINY),
+        "method": {"name": "admm", "rho": "auto"},
+        "set": "coupled_channels",
+        "budget": {"macs": 0.5},
+        "measure": True,
+    }
+    recipe = validate(LaneRecipe, values)
+    run = RunDirectory.open(tmp_path / "run", recipe, resume=False)
+    summary = run_stages(LaneTask(recipe, run), recipe, run, "")
+    sizes = summary["measured"]
+    assert 0.45 < sizes["pruned"]["macs"] / sizes["dense"]["macs"] <= 0.5
+    assert summary["removal"]["difference"] < 1e-5
+    network = dp.load(run.pruned)
+    assert isinstance(network, LaneNetwork)
+    program = torch.export.load(run.path / "pruned.pt2")
+    images = torch.randn(3, 3, *network.size)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(images), network.without_aux()(images))
+    lines = export(run.path, "onnx", None)
+    assert any("pruned.onnx" in line for line in lines), json.dumps(lines)
