@@ -174,6 +174,10 @@ def resized_and_loaded(model: nn.Module, saved: object, path: object) -> nn.Modu
     if not isinstance(saved, Mapping) or not {"state_dict", "widths"} <= set(saved):
         raise InputError(f"{path} holds no network with fewer channels (state_dict and widths)")
     state, widths = saved["state_dict"], saved["widths"]
+    if not isinstance(widths, Mapping) or not isinstance(state, Mapping):
+        raise InputError(f"{path}: state_dict and widths are no mappings, the file is damaged")
+    if not_tensors := [str(n) for n, value in state.items() if not isinstance(value, Tensor)]:
+        raise InputError(f"{path}: {', '.join(not_tensors[:3])} in state_dict are no tensors")
     named = {name: tensor for name, tensor, _ in named_tensors(model)}
     if lacking := [name for name in named if name not in state and name in model.state_dict()]:
         raise InputError(f"{path} is of another network: it lacks {', '.join(lacking[:3])}")

@@ -89,6 +89,9 @@ def test_the_file_opens_without_the_recipe(finished: Path) -> None:
         ({"network": {"nam": "x"}}, "does not describe its network"),
         ({"network": {"name": "cifar_resnet32", "num_classes": 10, "in_channels": 1}}, "it lacks"),
         ({"widths": {}}, "states None"),
+        ({"widths": 3}, "are no mappings"),
+        ({"state_dict": {"conv1.weight": 1}}, "conv1.weight in state_dict are no tensors"),
+        ({"state_dict": {"conv1.weight": torch.zeros(2)}}, "it lacks"),
     ],
 )
 def test_files_that_hold_something_else(
