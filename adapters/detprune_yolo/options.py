@@ -56,6 +56,12 @@ _OPTIMIZERS = ("SGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "M
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "optimizer": _OPTIMIZERS,
     "copy_paste_mode": ("flip", "mixup"),
+    "cache": ("False", "True", "None", "ram", "disk"),
+    "compile": (
+        *("False", "True", "default", "reduce-overhead"),
+        *("max-autotune", "max-autotune-no-cudagraphs"),
+    ),
+    "auto_augment": ("randaugment", "autoaugment", "augmix", "None"),
 }
 """Words that Ultralytics looks at only when it trains; upper or lower case is the same to it in optimizers."""
 
@@ -94,6 +100,7 @@ def _check_values(options: Mapping[str, Any]) -> None:
             key == "optimizer" and word.lower() in map(str.lower, allowed)
         ):
             raise unknown(key, word, allowed)
+    _check_freeze(options.get("freeze"))
     if options.get("batch", 16) == 0:
         raise InputError(
             "batch is 0; give the number of images, or -1 for what a GPU's memory holds"
@@ -105,6 +112,19 @@ def _check_values(options: Mapping[str, Any]) -> None:
         raise InputError(
             f"device is {device!r}; allowed are cpu, the number of a GPU (0), or a list of them ([0, 1])"
         )
+
+
+def _check_freeze(freeze: object) -> None:
+    """A number of first layers, or layers by number or name."""
+    layers = freeze if isinstance(freeze, list | tuple) else [freeze]
+    for layer in layers:
+        number = isinstance(layer, int) and not isinstance(layer, bool) and layer >= 0
+        named = isinstance(layer, str) and layer != "" and layers is freeze
+        if not (number or named or freeze is None):
+            raise InputError(
+                f"freeze is {freeze!r}; allowed are a number of first layers (10), or a list of layers by number or "
+                "name ([0, 1, 'model.22'])"
+            )
 
 
 def check_options(options: dict[str, Any]) -> dict[str, Any]:
