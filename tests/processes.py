@@ -28,6 +28,9 @@ def started(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "300"},
         cwd=cwd,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored in the background
     )
     try:
         yield process

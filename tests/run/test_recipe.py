@@ -66,6 +66,7 @@ def test_yaml_equals_python(tiny: dict[str, Any]) -> None:
         task="classification",
         name="tiny",
         seed=3,
+        measure=False,
         model=ModelSpec(name="cifar_resnet20"),
         data=DataSpec(name="digits", batch_size=32, train_limit=160, test_limit=100),
         method=dp.SLR(rho=dp.Pull(0.3, 3.0)),
