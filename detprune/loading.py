@@ -8,10 +8,20 @@ from torch import nn
 from detprune.channels.removal import resized_and_loaded
 from detprune.errors import InputError
 from detprune.reading import load_tensors
-from detprune.task import adapter_entry_points, load_adapter
+from detprune.task import load_adapter
 
 _WAY_OUT = "give pruned.pt of a run that removed channels, or a YOLO checkpoint"
 _KEYS = ("task", "network", "widths", "state_dict")
+
+
+_DETECTOR = {"model", "ema", "train_args"}
+
+
+def _detector(file: Path) -> nn.Module:
+    opened = load_adapter("yolo").open
+    if opened is None:
+        raise InputError(f"{file} is a detector, which the adapter yolo cannot open; {_WAY_OUT}")
+    return opened(file)
 
 
 def load(path: str | Path) -> nn.Module:
@@ -30,12 +40,13 @@ def load(path: str | Path) -> nn.Module:
     file = Path(path).expanduser()
     try:
         saved: dict[str, Any] = load_tensors(file, _WAY_OUT)
-    except InputError:
-        if file.is_file() and "yolo" in adapter_entry_points():
-            opened = load_adapter("yolo").open
-            if opened is not None:
-                return opened(file)
-        raise
+    except InputError as refused:
+        # safe loading names the first class that is no tensor: a detector is one of Ultralytics'
+        if " ultralytics." not in str(refused):
+            raise
+        return _detector(file)
+    if set(saved) >= _DETECTOR:  # where Ultralytics' classes are allowed already
+        return _detector(file)
     if lacking := [key for key in _KEYS if key not in saved]:
         raise InputError(
             f"{file} holds no network from which channels were removed (it lacks {', '.join(lacking)}). Weights of "
@@ -49,7 +60,7 @@ def load(path: str | Path) -> nn.Module:
         )
     try:
         network = rebuild(saved["network"])
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, RuntimeError) as error:  # also sizes beyond the memory
         raise InputError(
             f"{file} does not describe its network as it should: {error!r}; {_WAY_OUT}"
         ) from error

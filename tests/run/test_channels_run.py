@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -88,6 +89,11 @@ def test_the_file_opens_without_the_recipe(finished: Path) -> None:
         ({"task": "lane"}, "unknown task 'lane'"),
         ({"network": {"nam": "x"}}, "does not describe its network"),
         ({"network": {"name": "cifar_resnet32", "num_classes": 10, "in_channels": 1}}, "it lacks"),
+        (
+            {"network": {"name": "cifar_resnet20", "num_classes": 10**9, "in_channels": 1}},
+            "describe",
+        ),
+        ({"network": 3}, "does not describe its network"),
         ({"widths": {}}, "states None"),
         ({"widths": 3}, "are no mappings"),
         ({"state_dict": {"conv1.weight": 1}}, "conv1.weight in state_dict are no tensors"),
@@ -101,6 +107,19 @@ def test_files_that_hold_something_else(
     torch.save({k: v for k, v in saved.items() if v is not None}, tmp_path / "x.pt")
     with pytest.raises(InputError, match=text):
         load(tmp_path / "x.pt")
+
+
+class Harm:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("harmed",)
+
+
+def test_no_code_of_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"task": "classification", "network": Harm()}, "harm.pt")
+    with pytest.raises(InputError, match="would run"):
+        load("harm.pt")
+    assert not Path("harmed").exists()
 
 
 def test_evaluate_takes_the_small_network(finished: Path) -> None:

@@ -19,6 +19,7 @@ from detprune.errors import InputError
 from detprune.rundir import RunDirectory
 
 # isort: split
+import detprune
 from detprune_yolo.channels import lacks_channels
 from detprune_yolo.networks import build_network
 from detprune_yolo.recipe import ModelSpec
@@ -78,7 +79,8 @@ def test_a_run_removes_channels_and_proves_what_is_left(finished: Path) -> None:
     assert 0.4 < removal["small"]["macs"] / removal["dense"]["macs"] <= 0.5
     assert summary["metrics"]["removed"] == pytest.approx(summary["metrics"]["hard_pruned"])
     assert summary["verified"]["metric"] == pytest.approx(summary["final"])
-    small = load_model(finished / "pruned.pt")
+    small = detprune.load(finished / "pruned.pt")
+    assert type(small) is type(load_model(finished / "pruned.pt"))
     assert lacks_channels(small)
     assert read_masks(finished / "pruned.pt") is None
     assert sum(p.numel() for p in small.parameters()) == removal["small"]["parameters"]
