@@ -21,24 +21,17 @@ Cost = Callable[[Row], Numbers]
 
 def steps(groups: ChannelGroups, round_to: int) -> Row:
     """In which steps the families of each tie give up groups, so that widths are multiples of ``round_to``."""
-    ties = groups.ties
-    result = np.ones(len(ties), dtype=np.int64)
-    tie_of_group = np.full(groups.count + 1, -1, dtype=np.int64)
-    for number, own in enumerate(ties):
-        for family in own:
-            tie_of_group[groups.families[family].groups] = number
+    sizes = groups.sizes
+    result = np.ones_like(sizes)
     for member in groups.members:
-        inside = np.bincount(tie_of_group[member.groups] + 1, minlength=len(ties) + 1)[1:]
+        ties = groups.tie_of_group[member.groups]
+        inside = np.bincount(ties + 1, minlength=len(sizes) + 1)[1:]
         for number in np.flatnonzero(inside).tolist():
-            per_group = max(1, round(inside[number] / _size(groups, number)))
+            per_group = max(1, round(inside[number] / sizes[number]))
             result[number] = math.lcm(
                 int(result[number]), round_to // math.gcd(round_to, per_group)
             )
     return result
-
-
-def _size(groups: ChannelGroups, tie: int) -> int:
-    return len(groups.families[groups.ties[tie][0]].groups)
 
 
 def least(sizes: Row, step: Row) -> Row:

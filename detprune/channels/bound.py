@@ -42,12 +42,16 @@ class BoundChannels(SparsitySet):
     Args:
         groups: the groups of the network.
         counts: groups that each tie keeps in each of its families, (ties,).
+
+    Attributes:
+        sizes, kept: groups that every family has, and keeps, (families,).
     """
 
     def __init__(self, groups: ChannelGroups, counts: Row) -> None:
         self.groups = groups
         self.counts = counts
         self.sizes = np.array([len(family.groups) for family in groups.families])
+        self.kept: Row = counts[[family.tie for family in groups.families]]
         self._indices: dict[torch.device, _Indices] = {}
 
     def __repr__(self) -> str:
@@ -61,22 +65,20 @@ class BoundChannels(SparsitySet):
         """The parameters that the groups are made of, in the order in which ``masks`` takes them."""
         return [member.name for member in self.groups.members]
 
-    @property
-    def kept(self) -> Row:
-        """Groups that every family keeps, (families,)."""
-        return self.counts[[family.tie for family in self.groups.families]]
-
     def sparsity(self, number: int) -> float:
         """Share of a member's entries that becomes zero."""
-        return float(self._gone[self.groups.members[number].groups].mean())
+        row = self.groups.members[number].groups
+        return self.gone(row) / len(row)
+
+    def gone(self, row: Row) -> float:
+        """How many channels go of a row of groups."""
+        return float(self._shares_gone[row].sum())
 
     @cached_property
-    def _gone(self) -> NDArray[np.float64]:
+    def _shares_gone(self) -> NDArray[np.float64]:
         """Share of the groups that go, of every group's family; 0 in the end, for what always stays."""
-        gone = np.zeros(self.groups.count + 1)
-        for family, kept in zip(self.groups.families, self.kept.tolist(), strict=True):
-            gone[family.groups] = 1 - kept / len(family.groups)
-        return gone
+        shares = np.append(1 - self.kept / self.sizes, 0.0)
+        return np.asarray(shares[self.groups.family_of_group])
 
     def problem_with(self, shape: Size) -> str | None:
         """Biases and scales are members too."""
@@ -159,7 +161,7 @@ class BoundChannels(SparsitySet):
         Raises:
             InputError: numbers that are not those of this network.
         """
-        most = [len(self.groups.families[own[0]].groups) for own in self.groups.ties]
+        most = self.groups.sizes.tolist()
         if len(counts) != len(most) or any(
             not 1 <= n <= m for n, m in zip(counts, most, strict=True)
         ):

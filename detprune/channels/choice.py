@@ -4,7 +4,6 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
 from torch import nn
 from torch.optim import Optimizer
 
@@ -71,14 +70,11 @@ def channels_that_stay(
 def _writers(record: Trace, keep: Callable[[str], str | None]) -> list[list[str]]:
     """Of every family that could go, the parameters that write it."""
     groups = channel_groups(replace(record, labels=copy.deepcopy(record.labels)), keep)
-    return [
-        [
-            name
-            for name, dim in record.written
-            if np.isin(groups.slices[name, dim], family.groups).any()
-        ]
-        for family in groups.families
-    ]
+    writers: list[list[str]] = [[] for _ in groups.families]
+    for name, dim in record.written:
+        for number in groups.families_of(groups.slices[name, dim]):
+            writers[number].append(name)
+    return writers
 
 
 def _check_whole(

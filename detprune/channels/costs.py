@@ -24,12 +24,8 @@ class Costs:
     """
 
     def __init__(self, record: Trace, groups: ChannelGroups) -> None:
-        ties = groups.ties
-        self.sizes = np.array([len(groups.families[own[0]].groups) for own in ties], dtype=np.int64)
-        self._tie_of_group = np.full(groups.count + 1, len(ties), dtype=np.int64)
-        for number, own in enumerate(ties):
-            for family in own:
-                self._tie_of_group[groups.families[family].groups] = number
+        self.sizes = groups.sizes
+        self._tie_of_group = groups.tie_of_group
         self._fixed_macs = record.other_macs
         keys = [record.slices.items(), groups.slices.items()]
         numbers = {id(row): own for (_, row), (_, own) in zip(*keys, strict=True)}
@@ -44,8 +40,8 @@ class Costs:
 
     def widths(self, row: Row) -> tuple[Numbers, float]:
         """Channels of a row per group that a tie keeps, (ties,), and channels that always stay."""
-        ties = np.bincount(self._tie_of_group[row], minlength=len(self.sizes) + 1)
-        return ties[:-1] / np.maximum(self.sizes, 1), float(ties[-1])
+        fixed, *ties = np.bincount(self._tie_of_group[row] + 1, minlength=len(self.sizes) + 1)
+        return np.array(ties) / self.sizes, float(fixed)
 
     def macs(self, counts: Row) -> Numbers:
         """MACs of the network with ``counts`` groups kept per family of a tie, (…, ties) → (…)."""

@@ -245,9 +245,8 @@ def _by_name(budget: Budget, groups: ChannelGroups, sizes: Row, step: Row) -> Ro
         raise TypeError("the allocation is no mapping")
     weights: list[list[str]] = [[] for _ in sizes]
     for member in groups.members:
-        for family in groups.families:
-            if np.isin(member.groups, family.groups).any():
-                weights[family.tie].append(member.name)
+        for number in groups.families_of(member.groups):
+            weights[groups.families[number].tie].append(member.name)
     everything = [name for own in weights for name in own]
     for pattern in budget.allocation:
         matching(pattern, everything, "allocation")

@@ -8,6 +8,7 @@ into equal parts, the families of the parts are tied: they keep equally many gro
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 
 import numpy as np
@@ -65,13 +66,37 @@ class ChannelGroups:
     slices: dict[tuple[str, int], Row]
     reasons: dict[tuple[str, int], dict[str, int]]
 
-    @property
+    @cached_property
     def ties(self) -> list[list[int]]:
         """Numbers of the families of every tie."""
         ties: dict[int, list[int]] = defaultdict(list)
         for number, family in enumerate(self.families):
             ties[family.tie].append(number)
         return [ties[number] for number in sorted(ties)]
+
+    @cached_property
+    def sizes(self) -> Row:
+        """Groups in each family of a tie, (ties,)."""
+        return np.array([len(self.families[own[0]].groups) for own in self.ties], dtype=np.int64)
+
+    @cached_property
+    def family_of_group(self) -> Row:
+        """Number of the family of every group, (groups + 1,); −1 in the end, for what always stays."""
+        numbers = np.full(self.count + 1, -1, dtype=np.int64)
+        for number, family in enumerate(self.families):
+            numbers[family.groups] = number
+        return numbers
+
+    @cached_property
+    def tie_of_group(self) -> Row:
+        """Number of the tie of every group, (groups + 1,); −1 in the end."""
+        ties = np.array([*(family.tie for family in self.families), -1], dtype=np.int64)
+        return ties[self.family_of_group]
+
+    def families_of(self, row: Row) -> list[int]:
+        """Numbers of the families that have groups in a row, ascending."""
+        found: list[int] = np.unique(self.family_of_group[row]).tolist()
+        return [number for number in found if number >= 0]
 
     @property
     def count(self) -> int:

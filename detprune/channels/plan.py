@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -47,18 +46,14 @@ class ChannelPlan:
         writers: dict[int, list[str]] = {}
         for member in groups.members:
             if record.tensors[member.name].dim() > 1:
-                for number, family in enumerate(groups.families):
-                    if np.isin(member.groups, family.groups).any():
-                        writers.setdefault(number, []).append(member.name)
+                for number in groups.families_of(member.groups):
+                    writers.setdefault(number, []).append(member.name)
         layers = []
         for (name, dim), reasons in groups.reasons.items():
             row = groups.slices[name, dim]
-            gone, coupled = 0.0, dict[str, None]()
-            for number, family in enumerate(groups.families):
-                inside = int(np.isin(row, family.groups).sum())
-                if inside:
-                    gone += inside * (1 - bound.kept[number] / len(family.groups))
-                    coupled |= dict.fromkeys(writers.get(number, []))
+            coupled = dict[str, None]()
+            for number in groups.families_of(row):
+                coupled |= dict.fromkeys(writers.get(number, []))
             coupled.pop(name, None)
             removable = int((row >= 0).sum())
             layers.append(
@@ -66,7 +61,7 @@ class ChannelPlan:
                     name,
                     len(row),
                     removable,
-                    len(row) - round(gone),
+                    len(row) - round(bound.gone(row)),
                     tuple(coupled),
                     tuple(reasons.items()),
                 )

@@ -200,7 +200,6 @@ def pad(
     before, after = pad[2 * place : 2 * place + 2] if len(pad) > 2 * place else (0, 0)
     if min(before, after) < 0:
         tracker.freeze(x, "is cut to a fixed width")
-        before, after = max(0, before), out.shape[channels.dim] - max(0, before)
         tracker.know(out, None)
         return
     new = tracker.record.labels.new

@@ -110,7 +110,7 @@ class Trial:
 
 def _half(groups: ChannelGroups, ties: Sequence[int] | None) -> BoundChannels:
     """The set that keeps half of the groups of some ties, and all of the others."""
-    sizes = np.array([len(groups.families[own[0]].groups) for own in groups.ties])
+    sizes = groups.sizes
     counts = sizes.copy()
     chosen = np.arange(len(sizes)) if ties is None else np.array(ties)
     smaller = sizes[chosen]
