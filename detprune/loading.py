@@ -7,21 +7,12 @@ from torch import nn
 
 from detprune.channels.removal import resized_and_loaded
 from detprune.errors import InputError
+from detprune.measuring.sources import open_whole_network
 from detprune.reading import load_tensors
 from detprune.task import load_adapter
 
 _WAY_OUT = "give pruned.pt of a run that removed channels, or a YOLO checkpoint"
 _KEYS = ("task", "network", "widths", "state_dict")
-
-
-_DETECTOR = {"model", "ema", "train_args"}
-
-
-def _detector(file: Path) -> nn.Module:
-    opened = load_adapter("yolo").open
-    if opened is None:
-        raise InputError(f"{file} is a detector, which the adapter yolo cannot open; {_WAY_OUT}")
-    return opened(file)
 
 
 def load(path: str | Path) -> nn.Module:
@@ -39,19 +30,14 @@ def load(path: str | Path) -> nn.Module:
     """
     file = Path(path).expanduser()
     try:
-        saved: dict[str, Any] = load_tensors(file, _WAY_OUT)
-    except InputError as refused:
-        # safe loading names the first class that is no tensor: a detector is one of Ultralytics'
-        if " ultralytics." not in str(refused):
+        saved = _described(file)
+    except InputError as error:
+        if not file.is_file():
             raise
-        return _detector(file)
-    if set(saved) >= _DETECTOR:  # where Ultralytics' classes are allowed already
-        return _detector(file)
-    if lacking := [key for key in _KEYS if key not in saved]:
-        raise InputError(
-            f"{file} holds no network from which channels were removed (it lacks {', '.join(lacking)}). Weights of "
-            "an unchanged network load as ever: model.load_state_dict(torch.load(path))"
-        )
+        try:
+            return open_whole_network(file).network
+        except InputError as other:
+            raise InputError(f"{error}\nAs a file of a framework's own: {other}") from error
     task = str(saved["task"])
     rebuild = load_adapter(task).rebuild
     if rebuild is None:
@@ -65,3 +51,14 @@ def load(path: str | Path) -> nn.Module:
             f"{file} does not describe its network as it should: {error!r}; {_WAY_OUT}"
         ) from error
     return resized_and_loaded(network, saved, file).eval()
+
+
+def _described(file: Path) -> dict[str, Any]:
+    """What a file says of its network, and the weights."""
+    saved = load_tensors(file, _WAY_OUT)
+    if lacking := [key for key in _KEYS if key not in saved]:
+        raise InputError(
+            f"{file} holds no network from which channels were removed (it lacks {', '.join(lacking)}). Weights of "
+            "an unchanged network load as ever: model.load_state_dict(torch.load(path))"
+        )
+    return saved

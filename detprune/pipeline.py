@@ -293,7 +293,7 @@ def _verify(
 ) -> dict[str, Any]:
     """Load the saved file into a new model, count its zeros, measure it again."""
     with run.own_file():
-        model = task.load_pruned(run.pruned)
+        model = task.load_network(run.pruned)
     check_finite(model, f"the network in {run.pruned}")
     saved = dict(model.named_parameters())
     for layer in counts.layers:

@@ -184,14 +184,6 @@ class Task(ABC):
         """Plain values from which ``Adapter.rebuild`` makes the dense network again, for ``detprune.load``."""
         return {}
 
-    def load_pruned(self, path: Path) -> nn.Module:
-        """The network that ``pruned.pt`` of this run holds, from which channels may have been removed.
-
-        Raises:
-            InputError: the file does not fit the recipe's network.
-        """
-        return self.load_network(path)
-
     def load_network(self, path: Path) -> nn.Module:
         """The network in a checkpoint of the recipe's network, also one from which channels were removed.
 
@@ -207,7 +199,7 @@ class Task(ABC):
     def network_after(self, stage: str) -> nn.Module:
         """The network as a finished stage left it: dense, hard_pruned or final."""
         if stage == "final" and isinstance(self.recipe.set, CoupledChannels):
-            return self.load_pruned(self.run.pruned)
+            return self.load_network(self.run.pruned)
         model = self.build_model()
         self.load_weights(model, self.run.checkpoints / f"{stage}.pt")
         return model
@@ -252,7 +244,6 @@ class Adapter:
         models, data_sets: name → one line each, for ``detprune list``.
         export: (run directory, format, file or None) → lines to print, for ``detprune export``.
         rebuild: what ``Task.describe_network`` says → the dense network, for ``detprune.load``.
-        open: a file of the framework's own form → the network in it, for ``detprune.load``.
     """
 
     line: str
@@ -262,7 +253,6 @@ class Adapter:
     data_sets: Callable[[], Mapping[str, str]] = field(default=dict)
     export: Callable[[Path, str, Path | None], Sequence[str]] | None = None
     rebuild: Callable[[Mapping[str, Any]], nn.Module] | None = None
-    open: Callable[[Path], nn.Module] | None = None
 
 
 def adapter_entry_points() -> dict[str, "EntryPoint"]:

@@ -16,7 +16,6 @@ from detprune_yolo.recipe import DetectionRecipe  # noqa: E402
 from detprune_yolo.task import DetectionTask  # noqa: E402
 from detprune_yolo.training.constrained import constrained, retraining  # noqa: E402
 from detprune_yolo.training.trainers import ConstrainedTrainer, RetrainingTrainer  # noqa: E402
-from detprune_yolo.weights.checkpoints import load_model  # noqa: E402
 from detprune_yolo.weights.export import export  # noqa: E402
 
 adapter = Adapter(
@@ -26,7 +25,6 @@ adapter = Adapter(
     models=list_models,
     data_sets=list_data,
     export=export,
-    open=load_model,
 )
 
 __all__ = [

@@ -376,12 +376,12 @@ class DetectionTask(Task):
         except (RuntimeError, TypeError, AttributeError) as error:
             raise InputError(f"{path} does not fit the network: {error}") from error
 
-    def load_pruned(self, path: Path) -> nn.Module:
-        """The network in the checkpoint, with fewer channels where they were removed."""
+    def load_network(self, path: Path) -> nn.Module:
+        """The network in a checkpoint, with fewer channels where they were removed."""
         if isinstance(self.recipe.set, CoupledChannels):
             network: nn.Module = load_model(path)
             return network
-        return super().load_pruned(path)
+        return super().load_network(path)
 
     def pruned_file(self, model: nn.Module, pruner: Pruner | None) -> object:
         """An Ultralytics checkpoint, which also carries the masks if there are any."""

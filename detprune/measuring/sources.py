@@ -119,7 +119,7 @@ def _opened(path: Path) -> tuple[Opened | None, Opened]:
         if (folder / "recipe.yaml").is_file():
             task = _task(folder)
             return None, _of_task(task, _network(task, path), path.stat().st_size, str(path))
-    return None, _of_file(path)
+    return None, _of_lone_file(path)
 
 
 def _of_run(folder: Path) -> tuple[Opened, Opened]:
@@ -139,7 +139,7 @@ def _of_run(folder: Path) -> tuple[Opened, Opened]:
 def networks_of(task: Task) -> tuple[Opened, Opened]:
     """The dense and the pruned network of a finished run."""
     run = task.run
-    dense, pruned = task.network_after("dense"), task.load_pruned(run.pruned)
+    dense, pruned = task.network_after("dense"), task.load_network(run.pruned)
     written = io.BytesIO()
     torch.save(task.pruned_file(dense, None), written)
     return (
@@ -157,15 +157,13 @@ def _task(folder: Path) -> Task:
 
 def _network(task: Task, path: Path) -> nn.Module:
     if path.resolve() == task.run.pruned.resolve():
-        return task.load_pruned(path)
+        return task.load_network(path)
     if path.parent.resolve() == task.run.checkpoints.resolve() and path.stem in _STAGES:
         return task.network_after(path.stem)
     opener: object = task
     if isinstance(opener, OpensFiles):
         return opener.open_file(path).network
-    network = task.build_model()
-    task.load_weights(network, path)
-    return network
+    return task.load_network(path)
 
 
 def _of_task(task: Task, network: nn.Module, pt_bytes: int, name: str) -> Opened:
@@ -178,8 +176,12 @@ def _of_task(task: Task, network: nn.Module, pt_bytes: int, name: str) -> Opened
     return Opened(network, tensors, name, pt_bytes)
 
 
-def _of_file(path: Path) -> Opened:
-    """By the first adapter whose files hold whole networks."""
+def open_whole_network(path: Path) -> Opened:
+    """The network in a file, by the first adapter whose files hold whole networks.
+
+    Raises:
+        InputError: there is no such adapter, or it says what is wrong with the file.
+    """
     missing = None
     for name in adapter_entry_points():
         try:
@@ -188,14 +190,18 @@ def _of_file(path: Path) -> Opened:
             missing = error
             continue
         if isinstance(task, OpensFiles):
-            try:
-                return task.open_file(path)
-            except InputError as error:
-                raise InputError(
-                    f"{error}\nA file of another task is measured with the recipe.yaml of its run beside it, or "
-                    "where it was written: in the run's folder"
-                ) from error
+            return task.open_file(path)
     raise InputError(
         f"there is no recipe.yaml beside {path} that says which network it is of; copy it from the run's folder"
         + ("" if missing is None else f". Ultralytics' files need no recipe, but {missing}")
     )
+
+
+def _of_lone_file(path: Path) -> Opened:
+    try:
+        return open_whole_network(path)
+    except InputError as error:
+        raise InputError(
+            f"{error}\nA file of another task is measured with the recipe.yaml of its run beside it, or "
+            "where it was written: in the run's folder"
+        ) from error
