@@ -7,19 +7,17 @@ from typing import cast
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from detprune.budgets import Budget, matches, matching
 from detprune.channels import BoundChannels
 from detprune.errors import InputError
-from detprune.finite import listed
 from detprune.left_out import tell_left_out
-from detprune.optimizers import held_by
+from detprune.optimizers import held_of
 from detprune.parametrizations import Computed, computed_weights
 from detprune.sets import SparsitySet
-from detprune.wrappers import SHARDED
+from detprune.wrappers import SHARDED, check_initialized
 
 PRUNED_MODULES = (
     nn.Linear,
@@ -75,12 +73,7 @@ def select_layers(
             "no weight is selected for pruning; include=[…] takes name patterns, and without it the "
             "model must have convolution or linear modules that exclude=[…] leaves over"
         )
-    held = None if optimizer is None else held_by(optimizer)
-    if held is not None and held.isdisjoint(id(parameter) for parameter in model.parameters()):
-        raise InputError(
-            "the optimizer holds no parameter of the model: it was made for another one, or for a copy; make it "
-            "from model.parameters() of the model that you pass, and train with it"
-        )
+    held = held_of(optimizer, model)
     parts = {part: whole for whole in computed for part in whole.parts}
     problems = [
         f"{name} {problem}"
@@ -134,20 +127,13 @@ def _owners(model: nn.Module) -> dict[str, _Owner]:
     """Every parameter with two dimensions or more, by name; a module's second name leads to its first."""
     first: dict[tuple[int, int], _Owner] = {}
     owners = {}
-    lazy = []
+    check_initialized(model)
     for prefix, module in model.named_modules(remove_duplicate=False):
         for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             name = f"{prefix}.{local}" if prefix else local
-            if isinstance(parameter, UninitializedParameter):
-                lazy.append(name)
-            elif parameter.dim() >= 2:
+            if parameter.dim() >= 2:
                 owner = _Owner(name, module, parameter)
                 owners[name] = first.setdefault((id(module), id(parameter)), owner)
-    if lazy:
-        raise InputError(
-            f"the shapes of {listed(lazy)} are not known yet (lazy modules); run one batch through the model "
-            "before the pruner and the optimizer are made"
-        )
     return owners
 
 

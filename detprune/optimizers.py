@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from detprune.errors import InputError
@@ -96,6 +96,21 @@ def _instead_of(value: object) -> str:
 def held_by(optimizer: Optimizer) -> set[int]:
     """Identities of the parameters that an optimizer holds."""
     return {id(held) for group in optimizer.param_groups for held in group["params"]}
+
+
+def held_of(optimizer: Optimizer | None, model: nn.Module) -> set[int] | None:
+    """``held_by`` of an optimizer that holds something of the model; None without one.
+
+    Raises:
+        InputError: it holds nothing of it.
+    """
+    held = None if optimizer is None else held_by(optimizer)
+    if held is not None and held.isdisjoint(id(parameter) for parameter in model.parameters()):
+        raise InputError(
+            "the optimizer holds no parameter of the model: it was made for another one, or for a copy; make it "
+            "from model.parameters() of the model that you pass, and train with it"
+        )
+    return held
 
 
 def may_keep_copies(optimizer: Optimizer) -> bool:

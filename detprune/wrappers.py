@@ -1,14 +1,34 @@
 """The user's own network inside what trainers wrap around it."""
 
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from detprune.errors import InputError
+from detprune.finite import listed
 
 SHARDED = (
     "which leaves every process a part of each weight, and whole tensors are pruned; train in "
     "DistributedDataParallel, or prune the unsharded network"
 )
 """What to say of weights that are in parts on several devices."""
+
+
+def check_initialized(model: nn.Module) -> None:
+    """Refuse lazy modules that no batch has run through.
+
+    Raises:
+        InputError: they are named.
+    """
+    lazy = [
+        name
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if isinstance(parameter, UninitializedParameter)
+    ]
+    if lazy:
+        raise InputError(
+            f"the shapes of {listed(lazy)} are not known yet (lazy modules); run one batch through the model "
+            "before the pruner and the optimizer are made"
+        )
 
 
 def unwrap(model: object) -> nn.Module:

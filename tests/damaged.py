@@ -1,12 +1,16 @@
 """Damage to files of a run, and detprune called in this process, for the tests of every adapter."""
 
+import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from detprune import cli
 
@@ -37,6 +41,26 @@ def damage(file: Path, how: str) -> None:
         )
 
 
+def run_here(recipe: Mapping[str, Any], folder: Path) -> Path:
+    """Run a recipe in this process, for another one imports for seconds; returns the run's folder."""
+    file, run = folder / "tiny.yaml", folder / "run"
+    file.write_text(yaml.safe_dump(dict(recipe)), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["detprune", "run", str(file), "--out", str(run)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    assert not stopped.value.code
+    return run
+
+
+def in_constrained_training(run: Path) -> Path:
+    """Take back a finished run to where its dense network alone was finished."""
+    marks = json.loads((run / "progress.json").read_text())
+    (run / "progress.json").write_text(json.dumps({"dense": marks["dense"]}))
+    (run / "summary.json").unlink()
+    return run
+
+
 def copy_run(finished: Path, run: Path) -> Path:
     """A copy whose large files are links: to damage one replaces it."""
 
@@ -49,7 +73,7 @@ def copy_run(finished: Path, run: Path) -> Path:
 
 
 def said(
-    arguments: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: Sequence[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> tuple[int, str]:
     """Exit code of a call in this process, and what it said on the error stream."""
     monkeypatch.setattr(sys, "argv", ["detprune", *map(str, arguments)])

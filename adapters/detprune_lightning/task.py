@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -150,13 +151,18 @@ class LightningTask(Task):
 
     def example_inputs(self, model: nn.Module) -> tuple[Sequence[object], Forward]:
         """One image of the size that is trained on."""
-        image = self.training_data[0][0]
-        return (torch.zeros(1, *image.shape),), call
+        return (torch.zeros(1, *self._image_shape),), call
+
+    @cached_property
+    def _image_shape(self) -> torch.Size:
+        with isolate_rng():  # images are augmented
+            shape: torch.Size = self.training_data[0][0].shape
+        return shape
 
     def write_program(self, network: nn.Module) -> None:
         """``pruned.pt2``: the network as it is deployed, for any number of images, through ``torch.export``."""
         plain = deployed(network).timed.eval()
-        images = torch.zeros(2, *self.training_data[0][0].shape)
+        images = torch.zeros(2, *self._image_shape)
         try:
             with torch.no_grad(), isolate_rng():
                 batch = torch.export.Dim("batch")

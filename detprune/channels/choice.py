@@ -12,7 +12,7 @@ from detprune.channels.groups import channel_groups
 from detprune.channels.trace import Trace
 from detprune.errors import InputError
 from detprune.finite import listed
-from detprune.optimizers import held_by
+from detprune.optimizers import held_of
 
 
 def channels_that_stay(
@@ -29,12 +29,7 @@ def channels_that_stay(
     included = None
     if budget.include is not None:
         included = {n for pattern in budget.include for n in matching(pattern, names, "include")}
-    held = None if optimizer is None else held_by(optimizer)
-    if held is not None and held.isdisjoint(id(parameter) for parameter in model.parameters()):
-        raise InputError(
-            "the optimizer holds no parameter of the model: it was made for another one, or for a copy; make it "
-            "from model.parameters() of the model that you pass, and train with it"
-        )
+    held = held_of(optimizer, model)
     owners: dict[int, list[str]] = {}
     for path, module in model.named_modules():
         for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False):

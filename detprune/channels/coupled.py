@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
@@ -25,7 +24,7 @@ from detprune.errors import InputError
 from detprune.finite import listed
 from detprune.sets import SparsitySet
 from detprune.values import check_whole
-from detprune.wrappers import unwrap
+from detprune.wrappers import check_initialized, unwrap
 
 
 def call(model: nn.Module, *inputs: object) -> object:
@@ -227,12 +226,7 @@ def _check_budget(budget: Budget) -> None:
 
 def _check_values(model: nn.Module) -> None:
     """A network is run before anything else: it needs weights for that."""
-    lazy = [n for n, p in model.named_parameters() if isinstance(p, UninitializedParameter)]
-    if lazy:
-        raise InputError(
-            f"the shapes of {listed(lazy)} are not known yet (lazy modules); run one batch through the model "
-            "before the pruner and the optimizer are made"
-        )
+    check_initialized(model)
     if meta := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
         raise InputError(
             f"{listed(meta)} are on the meta device and have no values; load the weights first"

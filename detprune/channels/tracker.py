@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
@@ -238,7 +239,7 @@ class Tracker:
         )
         for ins, outs in zip(inputs.reshape(groups, -1), row.reshape(groups, -1), strict=True):
             labels.unite_all(np.concatenate([ins, outs]))
-        if not isinstance(self.record.owners[name], CONVOLUTIONS):
+        if not isinstance(self.record.owners[name], _ConvNd):
             labels.freeze(row, f"{name} is grouped, and its module is no convolution")
         sources = {self.record.write(name, 0, inputs if transposed else row)}
         if channels is not None:
@@ -261,15 +262,6 @@ def arguments(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict
 
 
 _USES_OF_WEIGHTS = ("convolution", "detach", "_to_copy", "alias")
-
-CONVOLUTIONS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
 
 
 def _macs(packet: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: object) -> float:

@@ -97,7 +97,7 @@ def sized(
 
 def write_onnx(network: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
     """Export a network as it is; raises whatever torch's exporter does."""
-    with _exporter_warnings(), torch.no_grad():
+    with exporter_warnings_off(), torch.no_grad():
         torch.onnx.export(
             network,
             tuple(inputs),
@@ -108,8 +108,8 @@ def write_onnx(network: nn.Module, inputs: Sequence[Tensor], path: Path) -> None
 
 
 @contextmanager
-def _exporter_warnings() -> Iterator[None]:
-    """Silence what torch's exporter says about itself and about traced shapes."""
+def exporter_warnings_off() -> Iterator[None]:
+    """Silence what torch's exporter says about itself and about traced shapes, and nothing else."""
     with warnings.catch_warnings():
         for message in ("You are using the legacy TorchScript", "The feature will be removed"):
             warnings.filterwarnings("ignore", message, DeprecationWarning)

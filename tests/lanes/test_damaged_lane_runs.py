@@ -1,20 +1,16 @@
 """Damaged files of a lane detector's run: every command names the file, says what to delete, and leaves with 2."""
 
 import copy
-import json
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from lane_recipe import TINY
 
-from damaged import DAMAGES, copy_run, damage, said
-from detprune import cli
+from damaged import DAMAGES, copy_run, damage, in_constrained_training, run_here, said
 from detprune_ufld.task import LaneTask
 
 RESUMED = (
@@ -47,15 +43,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory, no_pictures: Path) -> Ite
     recipe["model"]["auxiliary"] = False
     recipe["data"]["drawn"] = {"train": 6, "test": 1, "seed": 1}
     recipe["stages"]["constrained"]["epochs"] = 1
-    file = folder / "tiny.yaml"
-    file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("detprune.report.write_report", lambda _: None)
-        patch.setattr(sys, "argv", ["detprune", "run", str(file), "--out", str(folder / "run")])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-    assert not stopped.value.code
-    yield folder / "run"
+        run = run_here(recipe, folder)
+    yield run
     shutil.rmtree(folder)
 
 
@@ -86,18 +77,11 @@ def test_a_damaged_file_of_a_finished_stage(
     assert "weights_only" not in error
 
 
-def in_constrained_training(run: Path) -> Path:
-    marks = json.loads((run / "progress.json").read_text())
-    (run / "progress.json").write_text(json.dumps({"dense": marks["dense"]}))
-    (run / "summary.json").unlink()
-    return run / LAST
-
-
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_checkpoint_of_a_stage(
     run: Path, resume: Callable[[], tuple[int, str]], how: str
 ) -> None:
-    damage(in_constrained_training(run), how)
+    damage(in_constrained_training(run) / LAST, how)
     code, error = resume()
     assert code == 2, error
     assert LAST in error
@@ -118,7 +102,7 @@ def test_a_damaged_checkpoint_of_a_stage(
 def test_a_checkpoint_that_can_be_read_and_does_not_fit(
     finished: Path, run: Path, resume: Callable[[], tuple[int, str]], key: str, value: object
 ) -> None:
-    last = in_constrained_training(run)
+    last = in_constrained_training(run) / LAST
     state = torch.load(finished / LAST, weights_only=True, mmap=True)
     if key != "state_dict":
         state["optimizer_states"] = []  # the largest part is never reached

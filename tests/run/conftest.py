@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from tiny_recipe import TINY
 
@@ -19,3 +20,16 @@ def tiny_file(tmp_path: Path, tiny: dict[str, Any]) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(tiny), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that writes a checkpoint and is done."""
+
+    def run(_adapter: object, _recipe: object, run: Any) -> dict[str, Any]:
+        run.save(run.pruned, {"new": torch.ones(1)})
+        run.write_json("summary.json", {})
+        return {}
+
+    monkeypatch.setattr("detprune.cli._run", run)
+    monkeypatch.setattr("detprune.cli.headline", lambda _: "done")

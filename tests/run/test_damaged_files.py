@@ -1,8 +1,6 @@
 """Damaged files of a run: every command names the file, says what to delete, and leaves with 2."""
 
-import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,7 @@ import torch
 import yaml
 from tiny_recipe import TINY
 
-from detprune import cli
+from damaged import damage, in_constrained_training, run_here, said
 
 DAMAGES = ("truncated", "empty", "garbage", "other type", "folder")
 RESUMED = (
@@ -25,45 +23,13 @@ RESUMED = (
 REPORTED = ("summary.json", "checkpoints/dense.pt", "checkpoints/final.pt")
 
 
-def damage(file: Path, how: str) -> None:
-    content = file.read_bytes()
-    file.unlink()
-    if how == "folder":
-        file.mkdir()
-    elif how == "truncated":
-        file.write_bytes(content[: len(content) // 2] + b"\n\t:")
-    elif how == "empty":
-        file.write_bytes(b"")
-    elif how == "garbage":
-        file.write_bytes(bytes(range(255, 127, -1)) * 4)
-    elif file.suffix == ".pt":
-        torch.save([1, 2], file)
-    else:
-        file.write_text("[1, 2]", encoding="utf-8")
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("damaged")
     short = {stage: {**spec, "epochs": 1} for stage, spec in TINY["stages"].items()}
-    recipe = folder / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump({**TINY, "stages": short}), encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:  # in this process: another one imports for seconds
-        patch.setattr(sys, "argv", ["detprune", "run", str(recipe), "--out", str(folder / "run")])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-    assert not stopped.value.code
-    shutil.rmtree(folder / "run" / "tensorboard")
-    return folder / "run"
-
-
-def said(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> tuple[int, str]:
-    monkeypatch.setattr(sys, "argv", ["detprune", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    return int(stopped.value.code or 0), capsys.readouterr().err
+    run = run_here({**TINY, "stages": short}, folder)
+    shutil.rmtree(run / "tensorboard")
+    return run
 
 
 CASES = [
@@ -105,10 +71,7 @@ def test_a_damaged_checkpoint_of_a_stage(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    marks = json.loads((run / "progress.json").read_text())
-    (run / "progress.json").write_text(json.dumps({"dense": marks["dense"]}))
-    (run / "summary.json").unlink()
-    damage(run / "checkpoints/constrained/last.ckpt", how)
+    damage(in_constrained_training(run) / "checkpoints/constrained/last.ckpt", how)
     code, error = said(["run", str(run), "--resume"], monkeypatch, capsys)
     assert code == 2
     assert "last.ckpt" in error

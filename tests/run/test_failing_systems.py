@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import resource
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +14,7 @@ import torch
 import yaml
 from tiny_recipe import TINY
 
-from damaged import said
-from detprune import cli
+from damaged import run_here, said
 from detprune.claim import set_aside
 from detprune.errors import InputError
 from detprune.reading import check_output_path
@@ -49,29 +47,12 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(recipe: Path) -> Path:
-    run = recipe.parent / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["detprune", "run", str(recipe), "--out", str(run)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-    assert not stopped.value.code
-    return run
+    return run_here(yaml.safe_load(recipe.read_text(encoding="utf-8")), recipe.parent)
 
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Called:
     return lambda *arguments: said(list(arguments), monkeypatch, capsys)
-
-
-@pytest.fixture
-def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(_adapter: object, _recipe: object, run: Any) -> dict[str, Any]:
-        run.save(run.pruned, {"new": torch.ones(1)})
-        run.write_json("summary.json", {})
-        return {}
-
-    monkeypatch.setattr("detprune.cli._run", run)
-    monkeypatch.setattr("detprune.cli.headline", lambda _: "done")
 
 
 # ---------------------------------------------------------------- full disks

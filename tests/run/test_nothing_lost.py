@@ -45,19 +45,6 @@ def here(
 
 
 @pytest.fixture
-def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that writes a checkpoint and is done."""
-
-    def run(_adapter: object, _recipe: object, run: Any) -> dict[str, Any]:
-        run.save(run.pruned, {"new": torch.ones(1)})
-        run.write_json("summary.json", {})
-        return {}
-
-    monkeypatch.setattr("detprune.cli._run", run)
-    monkeypatch.setattr("detprune.cli.headline", lambda _: "done")
-
-
-@pytest.fixture
 def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts detprune in processes that are killed at the end."""
     with ExitStack() as processes:

@@ -1,20 +1,16 @@
 """Damaged files of a detector's run: every command names the file, says what to delete, and leaves with 2."""
 
 import copy
-import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from detection_recipe import TINY
 
-from damaged import DAMAGES, copy_run, damage, said
-from detprune import cli
+from damaged import DAMAGES, copy_run, damage, in_constrained_training, run_here, said
 
 # isort: split
 from detprune_yolo import task
@@ -44,8 +40,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage in recipe["stages"].values():
         stage["epochs"] = 1
     recipe["stages"]["constrained"].update(epochs=2, every=1, check_every=0)
-    file = folder / "tiny.yaml"
-    file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
 
     def write(weights: Path, state: dict[str, Any]) -> None:
         write_sidecar(weights, state)
@@ -57,11 +51,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(task, "remove_sidecar", lambda _: None)
         patch.setattr(task.DetectionTask, "illustrate", lambda _: None)
         patch.setattr("detprune.report.write_report", lambda _: None)
-        patch.setattr(sys, "argv", ["detprune", "run", str(file), "--out", str(folder / "run")])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-    assert not stopped.value.code
-    return folder / "run"
+        run = run_here(recipe, folder)
+    return run
 
 
 @pytest.fixture
@@ -74,13 +65,6 @@ def resume(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[], tuple[int, str]]:
     return lambda: said(["run", run, "--resume"], monkeypatch, capsys)
-
-
-def in_constrained_training(run: Path) -> Path:
-    marks = json.loads((run / "progress.json").read_text())
-    (run / "progress.json").write_text(json.dumps({"dense": marks["dense"]}))
-    (run / "summary.json").unlink()
-    return run
 
 
 @pytest.mark.parametrize("how", ["truncated", "other names", "folder"])

@@ -4,9 +4,6 @@ Checked are the weights (those of all convolutions and linear layers are in the 
 that its zeros are the network's) and the outputs (ONNX Runtime against PyTorch on the same images).
 """
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +12,7 @@ import torch
 from torch import nn
 
 from detprune.errors import DetpruneError, InputError, NonFiniteError
+from detprune.measuring.deployment import exporter_warnings_off
 from detprune.rundir import atomic
 from detprune_ufld.network.model import LaneNetwork
 
@@ -140,7 +138,7 @@ def compare_outputs(path: Path, deployed: LaneNetwork, *, tolerance: float) -> t
 def _write(deployed: LaneNetwork, path: Path) -> None:
     import onnx
 
-    with _exporter_warnings():
+    with exporter_warnings_off():
         torch.onnx.export(
             deployed,
             (torch.zeros(1, 3, *deployed.size),),
@@ -152,12 +150,3 @@ def _write(deployed: LaneNetwork, path: Path) -> None:
             dynamic_axes={_INPUT: {0: "batch"}, _OUTPUT: {0: "batch"}},
         )
     onnx.checker.check_model(path)
-
-
-@contextmanager
-def _exporter_warnings() -> Iterator[None]:
-    """Silence what torch's exporter says about itself, and nothing else."""
-    with warnings.catch_warnings():
-        for message in ("You are using the legacy TorchScript", "The feature will be removed"):
-            warnings.filterwarnings("ignore", message, DeprecationWarning)
-        yield

@@ -6,20 +6,18 @@ against PyTorch on the same images).
 
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from ultralytics.models.yolo import YOLO
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.checks import check_imgsz
 
 from detprune.errors import InputError
+from detprune.measuring.deployment import exporter_warnings_off
 from detprune.rundir import RunDirectory, atomic
 from detprune_yolo.weights.checkpoints import load_model, read_masks, train_args_of
 from detprune_yolo.weights.onnx_checks import (
@@ -145,7 +143,7 @@ def export_onnx(
     size = _image_size(model, imgsz)
     masks = read_masks(weights)
     fused = model.fuse(verbose=False)
-    with tempfile.TemporaryDirectory() as folder, _exporter_warnings():
+    with tempfile.TemporaryDirectory() as folder, exporter_warnings_off():
         shutil.copyfile(weights, Path(folder) / "model.pt")
         written = Path(
             YOLO(Path(folder) / "model.pt").export(
@@ -183,14 +181,3 @@ def _image_size(model: DetectionModel, imgsz: int | tuple[int, int]) -> tuple[in
         )
     height, width = check_imgsz(given, stride=stride, min_dim=2)
     return height, width
-
-
-@contextmanager
-def _exporter_warnings() -> Iterator[None]:
-    """Silence what torch's exporter says about itself, and nothing else."""
-    with warnings.catch_warnings():
-        for message in ("You are using the legacy TorchScript", "The feature will be removed"):
-            warnings.filterwarnings("ignore", message, DeprecationWarning)
-        warnings.filterwarnings("ignore", "Constant folding - Only steps=1", UserWarning)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        yield
