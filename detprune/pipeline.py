@@ -9,7 +9,6 @@ Every stage leaves its weights in ``checkpoints/`` and a mark in ``progress.json
 resumed takes up finished stages from there, and the task's trainer resumes within a stage.
 """
 
-import platform
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,6 @@ import torch
 from rich.console import Console
 from torch import nn
 
-import detprune
 from detprune.channels import ChannelPlan, CoupledChannels
 from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.finite import check_finite
@@ -30,6 +28,7 @@ from detprune.methods import OneShot
 from detprune.pruner import Pruner
 from detprune.reading import load_tensors
 from detprune.recipe import Recipe
+from detprune.run_summary import summarize_run
 from detprune.rundir import RunDirectory, is_main_process
 from detprune.sets import Unstructured
 from detprune.shrinking import outputs_differ_by, removal_record, shrunk_summary
@@ -81,7 +80,7 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> d
     if not is_main_process():
         return {}
     counts = pruner.summary() if network is model else shrunk_summary(model, network)
-    summary = _summarize_run(task, recipe, run, model, counts, command)
+    summary = summarize_run(task, recipe, run, model, counts, command)
     if network is not model:
         summary["removal"] = removal_record(task, model, network, run.finished()["removed"])
     summary["verified"] = _verify(task, run, summary, counts)
@@ -220,72 +219,6 @@ class _Stages:
         seconds = round(seconds, 3)
         self.run.finish(stage, metric=metric, metrics=metrics, seconds=seconds, **results)
         LOGGER.info("%s: %s %.4f", stage, self.task.metric, metric)
-
-
-def _summarize_run(
-    task: Task, recipe: Recipe, run: RunDirectory, model: nn.Module, counts: Summary, command: str
-) -> dict[str, Any]:
-    stages = run.finished()
-    dumped = recipe.model_dump(mode="json")
-    seconds = {stage: result["seconds"] for stage, result in stages.items()}
-    return {
-        "task": recipe.task,
-        "name": recipe.name,
-        "model": task.model_name,
-        "data": task.data_name,
-        "method": dumped["method"]["name"],
-        "set": dumped["set"]["name"],
-        "metric": task.metric,
-        **{stage: result["metric"] for stage, result in stages.items()},
-        "metrics": {stage: result["metrics"] for stage, result in stages.items()},
-        "notes": [*task.notes, *task.plan_notes(model), *_batch_norm_note(recipe, stages)],
-        **_counts(counts),
-        "epochs": dict(task.epochs),
-        "seconds": {
-            "dense": seconds["dense"],
-            "constrained": seconds["hard_pruned"],
-            "retrain": seconds["final"],
-            **({"removal": seconds["removed"]} if "removed" in seconds else {}),
-            "total": round(sum(seconds.values()), 3),
-        },
-        "seed": recipe.seed,
-        "versions": {
-            "detprune": detprune.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "command": command,
-    }
-
-
-def _batch_norm_note(recipe: Recipe, stages: Mapping[str, Any]) -> list[str]:
-    # a stage that an earlier version finished does not say how many they were
-    images = stages["hard_pruned"].get("batch_norm_images", recipe.batch_norm_images)
-    if not images:
-        return []
-    return [
-        f"After hard pruning, before it was measured, the batch-norm statistics were estimated anew from "
-        f"{images} training images; no weight moved."
-    ]
-
-
-def _counts(counts: Summary) -> Mapping[str, Any]:
-    return {
-        "compression": counts.compression,
-        "sparsity": counts.sparsity,
-        "model_compression": counts.model_compression,
-        "model_sparsity": counts.model_sparsity,
-        "layers": [
-            {
-                "name": layer.name,
-                "shape": list(layer.shape),
-                "numel": layer.numel,
-                "nonzero": layer.nonzero,
-                "pruned": layer.target is not None,
-            }
-            for layer in counts.layers
-        ],
-    }
 
 
 def _verify(
