@@ -4,8 +4,11 @@ import os
 import pickle
 import re
 import struct
+import threading
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +66,25 @@ def _memory() -> int | None:
 
 def unpickle_tensors(path: Path) -> object:
     """What ``torch.save`` wrote into a file, on the CPU; raises one of `UNREADABLE` where it cannot be read."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _default_allowlist():
         warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
         content: object = torch.load(path, map_location="cpu", weights_only=True)
     return content
+
+
+_ALLOWLIST = threading.Lock()
+
+
+@contextmanager
+def _default_allowlist() -> Iterator[None]:
+    """Allow only what torch allows by itself: Ultralytics adds its own classes for the whole process."""
+    with _ALLOWLIST:
+        added = torch.serialization.get_safe_globals()
+        torch.serialization.clear_safe_globals()
+        try:
+            yield
+        finally:
+            torch.serialization.add_safe_globals(added)
 
 
 def load_tensors(path: Path, way_out: str) -> dict[str, Any]:

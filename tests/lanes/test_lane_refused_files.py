@@ -159,6 +159,17 @@ def test_an_ultralytics_checkpoint_is_named(path: Path) -> None:
         read_checkpoint(path)
 
 
+def test_classes_that_a_program_allows_are_still_refused(path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), path)
+    # Ultralytics allows its own classes for the whole process, so that other loads go on with them
+    with torch.serialization.safe_globals([torch.nn.Linear]):
+        torch.load(path, weights_only=True)
+        allowed = set(torch.serialization.get_safe_globals())
+        with pytest.raises(InputError, match=r"would run torch\.nn\.modules\.linear\.Linear;"):
+            read_checkpoint(path)
+        assert set(torch.serialization.get_safe_globals()) == allowed
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [
