@@ -59,13 +59,17 @@ def architecture(spec: ModelSpec) -> dict[str, Any]:
     """Ultralytics' description of an architecture, with the width that is asked for.
 
     Raises:
-        InputError: no such architecture, or one whose width is not a number of its own.
+        InputError: no such architecture.
     """
     layers = read_layers(str(spec.cfg))
     if spec.width is not None:
-        if "scales" in layers:
-            raise InputError(
-                f"model.width is {spec.width}, but {spec.cfg} has scales; name one, as in yolo11n.yaml"
-            )
-        layers["width_multiple"] = spec.width
+        if scales := layers.get("scales"):
+            scale = layers.get("scale") or next(
+                iter(scales)
+            )  # without one Ultralytics takes the first
+            depth, _, most_channels = scales[scale]
+            # one scale is left: written into a file, whose name says none, it is the one that is taken
+            layers["scales"] = {scale: [depth, spec.width, most_channels]}
+        else:
+            layers["width_multiple"] = spec.width
     return layers

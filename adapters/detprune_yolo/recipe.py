@@ -18,7 +18,7 @@ class ModelSpec(Section):
 
     Attributes:
         cfg: an architecture of Ultralytics (``yolov3-tiny.yaml``), or a file of that form.
-        width: another ``width_multiple`` for it.
+        width: another width multiple for it, in place of its own or of its scale's.
         weights: an Ultralytics checkpoint, in place of ``cfg``.
         unsafe_load: let that checkpoint run the code that it may carry.
     """

@@ -226,7 +226,6 @@ def test_a_checkpoint_is_pruned_without_a_dense_stage(
     [
         ("model={weights: none.pt}", "none.pt"),
         ("model.cfg=yolov3-tony.yaml", "neither an architecture of Ultralytics"),
-        ("model={cfg: yolo11n.yaml, width: 0.5}", "has scales"),
         ("data={yaml: nowhere.yaml}", "nowhere.yaml"),
         ("budget.exclude=[nothing.*]", "matches no weight"),
         ("train.imgs=3", "did you mean 'imgsz'"),

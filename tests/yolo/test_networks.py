@@ -31,6 +31,18 @@ def test_the_scale_of_a_name_counts() -> None:
     assert sizes[1] > 3 * sizes[0]
 
 
+@pytest.mark.parametrize("cfg", ["yolo11n.yaml", "yolov8.yaml", "yolov3-tiny.yaml"])
+def test_the_width_of_a_recipe_replaces_the_architectures_own(cfg: str) -> None:
+    """With scales (yolo11n), without one named (yolov8: Ultralytics takes n) and without scales."""
+    networks = [
+        build_network(ModelSpec(cfg=cfg, width=width), NAMES, any_classes=True)
+        for width in (None, 0.125)
+    ]
+    usual, narrow = (sum(p.numel() for p in network.parameters()) for network in networks)
+    assert narrow < usual / 2
+    assert len(networks[0].model) == len(networks[1].model)  # as deep as before
+
+
 def test_rows_of_the_head_follow_their_classes_when_a_dense_stage_comes(tmp_path: Path) -> None:
     model = tiny_model()
     with torch.no_grad():
