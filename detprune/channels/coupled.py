@@ -145,20 +145,20 @@ class CoupledChannels(SparsitySet):
         self, model: nn.Module, budget: Budget, optimizer: Optimizer | None
     ) -> tuple[Trace, ChannelGroups]:
         inputs = self.inputs_for(model)
-        difference = None
+        failure = None
         record = trace(model, inputs, self.forward)
         keeps = channels_that_stay(model, record, budget, optimizer)
         trial = Trial(model, inputs, self.forward)
         while (groups := channel_groups(record, keeps)).count:
-            difference = trial.difference(groups)
-            if difference is None:
+            failure = trial.failure(groups)
+            if failure is None:
                 self._check_widths(groups)
                 return record, groups
-            ties = trial.failing_ties(groups)
+            ties = trial.failing_ties(groups, failure)
             freeze_ties(record, groups, ties, "has a size that something else depends on")
         reasons = sorted({reason for own in groups.reasons.values() for reason in own})
-        if difference is not None:
-            reasons.append(f"with fewer channels {difference}")
+        if failure is not None:
+            reasons.append(f"with fewer channels {failure.text}")
         raise InputError(
             "no channel of this network can be removed without a change of its outputs: "
             f"{'; '.join(reasons) or 'it has no convolution or linear layer'}. Prune single weights instead "

@@ -160,6 +160,11 @@ _LEAVES_TORCH = ("numpy", "__array__", "tolist", "__dlpack__", "untyped_storage"
 class _Operations(TorchDispatchMode):
     """Sees every operation that is carried out."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Whether the compiler has to be told to leave this class alone: it is not in use, and takes 4 s to import."""
+        return False
+
     def __init__(self, tracker: Tracker) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._tracker = tracker

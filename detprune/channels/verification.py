@@ -1,6 +1,8 @@
 """Tries out on the network itself that channels can be taken out of it."""
 
+import traceback
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +28,18 @@ _ATTEMPTS = ((1.0, None), (1.0, torch.float64), (0.0, None))
 computed in. Noise may make a network magnify rounding errors, which float64 rules out, or overflow."""
 
 
+class Failure(NamedTuple):
+    """What goes wrong with fewer channels.
+
+    Attributes:
+        text: the error, or the difference.
+        module: name of the innermost module that raised the error; empty where none did.
+    """
+
+    text: str
+    module: str = ""
+
+
 class Trial:
     """Halves of the channels are taken out of a copy, which is compared with the copy in which they are zero.
 
@@ -40,25 +54,26 @@ class Trial:
         self._forward = forward
         self._copies: dict[tuple[float, torch.dtype | None], tuple[nn.Module, list[Tensor]]] = {}
 
-    def difference(self, groups: ChannelGroups, ties: Sequence[int] | None = None) -> str | None:
+    def failure(self, groups: ChannelGroups, ties: Sequence[int] | None = None) -> Failure | None:
         """What goes wrong without half of the channels of some ties, or of all; None if nothing does."""
         bound = _half(groups, ties)
-        problem = None
+        problem: Failure | None = None
         with undisturbed(self._model):
             for noise, dtype in _ATTEMPTS:
                 outputs = self._outputs(bound, noise, dtype)
-                if isinstance(outputs, str):
+                if isinstance(outputs, Failure):
                     return outputs
                 if outputs is None:
                     continue
-                problem = _difference(*outputs)
+                difference = _difference(*outputs)
+                problem = None if difference is None else Failure(difference)
                 if problem is None or dtype is not None:
                     break
         return problem
 
     def _outputs(
         self, bound: BoundChannels, noise: float, dtype: torch.dtype | None
-    ) -> tuple[list[Tensor], list[Tensor]] | str | None:
+    ) -> tuple[list[Tensor], list[Tensor]] | Failure | None:
         """Of the network with zeros, and of the small one; what the small one raises; None for an attempt in vain."""
         zeroed = self._copy(noise, dtype)
         small = _halved(zeroed, bound)
@@ -67,14 +82,14 @@ class Trial:
             same_noise()
             expected = tensors_in(self._forward(zeroed, *fresh(inputs)))
         except Exception as error:  # noqa: BLE001  whatever the user's own network raises
-            return None if dtype is not None else f"{type(error).__name__}: {error}"
+            return None if dtype is not None else _raised(error, zeroed)
         if noise and not all(bool(torch.isfinite(tensor).all()) for tensor in expected):
             return None
         try:
             same_noise()
             return expected, tensors_in(self._forward(small, *fresh(inputs)))
         except Exception as error:  # noqa: BLE001  whatever the user's own network raises
-            return f"{type(error).__name__}: {error}"
+            return _raised(error, small)
 
     def _copy(self, noise: float, dtype: torch.dtype | None) -> nn.Module:
         if (noise, dtype) not in self._copies:
@@ -89,15 +104,19 @@ class Trial:
             parameter.copy_(value)
         return network
 
-    def failing_ties(self, groups: ChannelGroups) -> list[int]:
+    def failing_ties(self, groups: ChannelGroups, failure: Failure) -> list[int]:
         """Numbers of the ties without whose channels the network does something else, found by halving.
 
         An operation takes a size from a tensor that has nothing else to do with it, for example: nothing that the
-        run shows couples the two.
+        run shows couples the two. Where a module raised the error, the ties of its weights are tried first.
+
+        Args:
+            groups: the groups, half of which cannot go.
+            failure: what went wrong without that half.
         """
 
         def search(ties: Sequence[int]) -> list[int]:
-            if self.difference(groups, ties) is None:
+            if self.failure(groups, ties) is None:
                 return []
             if len(ties) == 1:
                 return list(ties)
@@ -105,7 +124,27 @@ class Trial:
             found = search(ties[:middle]) + search(ties[middle:])
             return found or list(ties)  # only together
 
-        return search(range(len(groups.ties)))
+        everything = range(len(groups.ties))
+        suspects = _ties_of(groups, failure.module)
+        others = [tie for tie in everything if tie not in suspects]
+        if suspects and others and self.failure(groups, others) is None:
+            return search(suspects) or suspects
+        return search(everything)
+
+
+def _ties_of(groups: ChannelGroups, module: str) -> list[int]:
+    """Numbers of the ties whose channels the weights of a module write or read."""
+    rows = [row for (name, _), row in groups.slices.items() if name.startswith(f"{module}.")]
+    numbers = {number for row in rows for number in groups.families_of(row)}
+    return sorted({groups.families[number].tie for number in numbers})
+
+
+def _raised(error: Exception, network: nn.Module) -> Failure:
+    """An error of the network's own, with the innermost of its modules that was running."""
+    names = {id(module): name for name, module in network.named_modules()}
+    running = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [names[id(module)] for module in running if id(module) in names]
+    return Failure(f"{type(error).__name__}: {error}", modules[-1] if modules else "")
 
 
 def _half(groups: ChannelGroups, ties: Sequence[int] | None) -> BoundChannels:

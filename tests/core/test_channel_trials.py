@@ -1,5 +1,7 @@
 """What the run of a network does not show of its channels is found by taking some out as a trial."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -63,6 +65,40 @@ def test_channels_on_whose_number_something_depends_stay_with_that_reason() -> N
     reasons = {layer.name: dict(layer.reasons) for layer in plan.layers}
     assert reasons["first.weight"] == {"has a size that something else depends on": 16}
     assert not reasons["other.weight"]
+
+
+def test_the_module_that_fails_is_searched_first() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(40)), BorrowedSize()).eval()
+    runs = []
+
+    def forward(network: nn.Module, images: Tensor) -> Tensor:
+        runs.append(1)
+        output: Tensor = network(images)
+        return output
+
+    channels = CoupledChannels(torch.rand(2, 3, 8, 8), round_to=1, forward=forward)
+    plan = channels.plan(model)
+    reasons = {layer.name: dict(layer.reasons) for layer in plan.layers}
+    assert reasons["40.first.weight"] == {"has a size that something else depends on": 16}
+    assert not reasons["20.weight"]
+    assert len(runs) < 20  # halving 42 families takes more
+
+
+IMPORTED = """
+import sys, torch, detprune as dp
+from torch import nn
+model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
+dp.CoupledChannels(torch.rand(1, 3, 8, 8), round_to=1).plan(model)
+print(sorted({"torch._dynamo", "torch._inductor"} & set(sys.modules)))
+"""
+
+
+def test_the_analysis_imports_no_compiler() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"  # four seconds
 
 
 def test_sparsities_are_shares_of_the_entries_that_go() -> None:
