@@ -109,6 +109,7 @@ class Epoch(_Record):
     train_loss: float | None = None
     metric: float | None = None
     metric_name: str | None = None
+    seconds: float | None = None
 
 
 class Outer(_Record):

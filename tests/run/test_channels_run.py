@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tiny_recipe import TINY
 from detprune import InputError, load
 from detprune.measuring.runs import measure_run
 from detprune.measuring.table import columns, rows
+from detprune.report.rundir import read_run
 from detprune.rundir import RunDirectory
 from detprune.task import load_recipe
 
@@ -65,6 +67,13 @@ def test_the_report_has_the_sizes(finished: Path) -> None:
     assert "ms in PyTorch" in page
     assert "after retraining of the small network" in page
     assert "channels were removed, so that the layers have other shapes" in page
+    epochs = read_run(finished).epochs
+    constrained, retrain = (
+        median(epoch.seconds or 0.0 for epoch in epochs[stage])
+        for stage in ("constrained", "retrain")
+    )
+    assert f"{retrain / constrained:.2f} of one of constrained training" in page
+    assert "An epoch of retraining" in page
 
 
 def test_the_file_opens_without_the_recipe(finished: Path) -> None:
