@@ -144,6 +144,12 @@ def test_weights_that_are_none_are_refused(
         load(tmp_path / "x.pt")
 
 
+@pytest.mark.parametrize("path", [None, 5, b"x.pt", ["x.pt"], {}, "~nobody-of-this-name/x.pt"])
+def test_paths_that_are_none(path: Any) -> None:
+    with pytest.raises(InputError, match=r"give pruned\.pt of a run that removed channels"):
+        load(path)
+
+
 class Harm:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, ("harmed",)
