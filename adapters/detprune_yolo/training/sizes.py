@@ -24,7 +24,8 @@ def check_sizes(model: nn.Module, options: Mapping[str, Any], images: int | None
         InputError: the smallest size has fewer places than an object is assigned to, or one value per channel in
             the last batch, of which batch norm has no variance.
     """
-    strides = [int(value) for value in model.stride]
+    stated: Any = model.stride
+    strides = [int(value) for value in stated]
     stride = max(*strides, 32)
     imgsz, spread = int(options.get("imgsz", 640)), float(options.get("multi_scale") or 0.0)
     # a single size is rounded up, those of multi_scale are rounded down
