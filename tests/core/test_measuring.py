@@ -199,7 +199,7 @@ def test_numbers_of_threads_at_which_runtimes_crash(threads: int) -> None:
 @pytest.mark.parametrize(("side", "batch"), [(32 * 10**6, 1), (None, 10**12)])
 def test_inputs_larger_than_the_memory(side: int | None, batch: int) -> None:
     plain = network()
-    with pytest.raises(InputError, match="has a memory of .*give a smaller size or batch"):
+    with pytest.raises(InputError, match=r"has a memory of .*give a smaller size or batch"):
         sized(Deployed(plain, plain, stride=32), (torch.zeros(1, 3, 64, 64),), side, batch)
 
 
