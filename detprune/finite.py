@@ -21,15 +21,20 @@ def check_finite(model: nn.Module, what: str) -> None:
     Raises:
         NonFiniteError: with the names, parameters first.
     """
-    numbers: list[tuple[str, Tensor]] = list(model.named_parameters())
-    others: list[tuple[str, Tensor]] = []
-    for name, buffer in model.named_buffers():
-        (numbers if name.rpartition(".")[2] in _STATISTICS else others).append((name, buffer))
-    if bad := not_finite(numbers, others):
+    if bad := without_numbers(model):
         raise NonFiniteError(
             f"{what} holds NaN or infinite values in {listed(bad)}: training has diverged. Lower the "
             "learning rate or rho, or clip gradients, and start from a checkpoint before that"
         )
+
+
+def without_numbers(model: nn.Module) -> list[str]:
+    """Names of what is NaN or infinite in a network, parameters first; see `check_finite`."""
+    numbers: list[tuple[str, Tensor]] = list(model.named_parameters())
+    others: list[tuple[str, Tensor]] = []
+    for name, buffer in model.named_buffers():
+        (numbers if name.rpartition(".")[2] in _STATISTICS else others).append((name, buffer))
+    return not_finite(numbers, others)
 
 
 @torch.no_grad()

@@ -9,6 +9,9 @@ from pathlib import Path
 from detprune.errors import DetpruneError, InputError
 from detprune.temporaries import sweep, temporary_name
 
+SET = "set.json"
+"""In a drawn set: what it was drawn from."""
+
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -48,6 +51,7 @@ def complete_folder(
     """
     if is_there():
         return
+    _check_place(folder)
     temporary = temporary_name(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -60,9 +64,35 @@ def complete_folder(
     except OSError as error:
         # another process may have written the same at the same time
         if not is_there():
-            kind = DetpruneError if error.errno in _DISK else InputError
+            full = error.errno in _DISK
+            kind = DetpruneError if full else InputError
+            way_out = "make room, or name another folder" if full else "name another folder"
             raise kind(
-                f"cannot write into {folder}: {error.strerror or error}; make room, or name another folder"
+                f"cannot write into {folder}: {error.strerror or error}; {way_out}"
             ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_place(folder: Path) -> None:
+    """Refuses places where a new folder would do harm.
+
+    Raises:
+        InputError: it is the working directory, which would be another folder afterwards; or below a file, or in a
+            drawn set, whose images it would join.
+    """
+    here = Path.cwd()
+    if folder in (here, *here.parents):
+        raise InputError(
+            f"cannot write into {folder}: it is the working directory or holds it; name a new folder in it"
+        )
+    for parent in folder.parents:
+        if parent.exists() and not parent.is_dir():
+            raise InputError(
+                f"cannot write into {folder}: {parent} is no folder; name another folder"
+            )
+        if (parent / SET).is_file():
+            raise InputError(
+                f"cannot write into {folder}: {parent} holds a drawn set ({SET}), whose images would be mixed "
+                "with others; name another folder"
+            )

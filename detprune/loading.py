@@ -8,7 +8,7 @@ from torch import nn
 from detprune.channels.removal import resized_and_loaded
 from detprune.errors import InputError
 from detprune.measuring.sources import open_whole_network
-from detprune.reading import load_tensors
+from detprune.reading import load_tensors, named_path
 from detprune.task import load_adapter
 
 _WAY_OUT = "give pruned.pt of a run that removed channels, or a YOLO checkpoint"
@@ -28,7 +28,7 @@ def load(path: str | Path) -> nn.Module:
         InputError: the file is missing or damaged, holds weights without a network, or a package is not
             installed that its network needs.
     """
-    file = Path(path).expanduser()
+    file = named_path(path, _WAY_OUT)
     try:
         saved = _described(file)
     except InputError as error:

@@ -383,8 +383,14 @@ class Pruner:
 
         Raises:
             InputError: called before ``hard_prune``, or of a set that removes no channels.
+            ZerosLostError: what is to be taken out is not zero any more.
+            NonFiniteError: the network holds NaN or infinities.
         """
-        return removed(self.model, self._kept_indices("shrink()"))
+        kept = self._kept_indices("shrink()")
+        if self._outside is not None:
+            check_zeros(self.layers, self._outside, self._optimizer)
+        check_finite(self.model, "the network that is to be shrunk")
+        return removed(self.model, kept)
 
     def carry_over(self, optimizer: Optimizer, small: nn.Module) -> None:
         """Give an optimizer of the shrunk network the state that the bound optimizer has of the same weights.

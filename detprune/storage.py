@@ -9,6 +9,8 @@ from detprune.errors import InputError, StorageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT)  # reading a file may end so too
+_ODD_PATH = ("Symlink loop from", "Could not determine home directory")
+"""How pathlib begins where a path leads nowhere: a circle of links, the home of nobody."""
 _ODD_PLACE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -52,4 +54,6 @@ def plain_refusals() -> Iterator[None]:
             raise InputError(
                 f"cannot read or write {error.filename}: {error.strerror}; name another place"
             ) from error
+        if str(error).startswith(_ODD_PATH):
+            raise InputError(f"a path leads nowhere: {error}; name another place") from error
         raise

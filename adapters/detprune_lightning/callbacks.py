@@ -22,6 +22,12 @@ from detprune_lightning.batch_norm import TrainingInputs, renew
 LOGGER = logger(__name__)
 
 
+_WAY_OUT = (
+    "resume from a checkpoint that was written with this callback, or load the weights alone and fit with a new "
+    "Trainer without ckpt_path (in a run directory: delete the stage's folder of checkpoints, then --resume)"
+)
+
+
 class ConstrainedTraining(L.Callback):
     """Prunes under constraints while a Trainer fits; its state is part of every checkpoint.
 
@@ -61,6 +67,7 @@ class ConstrainedTraining(L.Callback):
         self._every, self._network, self._on_update = every, network, on_update
         self._pruner: Pruner | None = None
         self._saved: dict[str, Any] | None = None
+        self._continues = False
         self._total_steps = self._updates = 0
         self._last_step = 0
         self._batch_norm_images = batch_norm_images
@@ -103,8 +110,12 @@ class ConstrainedTraining(L.Callback):
             steps_per_update=round(self._total_steps / self._updates),
             updates=self._updates,
         )
+        self._continues = self._saved is not None
         if self._saved is not None:
-            self._pruner.load_state_dict(self._saved)
+            try:
+                self._pruner.load_state_dict(self._saved)
+            except InputError as error:
+                raise InputError(f"{_checkpoint(trainer)}: {error}; {_WAY_OUT}") from error
             self._saved = None
         self._last_step = trainer.global_step
         self._inputs = None
@@ -116,6 +127,18 @@ class ConstrainedTraining(L.Callback):
                     "batch norm keeps the statistics of constrained training after hard pruning: %s",
                     error,
                 )
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check that the pruner stands where training stands.
+
+        Raises:
+            InputError: training goes on in the middle, and the pruner would begin anew.
+        """
+        if trainer.global_step and not self._continues:
+            raise InputError(
+                f"training goes on at step {trainer.global_step}, but {_checkpoint(trainer)} holds no state of "
+                f"ConstrainedTraining, which would begin anew there; {_WAY_OUT}"
+            )
 
     def on_train_batch_end(
         self,
@@ -202,10 +225,19 @@ class HardPruningCheck(L.Callback):
     ) -> None:
         self._training, self._evaluate = training, evaluate
         self._every, self._stop_at, self._on_check = every, stop_at, on_check
-        self._stopped = False
+        self._stopped: Any = False
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A run that had stopped before it was killed stays stopped."""
+        """A run that had stopped before it was killed stays stopped.
+
+        Raises:
+            InputError: the checkpoint that is resumed does not say whether it had.
+        """
+        if not isinstance(self._stopped, bool):
+            raise InputError(
+                f"{_checkpoint(trainer)}: HardPruningCheck's state says stopped: {self._stopped!r}, allowed are "
+                f"true and false; {_WAY_OUT}"
+            )
         trainer.should_stop = trainer.should_stop or self._stopped
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -225,7 +257,7 @@ class HardPruningCheck(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore it."""
-        self._stopped = state_dict["stopped"]
+        self._stopped = state_dict.get("stopped")
 
 
 class MaskedRetraining(L.Callback):
@@ -243,6 +275,10 @@ class MaskedRetraining(L.Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the hooks off; the pruner stays."""
         self._pruner.detach()
+
+
+def _checkpoint(trainer: L.Trainer) -> str:
+    return str(trainer.ckpt_path) if trainer.ckpt_path is not None else "this Trainer's earlier fit"
 
 
 def _planned_steps(trainer: L.Trainer) -> float:

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,15 +105,14 @@ def fit(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     folder = run.checkpoints / stage
     show_bar = trainer.progress_bar and sys.stdout.isatty()
+    own: list[L.Callback] = [SeedEveryEpoch(seed, stage), *(callbacks or []), EventLog(run, stage)]
     lightning_trainer = L.Trainer(
         max_epochs=spec.epochs,
         check_val_every_n_epoch=spec.evaluate_every,
         default_root_dir=run.path,
         logger=TensorBoardLogger(run.path, name="tensorboard", version=stage),
         callbacks=[
-            SeedEveryEpoch(seed, stage),
-            *(callbacks or []),
-            EventLog(run, stage),
+            *own,
             ModelCheckpoint(
                 folder,
                 filename="last",
@@ -128,7 +127,7 @@ def fit(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
-        plugins=[AtomicCheckpoints(module, stage)],
+        plugins=[AtomicCheckpoints(module, stage, own)],
         **trainer.model_dump(exclude={"progress_bar", "channels_last"}),
     )
     if trainer.channels_last:
@@ -150,11 +149,23 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
     Lightning's own writes to the system's temporary folder and moves: across file systems that is a
     copy, which a kill leaves half done.
+
+    Args:
+        module: the network whose checkpoints are read; any, if left out.
+        stage: whose checkpoints are read.
+        callbacks: of the stage; those with a state of their own must find it in a checkpoint, for Lightning
+            begins anew without a word where one is missing.
     """
 
-    def __init__(self, module: L.LightningModule | None = None, stage: str = "") -> None:
+    def __init__(
+        self,
+        module: L.LightningModule | None = None,
+        stage: str = "",
+        callbacks: Sequence[L.Callback] = (),
+    ) -> None:
         super().__init__()
         self._module, self._stage = module, stage
+        self._stateful = [c.state_key for c in callbacks if has_state(c)]
 
     def load_checkpoint(
         self,
@@ -187,13 +198,14 @@ class AtomicCheckpoints(TorchCheckpointIO):
             ]
         if wrong:
             raise InputError(f"{file} holds another type of value as {', '.join(wrong)}; {way_out}")
+        states = content["callbacks"]
+        if lacking := [key for key in self._stateful if not states.get(key)]:
+            raise InputError(f"{file} lacks the state of {', '.join(lacking)}; {way_out}")
         own = {} if self._module is None else self._module.state_dict()
         state = content["state_dict"]
-        shapes = {name: value.shape for name, value in own.items()}
-        found = {name: getattr(value, "shape", None) for name, value in state.items()}
-        if own and found != shapes:
+        if own and _forms(state) != _forms(own):
             raise InputError(f"{file} is of another network; {way_out}")
-        of = content["callbacks"].get("EventLog", {}).get("stage", self._stage)
+        of = states.get("EventLog", {}).get("stage", self._stage)
         if of != self._stage:
             raise InputError(f"{file} is of the stage {of!r}, not {self._stage!r}; {way_out}")
         return content
@@ -205,6 +217,19 @@ class AtomicCheckpoints(TorchCheckpointIO):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
+
+
+def _forms(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Shape and type of every tensor."""
+    return {
+        name: (value.shape, value.dtype) if isinstance(value, torch.Tensor) else None
+        for name, value in state.items()
+    }
+
+
+def has_state(callback: L.Callback) -> bool:
+    """Whether a callback writes a state of its own into checkpoints."""
+    return type(callback).state_dict is not L.Callback.state_dict
 
 
 def train_loader(
@@ -278,6 +303,31 @@ class EventLog(L.Callback):
         """Forget what was logged after the checkpoint that is resumed."""
         self._run.rewind(self._stage, self._epoch)
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check that all parts of a checkpoint that is resumed were taken up.
+
+        Lightning takes what it finds, and begins anew with the rest.
+
+        Raises:
+            InputError: they stand at different epochs, or some are missing.
+        """
+        if trainer.ckpt_path is None:
+            return
+        lacking = []
+        if trainer.current_epoch != self._epoch:
+            lacking.append(
+                f"epoch {self._epoch} in its loops, which stand at {trainer.current_epoch}"
+            )
+        if trainer.global_step:
+            if any(
+                _remembers(optimizer) and not optimizer.state for optimizer in trainer.optimizers
+            ):
+                lacking.append("the optimizer's momentum")
+            if any(config.scheduler.last_epoch == 0 for config in trainer.lr_scheduler_configs):
+                lacking.append("where the learning-rate schedule stands")
+        if lacking:
+            raise InputError(f"{trainer.ckpt_path} lacks {', '.join(lacking)}; {_way_out(trainer)}")
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
         self._began = time.perf_counter()
@@ -315,8 +365,27 @@ class EventLog(L.Callback):
         return {"epoch": self._epoch, "stage": self._stage}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue after it."""
-        self._epoch = state_dict["epoch"]
+        """Continue after it.
+
+        Raises:
+            InputError: it is no number of epochs.
+        """
+        epoch = state_dict.get("epoch")
+        if type(epoch) is not int or epoch < 0:
+            raise InputError(
+                f"last.ckpt of the stage {self._stage} says epoch {epoch!r}, allowed is a whole number, 0 or "
+                f"more; delete {self._run.checkpoints / self._stage} and resume, to train this stage again"
+            )
+        self._epoch = epoch
+
+
+def _remembers(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer that took a step has a state."""
+    return any(group.get("momentum") or group.get("betas") for group in optimizer.param_groups)
+
+
+def _way_out(trainer: L.Trainer) -> str:
+    return f"delete {Path(str(trainer.ckpt_path)).parent} and resume, to train this stage again"
 
 
 def _number(value: torch.Tensor | None) -> float | None:

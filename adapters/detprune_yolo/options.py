@@ -35,6 +35,22 @@ SET_BY_DETPRUNE: Mapping[str, str] = {
 """Ultralytics' options that a recipe may not give, and what stands for them."""
 
 
+_ELSEWHERE: Mapping[str, tuple[str, ...]] = {
+    "segmentation": ("overlap_mask", "mask_ratio", "retina_masks"),
+    "classification": ("dropout", "auto_augment", "erasing"),
+    "pose estimation": ("pose", "kobj", "rle"),
+    "oriented boxes": ("angle",),
+    "depth": ("dlog", "dgrad", "dlam"),
+    "prediction": ("source", "vid_stride", "stream_buffer", "embed", "tracker", "dnn"),
+    "drawing predictions": (
+        *("show", "save_frames", "save_crop", "show_labels", "show_conf", "show_boxes"),
+        "line_width",
+    ),
+    "export": ("format", "optimize", "dynamic", "simplify", "opset", "workspace"),
+}
+"""Options that do nothing while a detector trains, by what they are for."""
+
+
 def check_device(device: Any) -> None:
     """Refuse a device that this machine has not."""
     there = torch.cuda.device_count()
@@ -81,6 +97,9 @@ _LIMITS: Mapping[str, tuple[float, float, str]] = {
     "close_mosaic": (0, 1e9, "epochs"),
     "max_det": (1, 100_000, "boxes"),
     "fraction": (1e-9, 1, "a share of the images"),
+    "box": (0, 1e6, "the weight of a loss"),
+    "cls": (0, 1e6, "the weight of a loss"),
+    "dfl": (0, 1e6, "the weight of a loss"),
 }
 """What Ultralytics does not check itself: the least and the most of a value, and what it is."""
 
@@ -157,4 +176,16 @@ def check_options(options: dict[str, Any]) -> dict[str, Any]:
         get_cfg(overrides=dict(options))
     except (TypeError, ValueError) as error:
         raise InputError(f"Ultralytics refuses an option: {error}") from error
+    _check_use(options)
     return options
+
+
+def _check_use(options: Mapping[str, Any]) -> None:
+    """Refuse what would do nothing; a default that is spelled out is left alone."""
+    for purpose, keys in _ELSEWHERE.items():
+        for key in keys:
+            if key in options and options[key] != DEFAULT_CFG_DICT.get(key):
+                raise InputError(
+                    f"{key} is {options[key]!r}, but it is for {purpose}, and does nothing while a detector trains; "
+                    "leave it out"
+                )

@@ -46,6 +46,7 @@ from detprune_yolo.training.resumable import ResumableTrainer
 from detprune_yolo.training.run_stage import run_stage
 from detprune_yolo.training.settings import StageSettings
 from detprune_yolo.training.sidecar import remove_sidecar
+from detprune_yolo.training.sizes import check_sizes
 from detprune_yolo.training.trainers import ConstrainedTrainer, RetrainingTrainer
 from detprune_yolo.weights.checkpoints import load_model, pruned_checkpoint, save_checkpoint
 from detprune_yolo.weights.deployment import open_file
@@ -180,13 +181,21 @@ class DetectionTask(Task):
         spec = self.recipe.distillation
         if spec is not None and spec.teacher is not None:
             check_fits(model, load_model(spec.teacher.expanduser()), str(spec.teacher))
+        for stage in ("dense", "constrained", "retrain"):
+            stated = getattr(self.recipe.stages, stage)
+            if stated is not None and stated.epochs:
+                check_sizes(model, self.recipe.options(stage), self._images_of_an_epoch(stage))
         options = self.recipe.options("constrained")
         check_not_frozen(self.recipe.budget, model, options.get("freeze"))
         batch, constrained = int(options.get("batch", 16)), self.recipe.stages.constrained
         if batch >= 1 and not self.recipe.method.has_inner_loop:
-            images = len(self._data.images["train"]) * float(options.get("fraction", 1.0))
+            images = self._images_of_an_epoch("constrained")
             accumulated = max(1, round(int(options.get("nbs", 64)) / batch))
             check_every(constrained.every, math.ceil(images / batch), accumulated)
+
+    def _images_of_an_epoch(self, stage: str) -> int:
+        share = float(self.recipe.options(stage).get("fraction", 1.0))
+        return max(1, round(len(self._data.images["train"]) * share))
 
     def constrained_optimizer(self, model: nn.Module) -> Optimizer:
         """SGD, or one that stands for all others: methods tell these two apart."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
@@ -85,6 +86,13 @@ class CoupledChannels(SparsitySet):
         def fitting(value: object) -> object:
             if not isinstance(value, Tensor):
                 return value
+            plain = value.is_floating_point() and value.layout == torch.strided
+            if value.is_meta or (plain and not torch.isfinite(value).all()):
+                what = "no values (device meta)" if value.is_meta else "NaN or infinities"
+                raise InputError(
+                    f"the example inputs hold {what}, on which no outputs can be compared; pass what the network is "
+                    "called with, or torch.zeros of that shape"
+                )
             return value.to(weight.device, weight.dtype if value.is_floating_point() else None)
 
         return tuple(tree_map(fitting, value) for value in arguments)
@@ -159,10 +167,13 @@ class CoupledChannels(SparsitySet):
         reasons = sorted({reason for own in groups.reasons.values() for reason in own})
         if failure is not None:
             reasons.append(f"with fewer channels {failure.text}")
+        why = (
+            "; ".join(reasons)
+            or "no convolution or linear layer took part when it ran on the example inputs"
+        )
         raise InputError(
-            "no channel of this network can be removed without a change of its outputs: "
-            f"{'; '.join(reasons) or 'it has no convolution or linear layer'}. Prune single weights instead "
-            "(Unstructured())"
+            f"no channel of this network can be removed without a change of its outputs: {why}. Prune single "
+            "weights instead (Unstructured())"
         )
 
     def _check_widths(self, groups: ChannelGroups) -> None:
@@ -196,6 +207,10 @@ class CoupledChannels(SparsitySet):
 
 
 def _check_budget(budget: Budget) -> None:
+    if not isinstance(budget, Budget):
+        raise InputError(
+            f"the budget is of type {type(budget).__name__}; make one, for example Budget(macs=0.5)"
+        )
     if budget.compression is not None:
         raise InputError(
             f"compression is {budget.compression}, which counts single weights; for channels say what is left, "

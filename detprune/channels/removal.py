@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from detprune.channels.copying import copied
 from detprune.channels.trace import named_tensors
 from detprune.errors import InputError
-from detprune.finite import listed
+from detprune.finite import listed, without_numbers
 from detprune.optimizers import held_by
 from detprune.reading import load_tensors
 
@@ -176,9 +176,8 @@ def resized_and_loaded(model: nn.Module, saved: object, path: object) -> nn.Modu
     state, widths = saved["state_dict"], saved["widths"]
     if not isinstance(widths, Mapping) or not isinstance(state, Mapping):
         raise InputError(f"{path}: state_dict and widths are no mappings, the file is damaged")
-    if not_tensors := [str(n) for n, value in state.items() if not isinstance(value, Tensor)]:
-        raise InputError(f"{path}: {', '.join(not_tensors[:3])} in state_dict are no tensors")
     named = {name: tensor for name, tensor, _ in named_tensors(model)}
+    _check_tensors(state, named, path)
     if lacking := [name for name in named if name not in state and name in model.state_dict()]:
         raise InputError(f"{path} is of another network: it lacks {', '.join(lacking[:3])}")
     wrong = [n for n, t in named.items() if n in state and not _is_part(state[n], t)]
@@ -191,15 +190,46 @@ def resized_and_loaded(model: nn.Module, saved: object, path: object) -> nn.Modu
         )
     found = widths_of(model)
     if found != widths:
-        other = next((name for name in found if found[name] != widths.get(name)), "a module")
+        names = {*found, *widths}
+        other = min((n for n in names if found.get(n) != widths.get(n)), key=str)
         raise InputError(
-            f"{path}: {other} states {widths.get(other)}, its weights {found.get(other)}"
+            f"{path}: {other} states {widths.get(other)}, its weights {found.get(other)}; take another copy of the file"
         )
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(f"{path} does not fit the network: {error}") from error
+    if bad := without_numbers(model):
+        raise InputError(
+            f"{path} holds NaN or infinite values in {listed(bad)}; take another copy of the file"
+        )
     return model
+
+
+def _check_tensors(state: Mapping[Any, Any], named: Mapping[str, Tensor], path: object) -> None:
+    """Refuse what would be taken for weights, and is none.
+
+    Raises:
+        InputError: no tensors, tensors without values or of another kind of number.
+    """
+
+    def refuse(names: list[str], what: str) -> None:
+        if names:
+            raise InputError(
+                f"{path}: {listed(names)} in state_dict {what}; take another copy of the file"
+            )
+
+    odd = [str(n) for n, v in state.items() if not isinstance(n, str) or not isinstance(v, Tensor)]
+    refuse(odd, "are no tensors with a name")
+    tensors: list[tuple[str, Tensor]] = list(state.items())
+    strange = [n for n, v in tensors if v.is_meta or v.layout != torch.strided or v.is_quantized]
+    refuse(strange, "are no plain tensors with values")
+    kinds = [
+        n
+        for n, v in tensors
+        if n in named and (v.is_complex() or v.is_floating_point() != named[n].is_floating_point())
+    ]
+    refuse(kinds, "are another kind of number than the network's")
 
 
 def saved_with_widths(path: Path) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from detprune.measuring.measurement import check_device, measure_networks
+from detprune.measuring.measurement import check_device, check_threads, measure_networks
 from detprune.measuring.sources import measured
 from detprune.measuring.table import measurement_table
 
@@ -29,6 +29,7 @@ def measure(
 ) -> None:
     """Say what pruning gains: parameters, MACs, bytes, and milliseconds in PyTorch and ONNX Runtime."""
     check_device(device)
+    check_threads(threads)
     found = measured(path, against, size, batch)
     measurement = measure_networks(
         found.before,

@@ -1,6 +1,7 @@
 """Networks as inference runs them; adapters register how theirs do, by class."""
 
 import copy
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from detprune.errors import InputError
+from detprune.reading import machine_memory
+
+_BYTES = 4  # of a value in float32
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,8 @@ def sized(
         batch: samples.
 
     Raises:
-        InputError: inputs other than tensors, a size for inputs that are no images, or one that the network does
-            not take.
+        InputError: inputs other than tensors, a size for inputs that are no images, one that the network does
+            not take, or more than the machine's memory.
     """
     generator = torch.Generator().manual_seed(0)
     tensors = []
@@ -87,6 +91,12 @@ def sized(
             shape[2:] = [side, side]
         if len(shape) == 4:
             network.check_size(shape[2], shape[3])
+        memory, needed = machine_memory(), math.prod(shape) * _BYTES
+        if memory is not None and needed > memory:
+            raise InputError(
+                f"inputs of shape {tuple(shape)} have {needed:,} bytes, and this machine has a memory of {memory:,}; "
+                "give a smaller size or batch"
+            )
         tensors.append(
             torch.rand(shape, generator=generator)
             if value.is_floating_point()

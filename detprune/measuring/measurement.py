@@ -24,6 +24,7 @@ from detprune.measuring.runtimes import PYTORCH, RUNTIMES, Job, UnusableError, t
 LOGGER = logger(__name__)
 
 NOT_INSTALLED = "not installed"
+_THREADS = 256  # of a large machine; runtimes crash with tens of thousands
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,10 @@ def measure_networks(
         clock: of the timings; ``time.process_time`` for one thread on a busy machine.
 
     Raises:
-        InputError: no such device, or the network does not run on the inputs.
+        InputError: no such device, too many threads, or the network does not run on the inputs.
     """
     check_device(device)
+    check_threads(threads)
     given = (
         [(pruned, pt_bytes[1])] if dense is None else [(dense, pt_bytes[0]), (pruned, pt_bytes[1])]
     )
@@ -167,6 +169,17 @@ def check_device(device: str) -> None:
         raise InputError(
             f"device is {device!r}, but PyTorch finds {torch.cuda.device_count()} CUDA GPUs here; give cpu"
         )
+
+
+def check_threads(threads: int) -> None:
+    """Refuse numbers of threads at which runtimes crash.
+
+    Raises:
+        InputError: with what can be given.
+    """
+    most = max(_THREADS, os.cpu_count() or 1)
+    if not 1 <= threads <= most:
+        raise InputError(f"threads is {threads}; allowed is a whole number from 1 to {most}")
 
 
 def _macs(network: nn.Module, inputs: Sequence[Tensor]) -> int:

@@ -4,12 +4,13 @@ from detprune.reading.files import (
     check_output_path,
     check_regular,
     check_replaceable,
+    named_path,
     read_bytes,
     read_json,
     read_text,
     utf8,
 )
-from detprune.reading.tensors import check_unpacked_size, load_tensors
+from detprune.reading.tensors import check_unpacked_size, load_tensors, machine_memory
 from detprune.reading.weights import safe_load
 from detprune.reading.yaml import dump_yaml_line, dump_yaml_text, load_yaml, parse_yaml
 
@@ -22,6 +23,8 @@ __all__ = [
     "dump_yaml_text",
     "load_tensors",
     "load_yaml",
+    "machine_memory",
+    "named_path",
     "parse_yaml",
     "read_bytes",
     "read_json",

@@ -19,6 +19,22 @@ _KINDS = (
 _JSON_DEPTH = "its lists or objects are nested too deeply"
 
 
+def named_path(path: object, way_out: str) -> Path:
+    """A path that a user gave, with ``~`` replaced.
+
+    Raises:
+        InputError: it is no text and no path, or the home of nobody.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(
+            f"the path is of type {type(path).__name__}, allowed are text and paths; {way_out}"
+        )
+    try:
+        return Path(path).expanduser()
+    except (RuntimeError, TypeError) as error:  # TypeError: a path of bytes
+        raise InputError(f"cannot read {path!s}: {error}; {way_out}") from error
+
+
 def check_regular(path: Path, way_out: str = "") -> int:
     """Checks that a path is a regular file, for anything else may block for ever; returns its bytes.
 

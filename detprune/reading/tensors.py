@@ -48,7 +48,7 @@ def check_unpacked_size(path: Path) -> None:
             unpacked = sum(record.file_size for record in archive.infolist())
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
         return
-    memory = _memory()
+    memory = machine_memory()
     if memory is not None and unpacked > memory:
         raise InputError(
             f"{path} unpacks to {unpacked:,} bytes, and this machine has a memory of {memory:,}; it is no checkpoint, "
@@ -56,7 +56,7 @@ def check_unpacked_size(path: Path) -> None:
         )
 
 
-def _memory() -> int | None:
+def machine_memory() -> int | None:
     """Bytes of the machine's memory; None where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

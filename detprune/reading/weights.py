@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from detprune.errors import InputError
+from detprune.reading.files import named_path
 from detprune.reading.tensors import UNREADABLE, check_unpacked_size, unpickle_tensors
 
 _TEXT = (b"<", b"version https://git-lfs")
@@ -19,7 +20,7 @@ def safe_load(path: str | Path, wanted: str) -> object:
     Raises:
         InputError: the file is missing, a folder or damaged, or would run code when opened.
     """
-    path = Path(path).expanduser()
+    path = named_path(path, f"give {wanted}")
     try:
         is_folder = path.is_dir()
     except OSError as error:  # the name is too long, or a folder above it may not be entered

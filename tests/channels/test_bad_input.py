@@ -20,6 +20,7 @@ from detprune import (
     SparsitySet,
     Unstructured,
 )
+from detprune.errors import NonFiniteError, ZerosLostError
 from detprune.sets import Filter
 
 
@@ -67,6 +68,24 @@ def test_example_inputs_that_do_not_run_name_the_models_own_error() -> None:
     refused("TypeError: .* takes 2 positional arguments but 3", chain(), (image(), image()))
 
 
+@pytest.mark.parametrize(
+    ("inputs", "text"),
+    [
+        (image() * math.nan, "the example inputs hold NaN or infinities, on which no outputs"),
+        ((image(), torch.tensor(math.inf)), "hold NaN or infinities"),
+        (image().to("meta"), r"hold no values \(device meta\)"),
+        (image().to_sparse(), "does not run on the example inputs"),
+    ],
+)
+def test_example_inputs_without_numbers(inputs: Any, text: str) -> None:
+    refused(text, chain(), inputs)
+
+
+def test_a_budget_of_another_type() -> None:
+    with pytest.raises(InputError, match=r"the budget is of type str; make one.*Budget\(macs=0\.5"):
+        CoupledChannels(image()).plan(chain(), "0.5")  # type: ignore[arg-type]
+
+
 def test_example_inputs_may_be_left_out_only_until_they_are_needed() -> None:
     with pytest.raises(InputError, match=r"for example CoupledChannels\(torch.zeros\(1, 3, 224"):
         CoupledChannels().bind(chain(), Budget(macs=0.5))
@@ -78,7 +97,10 @@ def test_example_inputs_may_be_left_out_only_until_they_are_needed() -> None:
     ("model", "reason"),
     [
         (lambda: conv(3, 16), "is an output of the network"),
-        (lambda: nn.Sequential(nn.ReLU(), nn.Flatten()), "has no convolution or linear layer"),
+        (
+            lambda: nn.Sequential(nn.ReLU(), nn.Flatten()),
+            "no convolution or linear layer took part",
+        ),
         (lambda: nn.Sequential(conv(3, 16), nn.Sigmoid(), conv(16, 4)), "is not zero when its"),
         (lambda: nn.Sequential(conv(3, 16), nn.GroupNorm(1, 16), conv(16, 4)), "all together"),
         (lambda: chain().requires_grad_(False), "is frozen"),
@@ -210,6 +232,18 @@ def test_budgets_that_do_not_fit(budget: Budget, text: str) -> None:
 def test_macs_with_single_weights(budget: Budget, sparsity_set: SparsitySet | None) -> None:
     with pytest.raises(InputError, match="count whole channels, which CoupledChannels"):
         Pruner(chain(), None, Magnitude(), sparsity_set, budget)
+
+
+@pytest.mark.parametrize(("value", "error"), [(1.0, ZerosLostError), (math.nan, NonFiniteError)])
+def test_shrinking_takes_out_only_what_is_zero(value: float, error: type[Exception]) -> None:
+    model = chain()
+    pruner = Pruner(model, None, OneShot(), CoupledChannels(image()), Budget(macs=0.5))
+    pruner.hard_prune()
+    weight = model[0].weight
+    with torch.no_grad():
+        weight[weight == 0 if value == 1.0 else weight != 0] = value
+    with pytest.raises(error, match=r"0\.weight"):
+        pruner.shrink()
 
 
 def test_shrinking_needs_zeros_and_channels() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from detprune.errors import DetpruneError, InputError
-from detprune.folders import complete_folder, output_folder
+from detprune.folders import SET, complete_folder, output_folder
+from detprune.storage import plain_refusals
 
 
 def below_a_file(folder: Path) -> Path:
@@ -59,3 +60,35 @@ def test_what_another_process_wrote_meanwhile_is_taken(tmp_path: Path) -> None:
     there = lambda: (tmp_path / "set" / "file").exists()  # noqa: E731
     complete_folder(tmp_path / "set", there, write)
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+@pytest.mark.parametrize(
+    ("place", "problem"),
+    [
+        ("set/images/train/inner", "set holds a drawn set .*name another folder"),
+        ("file/a/b", "file is no folder; name another folder"),
+        ("here", "it is the working directory or holds it; name a new folder"),
+        (".", "it is the working directory or holds it"),
+    ],
+)
+def test_a_place_where_a_new_folder_would_do_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, problem: str
+) -> None:
+    for folder in ("set/images/train", "here"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "set" / SET).write_text("{}", encoding="utf-8")
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=problem):
+        complete_folder(output_folder(tmp_path / place), lambda: False, Path.mkdir)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("path", ["link", "~nobody-of-this-name/set"])
+def test_paths_that_lead_nowhere_are_bad_input(tmp_path: Path, path: str) -> None:
+    link_to_itself(tmp_path)
+    odd = tmp_path / path if path == "link" else Path(path)
+    problem = pytest.raises(InputError, match=r"a path leads nowhere: .*name another place")
+    with problem, plain_refusals():
+        odd.expanduser().resolve()

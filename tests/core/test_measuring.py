@@ -188,6 +188,21 @@ def test_devices_that_are_not_there(device: str, text: str) -> None:
         measure_networks(None, network(), IMAGES, device=device)
 
 
+@pytest.mark.parametrize("threads", [0, -1, 100_000])
+def test_numbers_of_threads_at_which_runtimes_crash(threads: int) -> None:
+    with pytest.raises(
+        InputError, match=rf"threads is {threads}; allowed is a whole number from 1"
+    ):
+        measure_networks(None, network(), IMAGES, threads=threads)
+
+
+@pytest.mark.parametrize(("side", "batch"), [(32 * 10**6, 1), (None, 10**12)])
+def test_inputs_larger_than_the_memory(side: int | None, batch: int) -> None:
+    plain = network()
+    with pytest.raises(InputError, match=r"has a memory of .*give a smaller size or batch"):
+        sized(Deployed(plain, plain, stride=32), (torch.zeros(1, 3, 64, 64),), side, batch)
+
+
 def test_inputs_on_which_the_network_does_not_run() -> None:
     with pytest.raises(InputError, match=r"does not run on inputs of shape \(1, 2, 9, 9\)"):
         measure_networks(None, network(), (torch.zeros(1, 2, 9, 9),))

@@ -175,6 +175,16 @@ def test_checkpoint_in_the_middle_resumes_to_the_same_bits(
     assert resumed.pruner.history == straight.pruner.history
 
 
+def test_training_that_goes_on_without_the_pruners_state_is_refused(tmp_path: Path) -> None:
+    dense = trainer(tmp_path, [], max_epochs=1)
+    dense.fit(Net(), loader())
+    dense.save_checkpoint(tmp_path / "dense.ckpt")
+    training = ConstrainedTraining(dp.ADMM(), budget=BUDGET)
+    fitting = trainer(tmp_path, [training])
+    with pytest.raises(dp.InputError, match=r"goes on at step 8, but .*dense\.ckpt holds no state"):
+        fitting.fit(Net(), loader(), ckpt_path=str(tmp_path / "dense.ckpt"), weights_only=True)
+
+
 def test_masks_hold_in_retraining(tmp_path: Path) -> None:
     module = Net()
     training = ConstrainedTraining(dp.Magnitude(), budget=BUDGET, network=module.network)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -116,6 +117,46 @@ def test_files_that_hold_something_else(
     torch.save({k: v for k, v in saved.items() if v is not None}, tmp_path / "x.pt")
     with pytest.raises(InputError, match=text):
         load(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (
+            lambda state: state["conv1.weight"].fill_(float("nan")),
+            "holds NaN or infinite values in",
+        ),
+        (lambda state: state["bn1.running_var"].fill_(float("inf")), "in bn1.running_var"),
+        (
+            lambda state: state.update({"conv1.weight": state["conv1.weight"].int()}),
+            "conv1.weight in state_dict are another kind of number",
+        ),
+        (
+            lambda state: state.update({"conv1.weight": state["conv1.weight"].to_sparse()}),
+            "conv1.weight in state_dict are no plain tensors",
+        ),
+        (
+            lambda state: state.update({"conv1.weight": state["conv1.weight"].to("meta")}),
+            "conv1.weight in state_dict are no plain tensors",
+        ),
+        (lambda state: state.update({5: torch.ones(1)}), "5 in state_dict are no tensors with a n"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
+def test_weights_that_are_none_are_refused(
+    spoil: Callable[[Any], object], text: str, finished: Path, tmp_path: Path
+) -> None:
+    saved = torch.load(finished / "pruned.pt", weights_only=True)
+    spoil(saved["state_dict"])
+    torch.save(saved, tmp_path / "x.pt")
+    with pytest.raises(InputError, match=text):
+        load(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("path", [None, 5, b"x.pt", ["x.pt"], {}, "~nobody-of-this-name/x.pt"])
+def test_paths_that_are_none(path: Any) -> None:
+    with pytest.raises(InputError, match=r"give pruned\.pt of a run that removed channels"):
+        load(path)
 
 
 class Harm:

@@ -27,8 +27,21 @@ REPORTED = ("summary.json", "checkpoints/dense.pt", "checkpoints/final.pt")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("damaged")
     short = {stage: {**spec, "epochs": 1} for stage, spec in TINY["stages"].items()}
+    short["constrained"]["warmup"] = 0.2  # so that its checkpoint holds a schedule
     run = run_here({**TINY, "stages": short}, folder)
     shutil.rmtree(run / "tensorboard")
+    return run
+
+
+@pytest.fixture
+def halfway(finished: Path, tmp_path: Path) -> Path:
+    """A copy of a run that was cut off after the first of two epochs of constrained training."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    in_constrained_training(run)
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    recipe["stages"]["constrained"]["epochs"] = 2
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return run
 
 
@@ -76,6 +89,50 @@ def test_a_damaged_checkpoint_of_a_stage(
     assert code == 2
     assert "last.ckpt" in error
     assert f"delete {run / 'checkpoints/constrained'} and resume" in error
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        ("callbacks/ConstrainedTraining", None, "lacks the state of ConstrainedTraining"),
+        ("callbacks/ConstrainedTraining", {}, "lacks the state of ConstrainedTraining"),
+        ("callbacks/ConstrainedTraining/history", None, "the saved pruner state lacks history"),
+        ("callbacks/EventLog", None, "lacks the state of EventLog"),
+        ("callbacks/EventLog/epoch", "one", "says epoch 'one'"),
+        ("callbacks/EventLog/epoch", 7, "lacks epoch 7 in its loops, which stand at 1"),
+        ("callbacks/HardPruningCheck", None, "lacks the state of HardPruningCheck"),
+        ("callbacks/HardPruningCheck/stopped", "no", "stopped: 'no'"),
+        ("optimizer_states", [], "lacks the optimizer's momentum"),
+        ("lr_schedulers", [], "lacks where the learning-rate schedule stands"),
+        ("loops/fit_loop", {}, "lacks epoch 1 in its loops, which stand at 0"),
+        ("state_dict/conv1.weight", torch.zeros(16, 3, 3, 3).half(), "is of another network"),
+    ],
+)
+def test_a_part_that_was_cut_out_of_a_checkpoint_is_not_begun_anew(
+    halfway: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    path: str,
+    value: object,
+    problem: str,
+) -> None:
+    run = halfway
+    file = run / "checkpoints/constrained/last.ckpt"
+    content = torch.load(file, weights_only=True)
+    *parents, last = path.split("/")
+    parent = content
+    for key in parents:
+        parent = parent[key]
+    if value is None:
+        del parent[last]
+    else:
+        parent[last] = value
+    torch.save(content, file)
+    code, error = said(["run", str(run), "--resume"], monkeypatch, capsys)
+    assert code == 2
+    assert problem in error
+    assert "last.ckpt" in error
+    assert "delete" in error
 
 
 @pytest.mark.parametrize("name", ["dense", "final"])

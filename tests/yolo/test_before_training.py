@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 from trainings import images
 
 import detprune as dp
@@ -14,6 +16,7 @@ from detprune.rundir import RunDirectory
 # isort: split
 from detprune_yolo import DetectionRecipe
 from detprune_yolo.task import DetectionTask
+from detprune_yolo.training.sizes import check_sizes
 
 
 class Dense(Exception):  # noqa: N818
@@ -57,6 +60,14 @@ def begun(tiny_detector: dict[str, Any], folder: Path, *assignments: str, **part
             r"every is 0\.1 epochs, in which there is no optimizer step; an epoch has",
         ),
         (["set={name: n_m, n: 2, m: 5}", "budget={}"], "no multiple of 5"),
+        (
+            ["train.multi_scale=0.5"],
+            r"imgsz is 64 and multi_scale 0\.5, so that images of 32 pixels .*have 5 places; .*smaller m",
+        ),
+        (
+            ["stages.retrain.train.imgsz=32"],
+            "imgsz is 32, so that images of 32 .*give a larger imgsz",
+        ),
         (["set=pattern", "budget={include: [model.14.*]}"], "cannot be pruned with Pattern"),
     ],
 )
@@ -80,6 +91,7 @@ def test_a_pull_through_the_gradient_of_another_optimizer(
 @pytest.mark.parametrize(
     "assignments",
     [
+        ["train.multi_scale=0.3", "train.imgsz=96"],
         ["train.freeze=3"],
         ["train.freeze=3", "budget={compression: 4, include: [model.13.*]}"],
         ["method=sas_admm", "stages.constrained.every=0.1", "train.nbs=640"],
@@ -91,3 +103,15 @@ def test_what_goes_together_is_let_through(
 ) -> None:
     with pytest.raises(Dense):
         begun(tiny_detector, tmp_path, *assignments)
+
+
+def test_the_last_batch_of_small_images() -> None:
+    model = nn.Module()
+    model.stride = torch.tensor([8.0, 16.0, 32.0])
+    options = {"imgsz": 32, "batch": 8}
+    check_sizes(model, options, images=24)
+    check_sizes(model, {**options, "imgsz": 64}, images=25)
+    with pytest.raises(
+        dp.InputError, match=r"last batch has one image \(25 images in batches of 8"
+    ):
+        check_sizes(model, options, images=25)

@@ -15,12 +15,12 @@ import numpy as np
 import yaml
 
 from detprune.errors import InputError
-from detprune.folders import complete_folder, output_folder, user_cache
+from detprune.folders import SET, complete_folder, output_folder, user_cache
 from detprune.rundir import atomic
 from detprune_yolo.data.shapes import CLASSES, draw_image
 
 _FORMAT = 2  # to be raised with every change of what is drawn or how it is stored
-_YAML, _SET = "shapes.yaml", "set.json"
+_YAML = "shapes.yaml"
 _SPLITS = {
     "train": 0,
     "val": 100_000_000,
@@ -143,7 +143,7 @@ def _write(spec: DrawnSet, folder: Path) -> None:
         (folder / "annotations" / f"instances_{split}.json").write_text(
             json.dumps(coco), encoding="utf-8"
         )
-    (folder / _SET).write_text(json.dumps(_identity(spec)), encoding="utf-8")
+    (folder / SET).write_text(json.dumps(_identity(spec)), encoding="utf-8")
 
 
 def _identity(spec: DrawnSet) -> dict[str, int]:
@@ -156,7 +156,7 @@ def _reusable(spec: DrawnSet, folder: Path) -> bool:
     if folder.is_dir() and not any(folder.iterdir()):
         return False
     try:
-        found = json.loads((folder / _SET).read_text(encoding="utf-8"))
+        found = json.loads((folder / SET).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         if not folder.exists():
             return False

@@ -28,6 +28,7 @@ from detprune_yolo.training.distillation import teach
 from detprune_yolo.training.epochs import fill_mosaic_buffer, mosaic_buffer, plain, seed_epoch
 from detprune_yolo.training.settings import Stage, StageSettings
 from detprune_yolo.training.sidecar import read_sidecar, remove_sidecar, taken_up, write_sidecar
+from detprune_yolo.training.sizes import check_sizes
 from detprune_yolo.weights.filenames import check_output_name
 
 EPOCH_METRIC = "mAP50 (Ultralytics' own)"
@@ -212,6 +213,7 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
     def start(self) -> None:
         """Training begins, or goes on; the optimizer and the moving average exist."""
         settings = self.settings
+        check_sizes(unwrap_model(self.model), vars(self.args))
         if settings.teacher is not None and settings.stage == self.stage:
             model = unwrap_model(self.model)
             teach(model, settings.teacher, settings.teacher_weight, self.device)

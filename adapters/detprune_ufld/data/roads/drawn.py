@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detprune.errors import InputError
-from detprune.folders import complete_folder, output_folder, user_cache
+from detprune.folders import SET, complete_folder, output_folder, user_cache
 from detprune.reading import read_bytes
 from detprune_ufld.data.labels import Frame, read_labels
 from detprune_ufld.data.roads.geometry import random_lanes
@@ -30,7 +30,6 @@ LABELS = {"train": "label_data_drawn.json", "test": "test_label.json"}
 """The label file of each split, as TuSimple names them."""
 
 _FORMAT = 1  # to be raised with every change of what is drawn or how it is stored
-_SET = "set.json"
 _QUALITY = 90  # of JPEG
 _ORDER = 2**31  # an index beyond all frames: the generator that shuffles the real geometries
 _WORKERS = 8  # threads at most: a frame needs some 30 MB while it is drawn
@@ -121,7 +120,7 @@ def draw(spec: DrawnRoads, folder: Path) -> Path:
     def write(new: Path) -> None:
         for split, count in spec.splits.items():
             _write(spec, split, count, new)
-        (new / _SET).write_text(json.dumps(identity), encoding="utf-8")
+        (new / SET).write_text(json.dumps(identity), encoding="utf-8")
 
     complete_folder(folder, lambda: _reusable(spec, identity, folder), write)
     return folder
@@ -202,7 +201,7 @@ def _reusable(spec: DrawnRoads, identity: dict[str, Any], folder: Path) -> bool:
     if folder.is_dir() and not any(folder.iterdir()):
         return False
     try:
-        found = json.loads((folder / _SET).read_text(encoding="utf-8"))
+        found = json.loads((folder / SET).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         if not folder.exists():
             return False
