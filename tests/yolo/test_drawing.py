@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -118,9 +119,9 @@ def test_boxes_are_tight_around_what_is_seen(monkeypatch: pytest.MonkeyPatch) ->
     totals: list[list[int]] = []
     place = shapes._place
 
-    def recording(rng, label, image, owner, areas):  # type: ignore[no-untyped-def]
+    def recording(rng, label, image, owner, areas, smallest):  # type: ignore[no-untyped-def]
         before = image.copy()
-        done = place(rng, label, image, owner, areas)
+        done = place(rng, label, image, owner, areas, smallest)
         if done:
             # No pixel changes outside the new object, but for its smooth edge.
             edge = cv2.dilate((owner == len(areas) - 1).astype(np.uint8), np.ones((5, 5), np.uint8))
@@ -218,7 +219,9 @@ def test_a_kill_leaves_nothing_under_the_name(
     real = drawing.draw_image
     drawn_images = []
 
-    def killed(rng: np.random.Generator, size: int) -> tuple[shapes.Image, list[shapes.Box]]:
+    def killed(
+        rng: np.random.Generator, size: int, *args: Any
+    ) -> tuple[shapes.Image, list[shapes.Box]]:
         if len(drawn_images) == 5:
             raise KeyboardInterrupt
         drawn_images.append(size)
@@ -283,12 +286,30 @@ def test_the_cache_folder_names_the_set(tmp_path: Path, monkeypatch: pytest.Monk
         ({"test": -1}, "test of a drawn data set is -1; choose a whole number from 0"),
         ({"size": 32}, "size of a drawn data set is 32; choose a whole number from 64 to 1024"),
         ({"size": 96.5}, "size of a drawn data set is 96.5"),
+        ({"classes": 7}, "classes of a drawn data set is 7; choose a whole number from 1 to 6"),
+        ({"objects": 0}, "objects of a drawn data set is 0; choose a whole number from 1 to 6"),
+        ({"smallest": 0.5}, "smallest of a drawn data set is 0.5; choose a number from 0.12 to"),
+        ({"smallest": "x"}, "smallest of a drawn data set is 'x'"),
         ({"seed": -1}, "seed of a drawn data set is -1; choose a whole number from 0"),
     ],
 )
-def test_values_out_of_range(values: dict[str, int], message: str) -> None:
+def test_values_out_of_range(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         DrawnSet(**values)
+
+
+def test_an_easier_set(tmp_path: Path) -> None:
+    spec = DrawnSet(train=20, val=5, size=96, classes=2, objects=3, smallest=0.3)
+    file = draw(spec, tmp_path / "set")
+    assert yaml.safe_load(file.read_text())["names"] == {0: "disk", 1: "square"}
+    labels = [f.read_text().splitlines() for f in (tmp_path / "set/labels/train").iterdir()]
+    assert {line.split()[0] for lines in labels for line in lines} == {"0", "1"}
+    assert {len(lines) for lines in labels} == {1, 2, 3}
+    described = json.loads((tmp_path / "set" / "set.json").read_text())
+    assert described["classes"] == 2
+    assert "classes" not in json.loads(
+        (draw(SPEC, tmp_path / "usual").parent / "set.json").read_text()
+    )  # as earlier versions wrote it
 
 
 def test_the_command_prints_the_yaml(tmp_path: Path) -> None:

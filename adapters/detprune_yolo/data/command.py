@@ -17,6 +17,12 @@ def draw_shapes(
     test: Annotated[int, typer.Option(help="Test images.")] = _DEFAULT.test,
     size: Annotated[int, typer.Option(help="Pixels a side.")] = _DEFAULT.size,
     seed: Annotated[int, typer.Option(help="Another seed draws other images.")] = _DEFAULT.seed,
+    classes: Annotated[int, typer.Option(help="The first so many shapes.")] = _DEFAULT.classes,
+    objects: Annotated[int, typer.Option(help="The most in an image.")] = _DEFAULT.objects,
+    smallest: Annotated[
+        float, typer.Option(help="Side of the smallest shape, in image sides.")
+    ] = _DEFAULT.smallest,
 ) -> None:
     """Draw six shapes on textured backgrounds as a detection set, and print its data yaml."""
-    typer.echo(draw(DrawnSet(train, val, size, seed, test), out))
+    spec = DrawnSet(train, val, size, seed, test, classes, objects, smallest)
+    typer.echo(draw(spec, out))

@@ -17,8 +17,9 @@ import yaml
 from detprune.errors import InputError
 from detprune.folders import SET, complete_folder, output_folder, user_cache
 from detprune.rundir import atomic
-from detprune_yolo.data.shapes import CLASSES, draw_image
+from detprune_yolo.data.shapes import CLASSES, LARGEST, MOST_OBJECTS, SMALLEST, draw_image
 
+_EASIER = ("classes", "objects", "smallest")
 _FORMAT = 2  # to be raised with every change of what is drawn or how it is stored
 _YAML = "shapes.yaml"
 _SPLITS = {
@@ -30,7 +31,15 @@ _SPLITS = {
 
 @dataclass(frozen=True)
 class DrawnSet:
-    """How many images, of how many pixels a side, from which seed.
+    """How many images, of how many pixels a side, from which seed, and how hard they are.
+
+    Attributes:
+        train, val, test: images of each split.
+        size: pixels a side.
+        seed: another one draws other images.
+        classes: the first so many of the six shapes.
+        objects: the most of them in an image.
+        smallest: larger side of the smallest object, in image sides; the largest has 0.45.
 
     Raises:
         InputError: a value out of range.
@@ -41,6 +50,9 @@ class DrawnSet:
     size: int = 160
     seed: int = 0
     test: int = 0
+    classes: int = len(CLASSES)
+    objects: int = MOST_OBJECTS
+    smallest: float = SMALLEST
 
     def __post_init__(self) -> None:
         limits = {
@@ -49,6 +61,8 @@ class DrawnSet:
             "size": (64, 1024),
             "seed": (0, 2**32),
             "test": (0, 10**6),
+            "classes": (1, len(CLASSES)),
+            "objects": (1, MOST_OBJECTS),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
@@ -56,6 +70,10 @@ class DrawnSet:
                 raise InputError(
                     f"{name} of a drawn data set is {value!r}; choose a whole number from {low} to {high}"
                 )
+        if not isinstance(self.smallest, int | float) or not SMALLEST <= self.smallest <= LARGEST:
+            raise InputError(
+                f"smallest of a drawn data set is {self.smallest!r}; choose a number from {SMALLEST} to {LARGEST}"
+            )
 
     @property
     def splits(self) -> dict[str, int]:
@@ -68,6 +86,8 @@ def cached(spec: DrawnSet) -> Path:
     """Draw into the user's cache folder, or find it there; returns the data yaml."""
     counts = "-".join(map(str, spec.splits.values()))
     name = f"shapes-{_FORMAT}-{counts}-{spec.size}px-seed{spec.seed}"
+    if easier := _easier(spec):
+        name += "-" + "-".join(f"{key}{value:g}" for key, value in easier.items())
     return draw(spec, user_cache() / "drawn" / name)
 
 
@@ -88,7 +108,7 @@ def draw(spec: DrawnSet, folder: Path) -> Path:
         {
             "path": str(folder),
             **{split: f"images/{split}" for split in spec.splits},
-            "names": dict(enumerate(CLASSES)),
+            "names": dict(enumerate(CLASSES[: spec.classes])),
         },
         sort_keys=False,
     )
@@ -110,7 +130,7 @@ def _write(spec: DrawnSet, folder: Path) -> None:
         for index in range(count):
             number = _SPLITS[split] + index + 1
             rng = np.random.default_rng([spec.seed, list(_SPLITS).index(split), index])
-            picture, boxes = draw_image(rng, spec.size)
+            picture, boxes = draw_image(rng, spec.size, spec.classes, spec.objects, spec.smallest)
             file = folder / "images" / split / f"{number:012d}.png"
             _, encoded = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 6])
             file.write_bytes(encoded.tobytes())
@@ -138,7 +158,9 @@ def _write(spec: DrawnSet, folder: Path) -> None:
             "info": {"description": "detprune drawn shapes", **_identity(spec)},
             "images": images,
             "annotations": annotations,
-            "categories": [{"id": k, "name": name} for k, name in enumerate(CLASSES, start=1)],
+            "categories": [
+                {"id": k, "name": name} for k, name in enumerate(CLASSES[: spec.classes], start=1)
+            ],
         }
         (folder / "annotations" / f"instances_{split}.json").write_text(
             json.dumps(coco), encoding="utf-8"
@@ -146,8 +168,18 @@ def _write(spec: DrawnSet, folder: Path) -> None:
     (folder / SET).write_text(json.dumps(_identity(spec)), encoding="utf-8")
 
 
-def _identity(spec: DrawnSet) -> dict[str, int]:
-    return {"format": _FORMAT, **asdict(spec)}
+def _identity(spec: DrawnSet) -> dict[str, float]:
+    values = {name: value for name, value in asdict(spec).items() if name not in _EASIER}
+    return {"format": _FORMAT, **values, **_easier(spec)}
+
+
+def _easier(spec: DrawnSet) -> dict[str, float]:
+    """What makes the set easier than usual; sets of earlier versions do not say that they are as usual."""
+    return {
+        name: value
+        for name, value in asdict(spec).items()
+        if name in _EASIER and value != getattr(DrawnSet, name)
+    }
 
 
 def _reusable(spec: DrawnSet, folder: Path) -> bool:

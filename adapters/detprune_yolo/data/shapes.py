@@ -16,8 +16,10 @@ CLASSES = ("disk", "square", "triangle", "star", "ring", "cross")
 MIN_VISIBLE = 0.4
 """No object is drawn where it would leave itself or an earlier one with less of its area visible."""
 
-_SIDE = (0.12, 0.45)  # of an object's larger side, in image sides
-_MOST_OBJECTS = 6
+SMALLEST, LARGEST = 0.12, 0.45
+"""Of an object's larger side, in image sides."""
+
+MOST_OBJECTS = 6
 _TRIES = 12
 _CONTRAST = 90.0  # Euclidean distance in RGB between an object's colours and what it covers
 _SHIFT = 4  # fractional bits of OpenCV's coordinates
@@ -36,16 +38,30 @@ class Box(NamedTuple):
     h: int
 
 
-def draw_image(rng: np.random.Generator, size: int) -> tuple[Image, list[Box]]:
-    """Draw one image, (size, size, 3) in BGR, and its 1 to 6 boxes."""
+def draw_image(
+    rng: np.random.Generator,
+    size: int,
+    classes: int = len(CLASSES),
+    objects: int = MOST_OBJECTS,
+    smallest: float = SMALLEST,
+) -> tuple[Image, list[Box]]:
+    """Draw one image, (size, size, 3) in BGR, and its 1 to ``objects`` boxes.
+
+    Args:
+        rng: all randomness.
+        size: pixels a side.
+        classes: the first so many of `CLASSES`.
+        objects: the most objects.
+        smallest: larger side of the smallest object, in image sides.
+    """
     image = _background(rng, size)
     _distractors(rng, image)
     owner = np.zeros((size, size), np.uint8)  # number of the object seen at each pixel
     areas = [0]
     labels: list[int] = []
-    for _ in range(rng.integers(1, _MOST_OBJECTS + 1)):
-        label = int(rng.integers(len(CLASSES)))
-        if _place(rng, label, image, owner, areas):
+    for _ in range(rng.integers(1, objects + 1)):
+        label = int(rng.integers(classes))
+        if _place(rng, label, image, owner, areas, smallest):
             labels.append(label)
     if rng.random() < 0.5:
         image = cv2.GaussianBlur(image, (3, 3), float(rng.uniform(0.4, 0.9))).astype(np.uint8)
@@ -60,14 +76,19 @@ def draw_image(rng: np.random.Generator, size: int) -> tuple[Image, list[Box]]:
 
 
 def _place(
-    rng: np.random.Generator, label: int, image: Image, owner: Image, areas: list[int]
+    rng: np.random.Generator,
+    label: int,
+    image: Image,
+    owner: Image,
+    areas: list[int],
+    smallest: float,
 ) -> bool:
     """Draw an object where enough of every object stays visible; False where no such place is found.
 
     ``areas``: pixels of each object drawn so far if nothing covered it; [0] is the background's.
     """
     size = len(owner)
-    side = size * rng.uniform(*_SIDE)
+    side = size * rng.uniform(smallest, LARGEST)
     contours = _contours(rng, label, side)
     patch = math.ceil(side) + 4
     alpha = np.zeros((patch, patch), np.uint8)
