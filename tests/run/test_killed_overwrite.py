@@ -8,9 +8,9 @@ import pytest
 import yaml
 from tiny_recipe import TINY
 
+from command_line import started, wait_for
 from damaged import said
 from detprune.locks import Holder
-from processes import started, wait_for
 
 
 def test_nothing_of_a_finished_run_is_lost_and_nothing_is_left_over(

@@ -2,13 +2,14 @@
 
 import json
 import shutil
+import subprocess
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from command_line import detprune
 
 from detprune import InputError
 from detprune.progressive.spec import read_progressive
@@ -24,7 +25,12 @@ def write(folder: Path, recipe: dict[str, Any], **changes: Any) -> Path:
     return file
 
 
-progressive = partial(detprune, "progressive")
+Call = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def progressive(call: Call) -> Call:
+    return partial(call, "progressive")
 
 
 @pytest.fixture
@@ -33,7 +39,7 @@ def short(tiny: dict[str, Any]) -> dict[str, Any]:
     return tiny
 
 
-def test_steps(short: dict[str, Any], tmp_path: Path) -> None:
+def test_steps(short: dict[str, Any], tmp_path: Path, progressive: Call) -> None:
     file, out = write(tmp_path, short), tmp_path / "out"
     # a folder stands where a run of the second rate would be, so that the way goes on without it
     (out / "4x_from_2x").mkdir(parents=True)
@@ -74,7 +80,7 @@ def test_steps(short: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_the_dense_network_is_measured_before_anything_is_pruned(
-    short: dict[str, Any], tmp_path: Path
+    short: dict[str, Any], tmp_path: Path, progressive: Call
 ) -> None:
     short["stages"]["dense"]["epochs"] = 10  # better than chance
     out = tmp_path / "out"
@@ -89,7 +95,7 @@ def test_the_dense_network_is_measured_before_anything_is_pruned(
 
 
 def test_the_dense_network_teaches_children_of_pruned_ones(
-    short: dict[str, Any], tmp_path: Path
+    short: dict[str, Any], tmp_path: Path, progressive: Call
 ) -> None:
     short["distillation"] = {"weight": 0.5}
     out = tmp_path / "out"
@@ -103,7 +109,9 @@ def test_the_dense_network_teaches_children_of_pruned_ones(
     assert own.taught_by_dense(out / "dense") == {}
 
 
-def test_a_first_step_that_diverges_ends_it(short: dict[str, Any], tmp_path: Path) -> None:
+def test_a_first_step_that_diverges_ends_it(
+    short: dict[str, Any], tmp_path: Path, progressive: Call
+) -> None:
     file = write(tmp_path, short, settings={"method": {"name": "admm", "rho": 1e30}})
     process = progressive(file, "--out", tmp_path / "out", code=1)
     assert "no run reached 2x" in process.stdout
@@ -128,7 +136,9 @@ def test_files_that_are_wrong(
         read_progressive(write(tmp_path, short, **changes))
 
 
-def test_a_wrong_recipe_shows_before_anything_runs(short: dict[str, Any], tmp_path: Path) -> None:
+def test_a_wrong_recipe_shows_before_anything_runs(
+    short: dict[str, Any], tmp_path: Path, progressive: Call
+) -> None:
     file = write(tmp_path, short)
     process = progressive(
         file, "--out", tmp_path / "out", "--set", "stages.retrain.epochs=-1", code=2

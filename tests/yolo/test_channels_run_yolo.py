@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 import torch
 from detection_recipe import TINY
 
+from command_line import kill_after
 from detprune.cli import main
 from detprune.errors import InputError
 from detprune.rundir import RunDirectory
@@ -99,17 +99,11 @@ def test_killed_in_training_and_resumed_gives_the_same_bits(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, run = finished.parent / "recipe.yaml", tmp_path / "run"
-    command = [sys.executable, "-m", "detprune", "run", str(recipe), "--out", str(run), "--resume"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for stage in ("constrained", "retrain"):  # in the dense stage nothing knows of channels
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-        )
-        wait_for_epochs(run, stage, 1, process)
-        process.kill()
-        process.wait()
-        assert not (run / "summary.json").exists()
-    assert run_here(monkeypatch, *command[3:]) == 0
+    arguments = ("run", recipe, "--out", run, "--resume")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    marks = (("constrained", 1), ("retrain", 1))  # in the dense stage nothing knows of channels
+    kill_after(arguments, run, marks, preloaded="yolo", **quiet)
+    assert run_here(monkeypatch, *arguments) == 0
     assert same_bits(finished, run)
     assert events(finished) == events(run)
 
@@ -176,12 +170,6 @@ def test_other_classes_need_the_dense_network(finished: Path) -> None:
         build_network(spec, {0: "a", 1: "b"}, any_classes=True)
     own = load_model(finished / "pruned.pt")
     assert lacks_channels(build_network(spec, own.names, any_classes=True))
-
-
-def wait_for_epochs(run: Path, stage: str, count: int, process: "subprocess.Popen[bytes]") -> None:
-    from test_detection_run import wait_for_epochs as wait
-
-    wait(run, stage, count, process)
 
 
 def test_measuring_a_run(finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -1,11 +1,9 @@
 """Whole runs from the command line: files, report, kills, export, and Ultralytics alone with the result."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,8 @@ import torch
 import yaml
 from detection_recipe import TINY
 
+from command_line import detprune as call
+from command_line import kill_after
 from detprune.cli import main
 from detprune.rundir import RunDirectory
 
@@ -22,6 +22,8 @@ from detprune.rundir import RunDirectory
 from detprune_yolo.weights.checkpoints import load_model, read_masks
 
 RecipeFile = Callable[[Path, dict[str, Any]], Path]
+
+QUIET = {"preloaded": "yolo", "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 # detprune in a process in which every attempt to reach another host fails
 OFFLINE = """
@@ -42,23 +44,17 @@ main()
 """
 
 
-def detprune(*arguments: object, code: int = 0, program: str = OFFLINE) -> str:
-    process = subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=280,
-    )
-    assert process.returncode == code, process.stdout[-3000:] + process.stderr[-3000:]
-    return process.stdout + process.stderr
+def detprune(*arguments: object, code: int = 0, preloaded: str | None = "yolo") -> str:
+    done = call(*arguments, code=code, preloaded=preloaded, program=OFFLINE)
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, recipe_file: RecipeFile) -> Iterator[Path]:
     """A run directory of the tiny recipe, made without any network."""
     folder = tmp_path_factory.mktemp("detector")
-    output = detprune("run", recipe_file(folder, TINY), "--out", folder / "run")
+    arguments = ("run", recipe_file(folder, TINY), "--out", folder / "run")
+    output = detprune(*arguments, preloaded=None)  # what is imported is offline too
     (folder / "output.txt").write_text(output, encoding="utf-8")
     return folder / "run"
 
@@ -101,20 +97,11 @@ def test_killed_in_every_stage_and_resumed_gives_the_same_bits(
     finished: Path, tmp_path: Path
 ) -> None:
     recipe, run = finished.parent / "recipe.yaml", tmp_path / "run"
-    arguments = ["run", str(recipe), "--out", str(run), "--resume"]
+    arguments = ("run", recipe, "--out", run, "--resume")
     # accumulation spans the end of these epochs, and mosaic is closed before the last
-    for stage, epochs in (("dense", 1), ("constrained", 1), ("constrained", 2), ("retrain", 2)):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "detprune", *arguments],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        wait_for_epochs(run, stage, epochs, process)
-        process.kill()
-        process.wait()
-        assert not (run / "summary.json").exists()
-    detprune(*arguments)
+    kill_after(arguments, run, (("dense", 1), ("constrained", 1), ("constrained", 2)), **QUIET)
+    kill_after(arguments, run, [("retrain", 2)], **{**QUIET, "preloaded": None})
+    detprune(*arguments, preloaded=None)
     expected = load_model(finished / "pruned.pt").state_dict()
     found = load_model(run / "pruned.pt").state_dict()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
@@ -123,18 +110,6 @@ def test_killed_in_every_stage_and_resumed_gives_the_same_bits(
         for path in (finished, run)
     ]
     assert events[0] == events[1]
-
-
-def wait_for_epochs(run: Path, stage: str, count: int, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"the run ended before {stage} epoch {count}"
-        if (run / "metrics.jsonl").exists():
-            events = RunDirectory(run).events()
-            if sum(e["event"] == "epoch" and e["stage"] == stage for e in events) >= count:
-                return
-        time.sleep(0.005)
-    raise AssertionError(f"no {stage} epoch {count} within two minutes")
 
 
 def test_killed_between_the_last_epoch_and_the_mark_of_its_stage(

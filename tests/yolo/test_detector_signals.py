@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from processes import check_a_run_that_is_ended
+from ended_runs import check_a_run_that_is_ended
 
 
 def test_a_stage_that_is_ended(
