@@ -16,6 +16,7 @@ from detprune_ufld.task import LaneTask
 METHODS = {"dense": "train_dense", "constrained": "train_constrained", "retrain": "retrain"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", METHODS)
 def test_a_stage_that_ends_with_nan_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stage: str

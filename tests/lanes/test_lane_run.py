@@ -80,6 +80,7 @@ def test_the_result_has_the_originals_form_and_its_zeros(finished: Path) -> None
         assert int(torch.count_nonzero(state[layer["name"]])) == layer["nonzero"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_bits(
     finished: Path, cache: Path, tmp_path: Path
 ) -> None:

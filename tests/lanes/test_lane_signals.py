@@ -10,6 +10,7 @@ from lane_recipe import TINY
 from ended_runs import check_a_run_that_is_ended
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,6 +11,7 @@ import torch
 SCRIPT = Path(__file__).with_name("ddp_training.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["slr", "sas_admm"])
 def test_both_ranks_hold_bit_identical_state(tmp_path: Path, method: str) -> None:
     environment = {

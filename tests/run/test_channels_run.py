@@ -67,6 +67,7 @@ def test_the_report_has_the_sizes(finished: Path) -> None:
     assert "channels were removed, so that the layers have other shapes" in page
 
 
+@pytest.mark.slow
 def test_the_file_opens_without_the_recipe(finished: Path) -> None:
     network = load(finished / "pruned.pt")
     images = torch.rand(3, 1, 8, 8)
@@ -129,6 +130,7 @@ def test_evaluate_takes_the_small_network(finished: Path) -> None:
     assert json.loads(done.stdout)["value"] == pytest.approx(summary["final"])
 
 
+@pytest.mark.slow
 def test_killed_in_every_stage_and_resumed_gives_the_same_bits(
     finished: Path, tmp_path: Path
 ) -> None:

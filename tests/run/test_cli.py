@@ -96,6 +96,7 @@ def test_report_can_be_drawn_again(finished: Path) -> None:
     assert "cifar_resnet20" in (finished / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_killed_in_every_stage_and_resumed_gives_the_same_bits(
     finished: Path, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from damaged import said
 from detprune.locks import Holder
 
 
+@pytest.mark.slow
 def test_nothing_of_a_finished_run_is_lost_and_nothing_is_left_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

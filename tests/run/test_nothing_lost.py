@@ -299,6 +299,7 @@ def test_temporary_files_of_killed_writers_are_swept(tmp_path: Path, here: Any) 
 # ---------------------------------------------------------------- signals
 
 
+@pytest.mark.slow
 def test_a_signal_ends_a_stage_with_its_own_exit_code_and_nothing_is_lost(
     tmp_path: Path, started: Any
 ) -> None:
@@ -328,6 +329,7 @@ def a_study(folder: Path, **settings: Any) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_study_that_is_ended_ends_its_runs(tmp_path: Path, started: Any) -> None:
     dense = tmp_path / "out #1" / "dense_0"
     file = a_study(tmp_path, **{"stages.dense.epochs": 2000})

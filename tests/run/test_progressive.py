@@ -39,6 +39,7 @@ def short(tiny: dict[str, Any]) -> dict[str, Any]:
     return tiny
 
 
+@pytest.mark.slow
 def test_steps(short: dict[str, Any], tmp_path: Path, progressive: Call) -> None:
     file, out = write(tmp_path, short), tmp_path / "out"
     # a folder stands where a run of the second rate would be, so that the way goes on without it
@@ -79,6 +80,7 @@ def test_steps(short: dict[str, Any], tmp_path: Path, progressive: Call) -> None
     assert "2x_from_dense: runs" not in again.stdout
 
 
+@pytest.mark.slow
 def test_the_dense_network_is_measured_before_anything_is_pruned(
     short: dict[str, Any], tmp_path: Path, progressive: Call
 ) -> None:
@@ -94,6 +96,7 @@ def test_the_dense_network_is_measured_before_anything_is_pruned(
     assert row in (out / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_dense_network_teaches_children_of_pruned_ones(
     short: dict[str, Any], tmp_path: Path, progressive: Call
 ) -> None:
@@ -109,6 +112,7 @@ def test_the_dense_network_teaches_children_of_pruned_ones(
     assert own.taught_by_dense(out / "dense") == {}
 
 
+@pytest.mark.slow
 def test_a_first_step_that_diverges_ends_it(
     short: dict[str, Any], tmp_path: Path, progressive: Call
 ) -> None:

@@ -46,6 +46,7 @@ def write(folder: Path, recipe: dict[str, Any], **changes: Any) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_study(tiny: dict[str, Any], tmp_path: Path, call: Call) -> None:
     study = partial(call, "study")
     file, out = write(tmp_path, tiny), tmp_path / "out"
@@ -108,6 +109,7 @@ def test_a_study(tiny: dict[str, Any], tmp_path: Path, call: Call) -> None:
     )
 
 
+@pytest.mark.slow
 def test_only_some_of_its_runs(tiny: dict[str, Any], tmp_path: Path, call: Call) -> None:
     file, out = write(tmp_path, tiny), tmp_path / "out"
     arguments = ("study", file, "--out", out, "--only", "magnitude_*_1")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 
@@ -17,6 +18,7 @@ from detprune_classification.task import ClassificationTask
 Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.mark.slow
 def test_a_suggested_recipe_runs(tiny_file: Path, tmp_path: Path, call: Call) -> None:
     run, out = tmp_path / "run", tmp_path / "plan.yaml"
     assert "the recipe names no weights" in call("suggest", tiny_file, "--out", out, code=2).stderr

@@ -95,6 +95,7 @@ def test_a_run_removes_channels_and_proves_what_is_left(finished: Path) -> None:
     assert (finished / "pictures" / "detections.jpg").is_file()
 
 
+@pytest.mark.slow
 def test_killed_in_training_and_resumed_gives_the_same_bits(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +109,7 @@ def test_killed_in_training_and_resumed_gives_the_same_bits(
     assert events(finished) == events(run)
 
 
+@pytest.mark.slow
 def test_killed_between_hard_pruning_and_removal(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +125,7 @@ def test_killed_between_hard_pruning_and_removal(
     assert same_bits(finished, run)
 
 
+@pytest.mark.slow
 def test_single_weights_of_the_small_detector_are_an_ordinary_run(
     finished: Path, tmp_path: Path, recipe_file: RecipeFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ def test_a_run_leaves_everything_behind(finished: Path) -> None:
         assert sum(e["event"] == kind for e in events) == count
 
 
+@pytest.mark.slow
 def test_killed_in_every_stage_and_resumed_gives_the_same_bits(
     finished: Path, tmp_path: Path
 ) -> None:
@@ -112,6 +113,7 @@ def test_killed_in_every_stage_and_resumed_gives_the_same_bits(
     assert events[0] == events[1]
 
 
+@pytest.mark.slow
 def test_killed_between_the_last_epoch_and_the_mark_of_its_stage(
     finished: Path, tmp_path: Path
 ) -> None:
@@ -142,6 +144,7 @@ print("RESULT" + json.dumps({"zeros": zeros, "map50": metrics.box.map50, "onnx":
 """
 
 
+@pytest.mark.slow
 def test_ultralytics_alone_finds_the_same_map_and_the_same_zeros(
     finished: Path, tmp_path: Path
 ) -> None:
@@ -178,6 +181,7 @@ def test_export_from_the_command_line(finished: Path, tmp_path: Path) -> None:
     assert "holds no finished run" in detprune("export", tmp_path, code=2)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_pruned_without_a_dense_stage(
     finished: Path, tmp_path: Path, recipe_file: RecipeFile
 ) -> None:

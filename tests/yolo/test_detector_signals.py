@@ -8,6 +8,7 @@ import pytest
 from ended_runs import check_a_run_that_is_ended
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_ended(
     tmp_path: Path, tiny_detector: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
