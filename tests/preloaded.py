@@ -26,6 +26,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -170,8 +171,11 @@ def _serve(connection: socket.socket, added: dict[str, str]) -> list[str] | None
         reading, writing = os.pipe()
         between = os.fork()
         if between == 0:
+            between = os.getpid()
             pid = os.fork()
             if pid == 0:
+                while os.getppid() == between:
+                    time.sleep(0.001)
                 for file in (reading, writing, connection.detach()):
                     os.close(file)
                 return _become(json.loads(message), streams, added)
