@@ -1,4 +1,5 @@
-# make demo: prune a detector and look at the report. make test: the tests. Both set up .venv first.
+# make demo: prune a detector and look at the report. make test: the tests; make test-fast: all but the slow ones.
+# They set up .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

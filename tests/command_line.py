@@ -17,6 +17,7 @@ from detprune import cli
 from preloaded import Preloaded
 
 Process = subprocess.Popen[str]
+Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def start(
@@ -53,7 +54,7 @@ def detprune(*arguments: object, code: int = 0, **options: Any) -> subprocess.Co
     return subprocess.CompletedProcess(process.args, code, out, err)
 
 
-def detprune_here(*arguments: str | Path, monkeypatch: pytest.MonkeyPatch) -> int:
+def detprune_here(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
     """The same in this process; returns the exit code."""
     monkeypatch.setattr(sys, "argv", ["detprune", *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:

@@ -2,7 +2,6 @@
 
 import copy
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,7 @@ import torch
 import yaml
 from tiny_recipe import TINY
 
-from command_line import detprune_here, fork_runs
-
-Call = Callable[..., subprocess.CompletedProcess[str]]
+from command_line import Call, detprune_here, fork_runs
 
 
 @pytest.fixture

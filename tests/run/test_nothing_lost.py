@@ -16,8 +16,8 @@ import torch
 import yaml
 from tiny_recipe import TINY
 
+from command_line import detprune_here, wait_for
 from command_line import started as process_of
-from command_line import wait_for
 from detprune import cli
 from detprune.locks import Holder, hold
 from detprune.temporaries import temporary_name
@@ -35,11 +35,9 @@ def here(
     monkeypatch.setenv("COLUMNS", "400")
 
     def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["detprune", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
+        code = detprune_here(*arguments, monkeypatch=monkeypatch)
         said = capsys.readouterr()
-        return int(stopped.value.code or 0), " ".join((said.err + said.out).split())
+        return code, " ".join((said.err + said.out).split())
 
     return call
 

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from command_line import Call
 from detprune import InputError
 from detprune.progressive.spec import read_progressive
 from detprune.recipe import validate
@@ -23,9 +22,6 @@ def write(folder: Path, recipe: dict[str, Any], **changes: Any) -> Path:
     spec = {"name": "steps", "recipe": "recipe.yaml", "rates": [2, 4, 8], "pool": 2, **changes}
     file.write_text(yaml.safe_dump(spec), encoding="utf-8")
     return file
-
-
-Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture

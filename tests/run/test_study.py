@@ -3,8 +3,6 @@
 import copy
 import json
 import shlex
-import subprocess
-from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from command_line import detprune
+from command_line import Call, detprune
 from detprune import InputError
 from detprune.recipe import assignments, override, read_assignments
 from detprune.report.rundir import read_run
@@ -23,7 +21,6 @@ from detprune.study.runner import plan_study
 from detprune.study.spec import read_study
 from detprune.task import load_recipe
 
-Call = Callable[..., subprocess.CompletedProcess[str]]
 STUDY: dict[str, Any] = {
     "name": "tiny_study",
     "recipe": "recipe.yaml",

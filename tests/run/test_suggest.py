@@ -1,7 +1,5 @@
 """detprune suggest: a recipe with a plan that runs."""
 
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +7,11 @@ import pytest
 import torch
 import yaml
 
-from command_line import detprune
+from command_line import Call, detprune
 from detprune.recipe import validate
 from detprune.rundir import RunDirectory
 from detprune_classification.recipe import ClassificationRecipe
 from detprune_classification.task import ClassificationTask
-
-Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.mark.slow

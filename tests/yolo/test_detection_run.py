@@ -14,8 +14,7 @@ import yaml
 from detection_recipe import TINY
 
 from command_line import detprune as call
-from command_line import kill_after
-from detprune.cli import main
+from command_line import detprune_here, kill_after
 from detprune.rundir import RunDirectory
 
 # isort: split
@@ -219,11 +218,8 @@ def test_bad_input_is_told_before_training_and_leaves_results_alone(
     text: str,
 ) -> None:
     def run(out: Path) -> str:
-        arguments = ["run", finished.parent / "recipe.yaml", "--out", out, "--set", assignment]
-        monkeypatch.setattr(sys, "argv", ["detprune", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        assert caught.value.code == 2
+        arguments = ("run", finished.parent / "recipe.yaml", "--out", out, "--set", assignment)
+        assert detprune_here(*arguments, monkeypatch=monkeypatch) == 2
         return " ".join(capsys.readouterr().err.split())
 
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
@@ -248,9 +244,6 @@ def test_a_run_directory_that_cannot_be_used(
     text: str,
 ) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    arguments = ["run", finished.parent / "recipe.yaml", "--out", tmp_path / folder]
-    monkeypatch.setattr(sys, "argv", ["detprune", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code == 2
+    arguments = ("run", finished.parent / "recipe.yaml", "--out", tmp_path / folder)
+    assert detprune_here(*arguments, monkeypatch=monkeypatch) == 2
     assert text in " ".join(capsys.readouterr().err.split())
