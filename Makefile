@@ -1,10 +1,12 @@
-# make demo: prune a detector and look at the report. make test: the tests. Both set up .venv first.
+# make demo: prune a detector and look at the report. make test: the tests; make test-fast: all but the slow ones.
+# They set up .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder # in the order of tests/conftest.py
 READY := $(VENV)/.ready
 
-.PHONY: setup demo demo-lanes demo-classification test lint typecheck bench pins clean
+.PHONY: setup demo demo-lanes demo-classification test test-fast lint typecheck bench pins clean
 
 setup: $(READY)
 
@@ -27,7 +29,10 @@ demo-classification: $(READY)
 	$(BIN)/detprune run configs/classification/digits_resnet20.yaml --overwrite
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest $(WORKERS)
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+import preloaded
+
 hypothesis.settings.register_profile(
     "detprune",
     deadline=None,
@@ -16,6 +18,24 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("detprune")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--real-processes",
+        action="store_true",
+        help="start every process of detprune anew: twice the time (see tests/preloaded.py)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    preloaded.real = config.getoption("--real-processes")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that two workers end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

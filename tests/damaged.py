@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from detprune import cli
+from command_line import detprune_here
 
 DAMAGES = ("truncated", "empty", "garbage", "not UTF-8", "other type", "other names", "folder")
 _LARGE = 300_000  # bytes
@@ -46,10 +45,7 @@ def run_here(recipe: Mapping[str, Any], folder: Path) -> Path:
     file, run = folder / "tiny.yaml", folder / "run"
     file.write_text(yaml.safe_dump(dict(recipe)), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["detprune", "run", str(file), "--out", str(run)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-    assert not stopped.value.code
+        assert detprune_here("run", file, "--out", run, monkeypatch=patch) == 0
     return run
 
 
@@ -76,8 +72,6 @@ def said(
     arguments: Sequence[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> tuple[int, str]:
     """Exit code of a call in this process, and what it said on the error stream."""
-    monkeypatch.setattr(sys, "argv", ["detprune", *map(str, arguments)])
     capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    return int(stopped.value.code or 0), " ".join(capsys.readouterr().err.split())
+    code = detprune_here(*arguments, monkeypatch=monkeypatch)
+    return code, " ".join(capsys.readouterr().err.split())

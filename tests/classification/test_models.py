@@ -130,6 +130,7 @@ def test_the_first_block_of_mobilenet_v3_small_got_its_residual() -> None:
         torch.testing.assert_close(block(x), block.block(x) + x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cifar_mobilenet_v3_small", "cifar_mobilenet_v3_large"])
 def test_statistics_of_mobilenet_v3_follow_within_an_epoch_of_a_small_set(name: str) -> None:
     model, images = build_model(name, 10), torch.randn(16, 3, 32, 32)

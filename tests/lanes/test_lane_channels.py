@@ -22,6 +22,7 @@ from detprune_ufld.recipe import LaneRecipe
 from detprune_ufld.task import LaneTask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trunk", sorted(set(TRUNKS) - {"101", "152", "101next", "101wide"}))
 def test_outputs_stay(trunk: str) -> None:
     torch.manual_seed(0)
@@ -44,6 +45,7 @@ def test_outputs_stay(trunk: str) -> None:
     sum(output.sum() for output in small(images)).backward()
 
 
+@pytest.mark.slow
 def test_a_run_counts_what_is_deployed(tmp_path: Path) -> None:
     values: dict[str, Any] = {
         **copy.deepcopy(TINY),

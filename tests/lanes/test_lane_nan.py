@@ -1,7 +1,6 @@
 """A lane network whose weights become NaN: the run ends with the stage's name, and no summary."""
 
 import copy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,13 @@ import torch
 import yaml
 from lane_recipe import TINY
 
-from detprune import cli
+from command_line import detprune_here
 from detprune_ufld.task import LaneTask
 
 METHODS = {"dense": "train_dense", "constrained": "train_constrained", "retrain": "retrain"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", METHODS)
 def test_a_stage_that_ends_with_nan_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stage: str
@@ -35,10 +35,7 @@ def test_a_stage_that_ends_with_nan_ends_the_run(
         spec["epochs"] = int(name == stage)
     file, out = tmp_path / "recipe.yaml", tmp_path / "run"
     file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["detprune", "run", str(file), "--out", str(out)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert stopped.value.code == 1
+    assert detprune_here("run", file, "--out", out, monkeypatch=monkeypatch) == 1
     error = capsys.readouterr().err
     assert f"the network after the stage {stage} holds NaN" in error
     assert "model.conv1.weight" in error

@@ -2,10 +2,7 @@
 
 import copy
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,22 +12,16 @@ import torch
 import yaml
 from lane_recipe import TINY
 
+from command_line import detprune as call
 from detprune.recipe import dump_yaml, override, validate
 from detprune.rundir import RunDirectory
 from detprune_ufld.network.checkpoints import read_checkpoint
 from detprune_ufld.recipe import LaneRecipe
 
 
-def detprune(cache: Path, *arguments: object, code: int = 0) -> str:
-    process = subprocess.run(
-        [sys.executable, "-m", "detprune", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)},
-        timeout=280,
-    )
-    assert process.returncode == code, process.stdout[-3000:] + process.stderr[-3000:]
-    return process.stdout if code == 0 else process.stderr
+def detprune(cache: Path, *arguments: object, code: int = 0, **options: Any) -> str:
+    done = call(*arguments, code=code, env={"XDG_CACHE_HOME": str(cache)}, **options)
+    return done.stdout if code == 0 else done.stderr
 
 
 def recipe_file(folder: Path, **changes: Any) -> Path:
@@ -89,6 +80,7 @@ def test_the_result_has_the_originals_form_and_its_zeros(finished: Path) -> None
         assert int(torch.count_nonzero(state[layer["name"]])) == layer["nonzero"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_bits(
     finished: Path, cache: Path, tmp_path: Path
 ) -> None:
@@ -108,10 +100,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(
         f"sys.argv = ['detprune', 'run', {str(recipe)!r}, '--out', {str(run)!r}]\n"
         "main()\n"
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)}
-    process = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
-    assert process.returncode == -9
-    detprune(cache, "run", run, "--resume")
+    detprune(cache, code=-9, program=script, preloaded=None)
+    detprune(cache, "run", run, "--resume", preloaded=None)
     states = [read_checkpoint(folder / "pruned.pt") for folder in (finished, run)]
     assert states[0].keys() == states[1].keys()
     for name, value in states[0].items():

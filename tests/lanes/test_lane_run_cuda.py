@@ -2,9 +2,6 @@
 
 import copy
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ import torch
 import yaml
 from lane_recipe import TINY
 
+from command_line import detprune
 from detprune_ufld.network.checkpoints import read_checkpoint
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -24,13 +22,8 @@ def test_a_run(tmp_path: Path, precision: str) -> None:
     recipe.write_text(
         yaml.safe_dump({**copy.deepcopy(TINY), "trainer": trainer, "batch_norm_images": 8})
     )
-    process = subprocess.run(
-        [sys.executable, "-m", "detprune", "run", str(recipe), "--out", str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path)},
-    )
-    assert process.returncode == 0, process.stdout + process.stderr
+    out = ("--out", tmp_path / "run")
+    detprune("run", recipe, *out, preloaded=None, env={"XDG_CACHE_HOME": str(tmp_path)})
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["compression"] == pytest.approx(10, rel=1e-3)
     state = read_checkpoint(tmp_path / "run" / "pruned.pt")

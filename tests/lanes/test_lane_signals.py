@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from lane_recipe import TINY
 
-from processes import check_a_run_that_is_ended
+from ended_runs import check_a_run_that_is_ended
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -19,4 +20,4 @@ def test_a_stage_that_is_ended(
     recipe["data"]["drawn"] = {"train": 4, "test": 1, "seed": 1}
     recipe["stages"]["dense"]["epochs"] = 0
     recipe["stages"]["constrained"]["epochs"] = 2000
-    check_a_run_that_is_ended(tmp_path, recipe, "constrained/last.ckpt", caplog)
+    check_a_run_that_is_ended(tmp_path, recipe, "constrained/last.ckpt", caplog, "lightning")

@@ -1,6 +1,7 @@
 """Fixtures around the tiny recipe."""
 
 import copy
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 import yaml
 from tiny_recipe import TINY
+
+from command_line import Call, detprune_here, fork_runs
 
 
 @pytest.fixture
@@ -20,6 +23,23 @@ def tiny_file(tmp_path: Path, tiny: dict[str, Any]) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(tiny), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Call detprune in this process, runs of studies in preloaded ones; it must leave with the code."""
+    fork_runs(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        words = [str(argument) for argument in arguments]
+        found = detprune_here(*words, monkeypatch=monkeypatch)
+        said = capsys.readouterr()
+        assert found == code, said.out + said.err
+        return subprocess.CompletedProcess(words, found, said.out, said.err)
+
+    return run
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ def run(recipe: dict[str, Any], folder: Path, breaks: bool = False) -> Watched:
     return task
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["slr", "sas_admm", "gradual_magnitude"])
 def test_a_run_trains_in_it_and_leaves_the_usual_files(
     tiny: dict[str, Any], tmp_path: Path, method: str

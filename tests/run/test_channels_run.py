@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from command_line import detprune, detprune_here, kill_after
 from tiny_recipe import TINY
 
+from command_line import detprune, detprune_here, kill_after
 from detprune import InputError, load
 from detprune.measuring.runs import measure_run
 from detprune.measuring.table import columns, rows
@@ -77,6 +77,7 @@ def test_the_report_has_the_sizes(finished: Path) -> None:
     assert "An epoch of retraining" in page
 
 
+@pytest.mark.slow
 def test_the_file_opens_without_the_recipe(finished: Path) -> None:
     network = load(finished / "pruned.pt")
     images = torch.rand(3, 1, 8, 8)
@@ -179,13 +180,14 @@ def test_evaluate_takes_the_small_network(finished: Path) -> None:
     assert json.loads(done.stdout)["value"] == pytest.approx(summary["final"])
 
 
+@pytest.mark.slow
 def test_killed_in_every_stage_and_resumed_gives_the_same_bits(
     finished: Path, tmp_path: Path
 ) -> None:
     recipe, run = finished.parent / "channels.yaml", tmp_path / "run"
-    command = [sys.executable, "-m", "detprune", "run", str(recipe), "--out", str(run), "--resume"]
-    kill_after(command, run, (("dense", 2), ("constrained", 2), ("retrain", 2)))
-    detprune(*command[3:])
+    arguments = ("run", recipe, "--out", run, "--resume")
+    kill_after(arguments, run, (("dense", 2), ("constrained", 2), ("retrain", 2)))
+    detprune(*arguments)
     expected, found = (
         torch.load(path / "pruned.pt", weights_only=True)["state_dict"] for path in (finished, run)
     )

@@ -1,7 +1,6 @@
 """The command line, run as a user runs it: a process, its exit code, its output, its files."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,24 +10,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from command_line import detprune_here, kill_after
 
+from command_line import detprune, detprune_here, kill_after
 from detprune.errors import DetpruneError
 from detprune.rundir import RunDirectory
-
-
-def detprune(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "detprune", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=250,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-        check=False,
-    )
-    if check:
-        assert done.returncode == 0, done.stderr + done.stdout
-    return done
 
 
 def state_dict(path: Path) -> dict[str, torch.Tensor]:
@@ -44,7 +29,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     recipe = folder / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(TINY), encoding="utf-8")
-    done = detprune("run", recipe, "--out", folder / "run")
+    done = detprune("run", recipe, "--out", folder / "run", preloaded=None)
     assert "report:" in done.stdout
     return folder / "run"
 
@@ -111,13 +96,15 @@ def test_report_can_be_drawn_again(finished: Path) -> None:
     assert "cifar_resnet20" in (finished / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_killed_in_every_stage_and_resumed_gives_the_same_bits(
     finished: Path, tmp_path: Path
 ) -> None:
     recipe, run = finished.parent / "tiny.yaml", tmp_path / "run"
-    command = [sys.executable, "-m", "detprune", "run", str(recipe), "--out", str(run), "--resume"]
-    kill_after(command, run, (("dense", 2), ("constrained", 1), ("constrained", 3), ("retrain", 2)))
-    detprune(*command[3:])
+    arguments = ("run", recipe, "--out", run, "--resume")
+    kill_after(arguments, run, (("dense", 2), ("constrained", 1), ("constrained", 3)))
+    kill_after(arguments, run, [("retrain", 2)], preloaded=None)
+    detprune(*arguments, preloaded=None)
     expected, found = state_dict(finished / "pruned.pt"), state_dict(run / "pruned.pt")
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     strip = ("seconds",)

@@ -53,6 +53,7 @@ def test_a_teacher_mixes_and_stays_what_it_was() -> None:
     assert float(again.detach()) == float(loss.detach())  # evaluation mode: no statistic moved
 
 
+@pytest.mark.slow
 def test_only_the_stages_after_the_dense_one_are_taught(
     tiny: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -76,6 +77,7 @@ def test_only_the_stages_after_the_dense_one_are_taught(
     assert not [key for key in saved if "teacher" in key]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_in_retraining_has_the_same_teacher(
     tiny: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -94,6 +96,7 @@ def test_a_run_that_is_resumed_in_retraining_has_the_same_teacher(
     assert all(torch.equal(saved[0][key], saved[1][key]) for key in saved[0])
 
 
+@pytest.mark.slow
 def test_another_checkpoint_teaches(tiny: dict[str, Any], tmp_path: Path) -> None:
     tiny["stages"]["dense"]["epochs"] = 1
     first = task_of(tiny, tmp_path / "first")

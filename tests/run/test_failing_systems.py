@@ -58,6 +58,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 # ---------------------------------------------------------------- full disks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [2_500, 60_000, 1_200_000])
 def test_a_disk_that_is_full_in_the_middle_of_a_run(
     recipe: Path, tmp_path: Path, call: Called, limit: int
@@ -75,6 +76,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_run(
     assert not (run / ".lock").exists()
 
 
+@pytest.mark.slow
 def test_after_room_was_made_the_run_goes_on(
     finished: Path, recipe: Path, tmp_path: Path, call: Called
 ) -> None:

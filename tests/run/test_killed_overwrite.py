@@ -8,11 +8,12 @@ import pytest
 import yaml
 from tiny_recipe import TINY
 
+from command_line import started, wait_for
 from damaged import said
 from detprune.locks import Holder
-from processes import started, wait_for
 
 
+@pytest.mark.slow
 def test_nothing_of_a_finished_run_is_lost_and_nothing_is_left_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,11 +16,11 @@ import torch
 import yaml
 from tiny_recipe import TINY
 
+from command_line import detprune_here, wait_for
+from command_line import started as process_of
 from detprune import cli
 from detprune.locks import Holder, hold
 from detprune.temporaries import temporary_name
-from processes import started as process_of
-from processes import wait_for
 
 ONE_STAGE = ("--set", "stages.constrained.epochs=0", "--set", "stages.retrain.epochs=0")
 DEAD = 2**22 + 1  # above the largest process number of Linux
@@ -35,11 +35,9 @@ def here(
     monkeypatch.setenv("COLUMNS", "400")
 
     def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["detprune", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
+        code = detprune_here(*arguments, monkeypatch=monkeypatch)
         said = capsys.readouterr()
-        return int(stopped.value.code or 0), " ".join((said.err + said.out).split())
+        return code, " ".join((said.err + said.out).split())
 
     return call
 
@@ -48,7 +46,11 @@ def here(
 def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts detprune in processes that are killed at the end."""
     with ExitStack() as processes:
-        yield lambda *arguments: processes.enter_context(process_of(*arguments, cwd=tmp_path))
+
+        def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+            return processes.enter_context(process_of(*arguments, cwd=tmp_path, **options))
+
+        yield start
 
 
 def file_of(folder: Path, **changes: Any) -> Path:
@@ -295,13 +297,18 @@ def test_temporary_files_of_killed_writers_are_swept(tmp_path: Path, here: Any) 
 # ---------------------------------------------------------------- signals
 
 
+@pytest.mark.slow
 def test_a_signal_ends_a_stage_with_its_own_exit_code_and_nothing_is_lost(
     tmp_path: Path, started: Any
 ) -> None:
     run = tmp_path / "run"
     command = ("run", file_of(tmp_path), "--out", run, "--resume", *ONE_STAGE)
-    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        process = started(*command, "--set", "stages.dense.epochs=2000")
+    for number, code, framework in (
+        (signal.SIGTERM, 143, None),
+        (signal.SIGINT, 130, "lightning"),
+        (signal.SIGHUP, 129, "lightning"),
+    ):
+        process = started(*command, "--set", "stages.dense.epochs=2000", preloaded=framework)
         wait_for((run / "checkpoints" / "dense" / "last.ckpt").exists, process)
         process.send_signal(number)
         said = process.communicate()[0]
@@ -320,10 +327,11 @@ def a_study(folder: Path, **settings: Any) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_study_that_is_ended_ends_its_runs(tmp_path: Path, started: Any) -> None:
     dense = tmp_path / "out #1" / "dense_0"
     file = a_study(tmp_path, **{"stages.dense.epochs": 2000})
-    process = started("study", file, "--out", dense.parent)
+    process = started("study", file, "--out", dense.parent, preloaded=None)
     wait_for((dense / "checkpoints" / "dense" / "last.ckpt").exists, process)
     process.terminate()
     said = process.communicate()[0]

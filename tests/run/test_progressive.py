@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from command_line import detprune
 
+from command_line import Call
 from detprune import InputError
 from detprune.progressive.spec import read_progressive
 from detprune.recipe import validate
@@ -24,7 +24,9 @@ def write(folder: Path, recipe: dict[str, Any], **changes: Any) -> Path:
     return file
 
 
-progressive = partial(detprune, "progressive")
+@pytest.fixture
+def progressive(call: Call) -> Call:
+    return partial(call, "progressive")
 
 
 @pytest.fixture
@@ -33,7 +35,8 @@ def short(tiny: dict[str, Any]) -> dict[str, Any]:
     return tiny
 
 
-def test_steps(short: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_steps(short: dict[str, Any], tmp_path: Path, progressive: Call) -> None:
     file, out = write(tmp_path, short), tmp_path / "out"
     # a folder stands where a run of the second rate would be, so that the way goes on without it
     (out / "4x_from_2x").mkdir(parents=True)
@@ -73,8 +76,9 @@ def test_steps(short: dict[str, Any], tmp_path: Path) -> None:
     assert "2x_from_dense: runs" not in again.stdout
 
 
+@pytest.mark.slow
 def test_the_dense_network_is_measured_before_anything_is_pruned(
-    short: dict[str, Any], tmp_path: Path
+    short: dict[str, Any], tmp_path: Path, progressive: Call
 ) -> None:
     short["stages"]["dense"]["epochs"] = 10  # better than chance
     out = tmp_path / "out"
@@ -88,8 +92,9 @@ def test_the_dense_network_is_measured_before_anything_is_pruned(
     assert row in (out / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_dense_network_teaches_children_of_pruned_ones(
-    short: dict[str, Any], tmp_path: Path
+    short: dict[str, Any], tmp_path: Path, progressive: Call
 ) -> None:
     short["distillation"] = {"weight": 0.5}
     out = tmp_path / "out"
@@ -103,7 +108,10 @@ def test_the_dense_network_teaches_children_of_pruned_ones(
     assert own.taught_by_dense(out / "dense") == {}
 
 
-def test_a_first_step_that_diverges_ends_it(short: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_first_step_that_diverges_ends_it(
+    short: dict[str, Any], tmp_path: Path, progressive: Call
+) -> None:
     file = write(tmp_path, short, settings={"method": {"name": "admm", "rho": 1e30}})
     process = progressive(file, "--out", tmp_path / "out", code=1)
     assert "no run reached 2x" in process.stdout
@@ -128,7 +136,9 @@ def test_files_that_are_wrong(
         read_progressive(write(tmp_path, short, **changes))
 
 
-def test_a_wrong_recipe_shows_before_anything_runs(short: dict[str, Any], tmp_path: Path) -> None:
+def test_a_wrong_recipe_shows_before_anything_runs(
+    short: dict[str, Any], tmp_path: Path, progressive: Call
+) -> None:
     file = write(tmp_path, short)
     process = progressive(
         file, "--out", tmp_path / "out", "--set", "stages.retrain.epochs=-1", code=2

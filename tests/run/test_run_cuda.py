@@ -5,16 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from command_line import detprune
 
+from command_line import detprune as call
 from detprune.rundir import RunDirectory
 
+detprune = partial(call, preloaded=None)
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 DIES = """

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from command_line import detprune
 
+from command_line import Call, detprune
 from detprune import InputError
 from detprune.recipe import assignments, override, read_assignments
 from detprune.report.rundir import read_run
@@ -43,10 +43,9 @@ def write(folder: Path, recipe: dict[str, Any], **changes: Any) -> Path:
     return file
 
 
-study = partial(detprune, "study")
-
-
-def test_a_study(tiny: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_study(tiny: dict[str, Any], tmp_path: Path, call: Call) -> None:
+    study = partial(call, "study")
     file, out = write(tmp_path, tiny), tmp_path / "out"
     first = study(file, "--out", out, "--jobs", 2, code=1)
     assert first.stdout.count(": runs, see") == 6  # 2 dense and 4 cells
@@ -96,7 +95,7 @@ def test_a_study(tiny: dict[str, Any], tmp_path: Path) -> None:
 
     words = shlex.split(cells["magnitude", 1]["command"])
     assert words[:2] == ["detprune", "run"]
-    detprune(*words[1:], "--out", tmp_path / "alone")
+    call(*words[1:], "--out", tmp_path / "alone")
     repeated = json.loads((tmp_path / "alone" / "summary.json").read_text())
     assert repeated["final"] == summaries[1]["final"]
 
@@ -107,31 +106,37 @@ def test_a_study(tiny: dict[str, Any], tmp_path: Path) -> None:
     )
 
 
-def test_only_some_of_its_runs(tiny: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_only_some_of_its_runs(tiny: dict[str, Any], tmp_path: Path, call: Call) -> None:
     file, out = write(tmp_path, tiny), tmp_path / "out"
-    done = study(file, "--out", out, "--only", "magnitude_*_1")
+    arguments = ("study", file, "--out", out, "--only", "magnitude_*_1")
+    done = detprune(*arguments, preloaded=None)  # and so are its runs
     assert done.stdout.count(": runs, see") == 2  # the dense network of seed 1, and the cell
     assert "1 of 4 runs finished" in (out / "table.md").read_text()
     assert "cifar_resnet20 at 4×, seed 1: weights of" in (out / "report.html").read_text()
-    refused = study(file, "--out", out, "--only", "magnitud_4x_1", code=2)
+    refused = call("study", file, "--out", out, "--only", "magnitud_4x_1", code=2)
     assert "which no run matches; the runs are: magnitude_4x_0, " in refused.stderr
 
 
-def test_budgets_of_epochs_that_differ_are_refused(tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_budgets_of_epochs_that_differ_are_refused(
+    tiny: dict[str, Any], tmp_path: Path, call: Call
+) -> None:
     methods = {
         "long": {"method": "magnitude", "stages.constrained.epochs": 9},
         "short": {"method": "magnitude"},
     }
-    process = study(write(tmp_path, tiny, methods=methods), "--out", tmp_path / "out", code=2)
+    file = write(tmp_path, tiny, methods=methods)
+    process = call("study", file, "--out", tmp_path / "out", code=2)
     assert "4 in short_4x_0, short_4x_1; 10 in long_4x_0, long_4x_1" in process.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_a_recipe_that_is_wrong_is_named_before_anything_runs(
-    tiny: dict[str, Any], tmp_path: Path
+    tiny: dict[str, Any], tmp_path: Path, call: Call
 ) -> None:
     methods = {"good": {"method": "magnitude"}, "bad": {"method": "magnitud"}}
-    process = study(write(tmp_path, tiny, methods=methods), "--out", tmp_path / "out", code=2)
+    file = write(tmp_path, tiny, methods=methods)
+    process = call("study", file, "--out", tmp_path / "out", code=2)
     assert "bad_4x_0" in process.stderr
     assert "magnitude" in process.stderr
     assert not (tmp_path / "out").exists()

@@ -1,50 +1,35 @@
 """detprune suggest: a recipe with a plan that runs."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 
+from command_line import Call, detprune
 from detprune.recipe import validate
 from detprune.rundir import RunDirectory
 from detprune_classification.recipe import ClassificationRecipe
 from detprune_classification.task import ClassificationTask
 
 
-def detprune(*arguments: object, code: int = 0) -> str:
-    process = subprocess.run(
-        [sys.executable, "-m", "detprune", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160"},
-        timeout=280,
-    )
-    assert process.returncode == code, process.stdout + process.stderr
-    return process.stdout if code == 0 else process.stderr
-
-
-def test_a_suggested_recipe_runs(tiny_file: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_suggested_recipe_runs(tiny_file: Path, tmp_path: Path, call: Call) -> None:
     run, out = tmp_path / "run", tmp_path / "plan.yaml"
-    assert "the recipe names no weights" in detprune("suggest", tiny_file, "--out", out, code=2)
+    assert "the recipe names no weights" in call("suggest", tiny_file, "--out", out, code=2).stderr
     detprune("run", tiny_file, "--out", run, "--set", "stages.constrained.epochs=0")
     weights = f"model.weights={run / 'checkpoints' / 'dense.pt'}"
     arguments = ("suggest", tiny_file, "--set", weights, "--set", "stages.dense=null", "--out", out)
-    output = detprune(*arguments, "--images", 64)
-    assert "this plan" in output
+    assert "this plan" in detprune(*arguments, "--images", 64).stdout
     budget = yaml.safe_load(out.read_text())["budget"]
     assert budget["compression"] is None
     plan = budget["allocation"]
     assert len(plan) == 20
     assert len(set(plan.values())) > 1
     assert max(plan.values()) <= 0.975  # no layer keeps less than a quarter of a tenth
-    assert "is there already" in detprune(*arguments, code=2)
-    output = detprune(
-        "run", out, "--out", tmp_path / "pruned", "--set", "stages.constrained.epochs=1"
-    )
+    assert "is there already" in call(*arguments, code=2).stderr
+    detprune("run", out, "--out", tmp_path / "pruned", "--set", "stages.constrained.epochs=1")
     summary = yaml.safe_load((tmp_path / "pruned" / "summary.json").read_text())
     assert 9.9 < summary["compression"] < 10.1
     for layer in summary["layers"]:

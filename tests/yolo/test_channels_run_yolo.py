@@ -2,10 +2,8 @@
 
 import copy
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 import torch
 from detection_recipe import TINY
 
-from detprune.cli import main
+from command_line import detprune_here, kill_after
 from detprune.errors import InputError
 from detprune.rundir import RunDirectory
 
@@ -47,19 +45,12 @@ RECIPE = {
 }
 
 
-def run_here(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["detprune", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    return int(stopped.value.code or 0)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, recipe_file: RecipeFile) -> Path:
     folder = tmp_path_factory.mktemp("channels")
     recipe = recipe_file(folder, RECIPE)
     with pytest.MonkeyPatch.context() as patch:
-        assert run_here(patch, "run", recipe, "--out", folder / "run") == 0
+        assert detprune_here("run", recipe, "--out", folder / "run", monkeypatch=patch) == 0
     return folder / "run"
 
 
@@ -95,25 +86,21 @@ def test_a_run_removes_channels_and_proves_what_is_left(finished: Path) -> None:
     assert (finished / "pictures" / "detections.jpg").is_file()
 
 
+@pytest.mark.slow
 def test_killed_in_training_and_resumed_gives_the_same_bits(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, run = finished.parent / "recipe.yaml", tmp_path / "run"
-    command = [sys.executable, "-m", "detprune", "run", str(recipe), "--out", str(run), "--resume"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for stage in ("constrained", "retrain"):  # in the dense stage nothing knows of channels
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-        )
-        wait_for_epochs(run, stage, 1, process)
-        process.kill()
-        process.wait()
-        assert not (run / "summary.json").exists()
-    assert run_here(monkeypatch, *command[3:]) == 0
+    arguments = ("run", recipe, "--out", run, "--resume")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    marks = (("constrained", 1), ("retrain", 1))  # in the dense stage nothing knows of channels
+    kill_after(arguments, run, marks, preloaded="yolo", **quiet)
+    assert detprune_here(*arguments, monkeypatch=monkeypatch) == 0
     assert same_bits(finished, run)
     assert events(finished) == events(run)
 
 
+@pytest.mark.slow
 def test_killed_between_hard_pruning_and_removal(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,10 +112,11 @@ def test_killed_between_hard_pruning_and_removal(
     for file in ("pruned.pt", "summary.json", "checkpoints/removed.pt", "checkpoints/final.pt"):
         (run / file).unlink()
     shutil.rmtree(run / "checkpoints" / "retrain")
-    assert run_here(monkeypatch, "run", run, "--resume") == 0
+    assert detprune_here("run", run, "--resume", monkeypatch=monkeypatch) == 0
     assert same_bits(finished, run)
 
 
+@pytest.mark.slow
 def test_single_weights_of_the_small_detector_are_an_ordinary_run(
     finished: Path, tmp_path: Path, recipe_file: RecipeFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +127,7 @@ def test_single_weights_of_the_small_detector_are_an_ordinary_run(
         "retrain": {"epochs": 1, "train": {"lr0": 0.01}},
     }
     file = recipe_file(tmp_path, recipe)
-    assert run_here(monkeypatch, "run", file, "--out", tmp_path / "run") == 0
+    assert detprune_here("run", file, "--out", tmp_path / "run", monkeypatch=monkeypatch) == 0
     pruned, small = (load_model(run / "pruned.pt") for run in (tmp_path / "run", finished))
     assert read_masks(tmp_path / "run" / "pruned.pt")
     assert lacks_channels(pruned)
@@ -166,7 +154,7 @@ def test_what_cannot_be_is_said_before_training(
 ) -> None:
     recipe = finished.parent / "recipe.yaml"
     out = ("--out", tmp_path / "run", "--set", setting)
-    assert run_here(monkeypatch, "run", recipe, *out) == 2
+    assert detprune_here("run", recipe, *out, monkeypatch=monkeypatch) == 2
     assert text in " ".join(capsys.readouterr().err.split())
 
 
@@ -178,14 +166,10 @@ def test_other_classes_need_the_dense_network(finished: Path) -> None:
     assert lacks_channels(build_network(spec, own.names, any_classes=True))
 
 
-def wait_for_epochs(run: Path, stage: str, count: int, process: "subprocess.Popen[bytes]") -> None:
-    from test_detection_run import wait_for_epochs as wait
-
-    wait(run, stage, count, process)
-
-
 def test_measuring_a_run(finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    assert run_here(monkeypatch, "measure", finished, "--repeats", "3", "--json") == 0
+    assert (
+        detprune_here("measure", finished, "--repeats", "3", "--json", monkeypatch=monkeypatch) == 0
+    )
     found = json.loads(capsys.readouterr().out)
     removal = json.loads((finished / "summary.json").read_text())["removal"]
     assert found["shapes"] == [[1, 3, 64, 64]]
@@ -195,8 +179,14 @@ def test_measuring_a_run(finished: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert found["pruned"]["onnx_bytes"] < found["dense"]["onnx_bytes"]
     stage = finished / "checkpoints" / "hard_pruned.pt"
     assert (
-        run_here(
-            monkeypatch, "measure", finished / "pruned.pt", "--against", stage, "--repeats", "3"
+        detprune_here(
+            "measure",
+            finished / "pruned.pt",
+            "--against",
+            stage,
+            "--repeats",
+            "3",
+            monkeypatch=monkeypatch,
         )
         == 0
     )

@@ -1,7 +1,6 @@
 """A detector whose weights become NaN: the run ends with the stage's name, and no summary."""
 
 import copy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ import torch
 import yaml
 from detection_recipe import TINY
 
-from detprune import NonFiniteError, cli
+from command_line import detprune_here
+from detprune import NonFiniteError
 from detprune.methods import OneShot
 from detprune.pruner import Pruner
 from detprune.recipe import validate
@@ -43,10 +43,7 @@ def test_a_stage_that_ends_with_nan_ends_the_run(
     recipe["train"]["warmup_epochs"] = 0
     file, out = tmp_path / "recipe.yaml", tmp_path / "run"
     file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["detprune", "run", str(file), "--out", str(out)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert stopped.value.code == 1
+    assert detprune_here("run", file, "--out", out, monkeypatch=monkeypatch) == 1
     error = capsys.readouterr().err
     assert f"after the stage {stage}" in error
     assert "model.0.conv.weight" in error

@@ -1,11 +1,9 @@
 """Whole runs from the command line: files, report, kills, export, and Ultralytics alone with the result."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +13,16 @@ import torch
 import yaml
 from detection_recipe import TINY
 
-from detprune.cli import main
+from command_line import detprune as call
+from command_line import detprune_here, kill_after
 from detprune.rundir import RunDirectory
 
 # isort: split
 from detprune_yolo.weights.checkpoints import load_model, read_masks
 
 RecipeFile = Callable[[Path, dict[str, Any]], Path]
+
+QUIET = {"preloaded": "yolo", "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 # detprune in a process in which every attempt to reach another host fails
 OFFLINE = """
@@ -42,23 +43,17 @@ main()
 """
 
 
-def detprune(*arguments: object, code: int = 0, program: str = OFFLINE) -> str:
-    process = subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=280,
-    )
-    assert process.returncode == code, process.stdout[-3000:] + process.stderr[-3000:]
-    return process.stdout + process.stderr
+def detprune(*arguments: object, code: int = 0, preloaded: str | None = "yolo") -> str:
+    done = call(*arguments, code=code, preloaded=preloaded, program=OFFLINE)
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, recipe_file: RecipeFile) -> Iterator[Path]:
     """A run directory of the tiny recipe, made without any network."""
     folder = tmp_path_factory.mktemp("detector")
-    output = detprune("run", recipe_file(folder, TINY), "--out", folder / "run")
+    arguments = ("run", recipe_file(folder, TINY), "--out", folder / "run")
+    output = detprune(*arguments, preloaded=None)  # what is imported is offline too
     (folder / "output.txt").write_text(output, encoding="utf-8")
     return folder / "run"
 
@@ -97,24 +92,16 @@ def test_a_run_leaves_everything_behind(finished: Path) -> None:
         assert sum(e["event"] == kind for e in events) == count
 
 
+@pytest.mark.slow
 def test_killed_in_every_stage_and_resumed_gives_the_same_bits(
     finished: Path, tmp_path: Path
 ) -> None:
     recipe, run = finished.parent / "recipe.yaml", tmp_path / "run"
-    arguments = ["run", str(recipe), "--out", str(run), "--resume"]
+    arguments = ("run", recipe, "--out", run, "--resume")
     # accumulation spans the end of these epochs, and mosaic is closed before the last
-    for stage, epochs in (("dense", 1), ("constrained", 1), ("constrained", 2), ("retrain", 2)):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "detprune", *arguments],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        wait_for_epochs(run, stage, epochs, process)
-        process.kill()
-        process.wait()
-        assert not (run / "summary.json").exists()
-    detprune(*arguments)
+    kill_after(arguments, run, (("dense", 1), ("constrained", 1), ("constrained", 2)), **QUIET)
+    kill_after(arguments, run, [("retrain", 2)], **{**QUIET, "preloaded": None})
+    detprune(*arguments, preloaded=None)
     expected = load_model(finished / "pruned.pt").state_dict()
     found = load_model(run / "pruned.pt").state_dict()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
@@ -125,18 +112,7 @@ def test_killed_in_every_stage_and_resumed_gives_the_same_bits(
     assert events[0] == events[1]
 
 
-def wait_for_epochs(run: Path, stage: str, count: int, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"the run ended before {stage} epoch {count}"
-        if (run / "metrics.jsonl").exists():
-            events = RunDirectory(run).events()
-            if sum(e["event"] == "epoch" and e["stage"] == stage for e in events) >= count:
-                return
-        time.sleep(0.005)
-    raise AssertionError(f"no {stage} epoch {count} within two minutes")
-
-
+@pytest.mark.slow
 def test_killed_between_the_last_epoch_and_the_mark_of_its_stage(
     finished: Path, tmp_path: Path
 ) -> None:
@@ -167,6 +143,7 @@ print("RESULT" + json.dumps({"zeros": zeros, "map50": metrics.box.map50, "onnx":
 """
 
 
+@pytest.mark.slow
 def test_ultralytics_alone_finds_the_same_map_and_the_same_zeros(
     finished: Path, tmp_path: Path
 ) -> None:
@@ -203,6 +180,7 @@ def test_export_from_the_command_line(finished: Path, tmp_path: Path) -> None:
     assert "holds no finished run" in detprune("export", tmp_path, code=2)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_pruned_without_a_dense_stage(
     finished: Path, tmp_path: Path, recipe_file: RecipeFile
 ) -> None:
@@ -240,11 +218,8 @@ def test_bad_input_is_told_before_training_and_leaves_results_alone(
     text: str,
 ) -> None:
     def run(out: Path) -> str:
-        arguments = ["run", finished.parent / "recipe.yaml", "--out", out, "--set", assignment]
-        monkeypatch.setattr(sys, "argv", ["detprune", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        assert caught.value.code == 2
+        arguments = ("run", finished.parent / "recipe.yaml", "--out", out, "--set", assignment)
+        assert detprune_here(*arguments, monkeypatch=monkeypatch) == 2
         return " ".join(capsys.readouterr().err.split())
 
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
@@ -269,9 +244,6 @@ def test_a_run_directory_that_cannot_be_used(
     text: str,
 ) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    arguments = ["run", finished.parent / "recipe.yaml", "--out", tmp_path / folder]
-    monkeypatch.setattr(sys, "argv", ["detprune", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code == 2
+    arguments = ("run", finished.parent / "recipe.yaml", "--out", tmp_path / folder)
+    assert detprune_here(*arguments, monkeypatch=monkeypatch) == 2
     assert text in " ".join(capsys.readouterr().err.split())

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from processes import check_a_run_that_is_ended
+from ended_runs import check_a_run_that_is_ended
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_ended(
     tmp_path: Path, tiny_detector: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:

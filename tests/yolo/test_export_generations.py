@@ -36,6 +36,7 @@ def narrow(cfg: str) -> DetectionModel:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cfg", "sparsity_set"),
     [

@@ -8,7 +8,8 @@ import pytest
 import torch
 from tiny_detector import prune, tiny_detector, write_pruned
 
-from detprune import InputError, cli
+from command_line import detprune_here
+from detprune import InputError
 from detprune.measuring import deployed, measure_networks
 from detprune_yolo.task import DetectionTask
 from detprune_yolo.weights.checkpoints import pruned_checkpoint, save_checkpoint
@@ -47,11 +48,8 @@ def test_heads_of_two_branches_are_exported(cfg: str) -> None:
 
 
 def measured(*arguments: object, monkeypatch: pytest.MonkeyPatch, code: int = 0) -> None:
-    command = ["detprune", "measure", *map(str, arguments), "--repeats", "3"]
-    monkeypatch.setattr("sys.argv", command)
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert stopped.value.code == code
+    command = ("measure", *arguments, "--repeats", 3)
+    assert detprune_here(*command, monkeypatch=monkeypatch) == code
 
 
 def test_files_without_a_recipe(

@@ -69,6 +69,7 @@ def test_masked_weights_are_zero_wherever_ultralytics_keeps_weights(tmp_path: Pa
         assert not torch.equal(before[name][mask], after[name][mask])
 
 
+@pytest.mark.slow
 def test_what_retraining_leaves_can_be_retrained(tmp_path: Path) -> None:
     start = hard_pruned(tmp_path)
     masks = read_masks(start)

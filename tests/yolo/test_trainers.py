@@ -255,6 +255,7 @@ def test_an_optimizer_that_hardly_feels_the_penalty_is_refused(
         )
 
 
+@pytest.mark.slow
 def test_the_few_lines_for_a_user_of_yolo_and_its_own_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

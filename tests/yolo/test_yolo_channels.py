@@ -51,6 +51,7 @@ def macs_of(call: Callable[[], object]) -> float:
     return counter.get_total_flops() / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_shrunk_detector_has_the_same_outputs(family: str) -> None:
     model = small_detector(family)

@@ -142,6 +142,7 @@ def test_values_that_only_one_machine_has_become_text() -> None:
     assert "mine" not in held
 
 
+@pytest.mark.slow
 def test_plain_ultralytics_takes_the_file(tmp_path: Path) -> None:
     masks = write_pruned(tmp_path / "pruned.pt")
     environment = {

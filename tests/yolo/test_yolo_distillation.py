@@ -142,6 +142,7 @@ def test_a_teacher_that_is_not_there_is_named(tmp_path: Path) -> None:
         trainer.train()
 
 
+@pytest.mark.slow
 def test_both_trainers_are_taught_and_resume_with_the_same_teacher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +196,7 @@ def test_both_trainers_are_taught_and_resume_with_the_same_teacher(
     assert abs(sizes["whole"] - sizes["alone"]) < 2_000
 
 
+@pytest.mark.slow
 def test_a_recipe_with_distillation_and_a_run_that_is_resumed_in_retraining(
     tmp_path: Path, tiny_detector: dict[str, Any]
 ) -> None:
