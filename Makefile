@@ -1,4 +1,4 @@
-# make demo: prune a detector and look at the report. make test: the tests; make test-fast: all but the slow ones.
+# make demo: halve a detector and look at the report. make test: the tests; make test-fast: all but the slow ones.
 # They set up .venv first.
 PYTHON ?= python3
 VENV := .venv
@@ -20,10 +20,10 @@ $(READY): requirements.txt pyproject.toml
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/detprune run configs/yolo/shapes_yolov3_tiny_narrow.yaml --overwrite
+	$(BIN)/detprune run configs/yolo/shapes_yolov8n_channels.yaml --overwrite
 
 demo-lanes: $(READY)
-	$(BIN)/detprune run configs/lanes/drawn_roads_resnet18.yaml --overwrite
+	$(BIN)/detprune run configs/lanes/drawn_roads_channels.yaml --overwrite
 
 demo-classification: $(READY)
 	$(BIN)/detprune run configs/classification/digits_resnet20.yaml --overwrite
