@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Ultralytics YOLO detectors: pruned inside Ultralytics' own trainer.
 
 Ultralytics is licensed AGPL-3.0: importing this package means using a library under that licence.

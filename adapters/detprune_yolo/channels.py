@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Whole channels of detectors: how one is run to find them, and what a detector without some of them needs.
 
 A checkpoint of Ultralytics pickles the network itself, so that one with fewer channels loads, validates, predicts

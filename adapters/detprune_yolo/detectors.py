@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Which networks of Ultralytics can be pruned: the one check for recipes, checkpoints and trainers."""
 
 from collections.abc import Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Prepares Ultralytics before it is imported: no network, no package installation, safe loading.
 
 Ultralytics reads these variables once, at import. What the user has set already is left alone.

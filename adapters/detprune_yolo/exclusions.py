@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """What a detector leaves dense by default.
 
 The first convolution sees the image and the last ones of the head give boxes and classes: each is a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """What ``detprune list`` says about detectors."""
 
 from collections.abc import Mapping

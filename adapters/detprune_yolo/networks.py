@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """The detector that a recipe names, on the CPU."""
 
 from collections.abc import Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Ultralytics' training options in a recipe: which may be given, and which values it does not check itself."""
 
 import math

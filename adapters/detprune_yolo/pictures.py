@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Pictures of detections for the report: one row per image, the labels beside what each model finds.
 
 Prediction and boxes are Ultralytics' own; only the choice of the images and the sheet are ours.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """What Ultralytics changes in a process, put back."""
 
 import logging

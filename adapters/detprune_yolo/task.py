@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Detection as a task of the pipeline: Ultralytics trains, pycocotools measures."""
 
 import math

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,8 @@ import detprune.methods
 import detprune.projections
 import detprune.sets
 from detprune.errors import DetpruneError, InputError, NonFiniteError, nearest
+
+ROOT = Path(__file__).parents[2]
 
 IMPORT = """
 import sys, torch
@@ -56,3 +59,15 @@ def test_errors_can_be_caught_by_their_builtin_kind() -> None:
 def test_nearest_names_only_what_is_near() -> None:
     assert nearest("unstructred", ["unstructured", "filter"]) == " (did you mean 'unstructured'?)"
     assert nearest("xyz", ["unstructured", "filter"]) == ""
+
+
+def test_what_imports_ultralytics_is_under_its_licence() -> None:
+    for folder in ("detprune", "adapters"):
+        for file in (ROOT / folder).rglob("*.py"):
+            first, *lines = file.read_text(encoding="utf-8").splitlines() or [""]
+            agpl = first == "# SPDX-License-Identifier: AGPL-3.0-or-later"
+            assert agpl == ("detprune_yolo" in file.parts), file
+            imports = any(
+                line.split()[1:2] == ["ultralytics"] for line in lines if "import" in line
+            )
+            assert agpl or not imports, file

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """What can be wrong with a detection data set, found before training and named all at once.
 
 Ultralytics drops an image with a malformed label after one line in its log, takes an image without

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """``detprune data shapes``: draw the small detection set that needs no download."""
 
 from pathlib import Path

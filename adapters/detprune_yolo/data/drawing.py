@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """A small detection set that the project draws itself: six shapes on textured backgrounds.
 
 It needs no download and is the same on every machine: each image has a random generator of its own,

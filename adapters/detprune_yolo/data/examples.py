@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Chooses labelled images of a data set to be shown, without a trace in the data set's folder."""
 
 import random

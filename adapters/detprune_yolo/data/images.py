@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Ultralytics' detection data set, which here trusts no cache that it finds and writes into no user's file.
 
 Ultralytics unpickles ``labels/*.cache``, so that a data set could run code; it overwrites that file, reads

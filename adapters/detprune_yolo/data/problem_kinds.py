@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """The kinds of problems of a detection data set, each with its way out."""
 
 from ultralytics.data.utils import IMG_FORMATS

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Draws one image of the shapes data set: six classes on textured backgrounds, and their boxes.
 
 All randomness comes from the generator that is passed in. Shapes are rasterised in integers, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """What a few training images say about a detector: batch-norm statistics and the task loss."""
 
 from collections.abc import Iterable, Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Average precision as COCO defines it, by pycocotools, on annotations and predictions in memory.
 
 Boxes are ``[x, y, width, height]`` in pixels from the upper left corner. Nothing that is passed in

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """``detprune evaluate coco``: score a file of predictions with pycocotools."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Reads and checks COCO annotations and predictions, entry by entry, into fresh plain objects."""
 
 import json

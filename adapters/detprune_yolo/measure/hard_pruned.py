@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """What hard pruning would give now, measured inside a training."""
 
 from copy import copy

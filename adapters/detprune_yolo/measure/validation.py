@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Validates a detector with Ultralytics' validator, and scores what it predicts with pycocotools.
 
 The two disagree by a few points on the same predictions; reports and gates use pycocotools.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """For somebody who already calls ``YOLO(...).train(...)``: the trainers, told what to prune."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """A dense detector that teaches the one that is pruned.
 
 The wrapped criterion keeps Ultralytics' three losses. Beside each stands the same quantity with what the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Epochs that can be run again: all their randomness is a function of (seed, stage, epoch)."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Ultralytics' own detection trainer with an exact resume.
 
 Nothing of the trainer is copied: a subclass that Ultralytics can import in every process, and

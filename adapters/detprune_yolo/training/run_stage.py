@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """One stage of a run as one ``train()`` of Ultralytics."""
 
 import gc

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """What a trainer is to do, carried in an environment variable.
 
 Ultralytics makes the trainer itself, in the process that calls ``train`` and, on several GPUs, in

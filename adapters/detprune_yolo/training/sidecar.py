@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """The sidecar ``last.detprune.pt`` beside ``last.pt``: what an exact resume needs and Ultralytics does not save.
 
 Ultralytics keeps the moving average and the momentum in half precision, and neither the live weights

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Images that are too small to be learned from: Ultralytics meets them in the middle of training."""
 
 import math

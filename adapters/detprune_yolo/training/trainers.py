@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Ultralytics' trainer with a pruner bound to its optimizer: constrained training, masked retraining.
 
 The penalty is added in the optimizer's pre-step hook, after gradients were clipped, where ρ does not

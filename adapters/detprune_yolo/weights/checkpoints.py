@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Ultralytics checkpoints: read safely, and written so that plain ``YOLO(path)`` takes them.
 
 A pruned checkpoint has the keys that Ultralytics leaves after training, and one more, ``detprune``,

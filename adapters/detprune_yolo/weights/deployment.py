@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Detectors as inference runs them: fused, and without the branch that only training uses."""
 
 import copy

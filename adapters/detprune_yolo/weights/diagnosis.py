@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Says what a file is that is not an Ultralytics checkpoint, without running any code that it holds.
 
 Nothing is unpickled here except under torch's ``weights_only``: the classes and functions that a

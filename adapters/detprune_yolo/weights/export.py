@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """ONNX files by Ultralytics' exporter, checked against the checkpoint before they are handed over.
 
 Checked are the zeros (exactly the pruned weights are zero in the file) and the outputs (ONNX Runtime

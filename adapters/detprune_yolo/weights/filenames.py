@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Names of weight files under which Ultralytics opens the very file, and no other."""
 
 from pathlib import Path

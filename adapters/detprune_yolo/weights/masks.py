@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Masks in checkpoints: beside the weights that they are zero in, or as bits.
 
 Beside weights a mask is their zeros, and the places of the kept weights that are zero as well (small ones become zero

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
 """Checks of an ONNX file against the network that it was exported from: padding, zeros, outputs."""
 
 from collections.abc import Mapping, Sequence
