@@ -1,9 +1,9 @@
 """The training sections of a recipe, and the optimizers and schedules that they stand for."""
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
+from detprune.errors import InputError
 from detprune.recipe import Section
 
 
@@ -59,6 +60,14 @@ class StageSpec(Section):
     final_lr: float = Field(default=0.0, ge=0, le=1)
     warmup: float = Field(default=0.0, ge=0)
     evaluate_every: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _room_for_warmup(self) -> Self:
+        if self.epochs and self.warmup > self.epochs:
+            raise InputError(
+                f"warmup is {self.warmup:g} epochs, and the stage has {self.epochs}; choose a number up to that"
+            )
+        return self
 
     def build_schedule(self, optimizer: Optimizer, steps: int) -> LRScheduler | None:
         """The schedule over ``steps`` optimizer steps, to be stepped after each of them."""

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 import lightning as L
-from detprune import SLR, Budget
+from detprune import SLR, Budget, InputError
+from detprune.recipe import validate
 from detprune_lightning.callbacks import ConstrainedTraining
 from detprune_lightning.spec import ConstrainedSpec, OptimizerSpec, StageSpec
 from detprune_lightning.training import AtomicCheckpoints
@@ -39,6 +40,12 @@ def test_schedules() -> None:
     assert warm[2:] == sorted(warm[2:], reverse=True)
     step = rates(StageSpec(epochs=4, optimizer=sgd, schedule="step"), 8)
     assert step == pytest.approx([1] * 4 + [0.1] * 2 + [0.01] * 2)
+
+
+def test_a_warmup_longer_than_its_stage_is_refused() -> None:
+    with pytest.raises(InputError, match=r"warmup is 3\.5 epochs, and the stage has 3; choose"):
+        validate(StageSpec, {"epochs": 3, "warmup": 3.5})
+    assert validate(StageSpec, {"epochs": 0, "warmup": 3}).epochs == 0  # trains nothing
 
 
 @pytest.mark.parametrize(
