@@ -41,6 +41,7 @@ def start(
 
 def _interruptible() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored in the background
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
 
 
 def detprune(*arguments: object, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:

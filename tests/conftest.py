@@ -53,3 +53,4 @@ def fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+    torch.use_deterministic_algorithms(False)  # trainings in this process switch them on

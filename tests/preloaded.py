@@ -200,6 +200,7 @@ def _become(request: dict[str, Any], streams: list[int], added: dict[str, str]) 
     elif request["group"] != -1:
         os.setpgid(0, request["group"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(added | request["environment"])
     os.chdir(request["folder"])

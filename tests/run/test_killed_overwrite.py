@@ -29,7 +29,7 @@ def test_nothing_of_a_finished_run_is_lost_and_nothing_is_left_over(
     assert call("run", recipe, "--out", run)[0] == 0
     before = contents(run)
     # the second run overwrites what was killed of the first
-    for lines in (1, 2):
+    for lines, aside in ((1, ".run.replaced"), (2, ".run.replaced.2")):
         arguments = (
             "run",
             recipe,
@@ -40,6 +40,7 @@ def test_nothing_of_a_finished_run_is_lost_and_nothing_is_left_over(
             "stages.dense.epochs=2000",
         )
         with started(*arguments, cwd=tmp_path) as process:
+            wait_for((tmp_path / aside).exists, process)
             wait_for(partial(trained, run, process.pid, lines), process)
             process.kill()
             process.wait()
