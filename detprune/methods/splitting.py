@@ -74,6 +74,9 @@ from detprune.values import check_flag
 
 LOGGER = logger(__name__)
 
+_JUMP = 100.0
+"""Rises of the learning rate in one step up to which the loss less than doubled; at 1,000 it rose fortyfold."""
+
 
 @dataclass(frozen=True)
 class Splitting(Method):
@@ -165,13 +168,23 @@ class Splitting(Method):
         """Put into the gradient what momentum can carry of the step's shares, and leave the rest to them."""
         self.check_rates(rates)
         coefficients, shares = [0.0] * len(rates), state.shares or []
+        jumped = 0.0
         for i, (weight, rate) in enumerate(zip(problem.weights, rates, strict=True)):
+            if state.held[i] and rate.learning_rate > _JUMP * max(state.highest[i], rate.highest):
+                jumped = rate.learning_rate
             state.highest[i] = max(state.highest[i], rate.highest, rate.learning_rate)
             if weight.grad is None:  # SGD leaves it, and its momentum, alone
                 continue
             pulled = pull_through_momentum(rate, shares[i], state.held[i], state.highest[i])
             coefficients[i], state.held[i], shares[i] = pulled.coefficient, pulled.held, pulled.rest
         add_pull(problem.weights, state.anchors, coefficients)
+        if jumped:
+            LOGGER.warning(
+                "the learning rate rose more than %g-fold in one step, to %g, which no schedule had announced: "
+                "what the momentum holds of the penalty acts too strongly now, and training may diverge; use "
+                "penalty='proximal', or a new optimizer from there on",
+                *(_JUMP, jumped),
+            )
 
     @torch.no_grad()
     def after_step(self, problem: Problem, state: State) -> None:

@@ -163,3 +163,31 @@ def test_condition_8_compares_sets_of_one_size() -> None:
     train(model, optimizer, batches(12), pruner, update_every=2)
     met = [entry.condition_8 for entry in pruner.history]
     assert met == [True] * 6, "the exact projection is better than the old Z, cut to its size"
+
+
+@pytest.mark.parametrize(
+    ("penalty", "rise", "announced", "warned"),
+    [
+        ("gradient", 1000, False, True),
+        ("gradient", 50, False, False),
+        ("gradient", 1000, True, False),
+        ("proximal", 1000, False, False),
+    ],
+)
+def test_a_learning_rate_that_jumps_is_warned_of_where_momentum_holds_the_penalty(
+    penalty: Any, rise: float, announced: bool, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = small_net()
+    optimizer = sgd(model, 1e-5)
+    if announced:
+        optimizer.param_groups[0]["initial_lr"] = 1e-5 * rise  # as schedules do
+    method = dp.ADMM(rho="auto", penalty=penalty)
+    pruner = dp.Pruner(model, optimizer, method, budget=HALF, steps_per_update=5, updates=4)
+    for number, batch in enumerate(batches(10)):
+        if number == 7:
+            optimizer.param_groups[0]["lr"] *= rise
+        train(model, optimizer, [batch])
+        if number == 4:
+            pruner.update()
+    lines = [r for r in caplog.records if "rose more than 100-fold in one step" in r.getMessage()]
+    assert len(lines) == warned
