@@ -11,8 +11,8 @@ import lightning as L
 from detprune import SLR, Budget, InputError
 from detprune.recipe import validate
 from detprune_lightning.callbacks import ConstrainedTraining
+from detprune_lightning.checkpoints import AtomicCheckpoints
 from detprune_lightning.spec import ConstrainedSpec, OptimizerSpec, StageSpec
-from detprune_lightning.training import AtomicCheckpoints
 
 
 def rates(spec: StageSpec, steps: int) -> list[float]:
