@@ -1,66 +1,12 @@
-"""Constrained pruning of PyTorch models inside the training loops that people already use."""
+"""Constrained pruning of PyTorch models inside the training loops that people already use.
+
+The public names are imported when they are first used; ``__init__.pyi`` says from where. So ``detprune --help`` need
+not wait for PyTorch, and a training loop loads nothing of the command line.
+"""
 
 from importlib.metadata import version
 
-from detprune.budgets import Budget
-from detprune.channels import CoupledChannels
-from detprune.errors import DetpruneError, InputError, NonFiniteError
-from detprune.loading import load
-from detprune.methods import (
-    ADMM,
-    DPF,
-    SASADMM,
-    SLR,
-    GradualMagnitude,
-    Growth,
-    Magnitude,
-    Method,
-    OneShot,
-    OuterIteration,
-    Pull,
-)
-from detprune.pruner import Pruner
-from detprune.sets import (
-    NM,
-    Block,
-    Channel,
-    Column,
-    Filter,
-    Pattern,
-    SparsitySet,
-    Unstructured,
-)
-from detprune.summary import LayerSummary, Summary
+import lazy_loader
 
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = version("detprune")
-
-__all__ = [
-    "ADMM",
-    "DPF",
-    "NM",
-    "SASADMM",
-    "SLR",
-    "Block",
-    "Budget",
-    "Channel",
-    "Column",
-    "CoupledChannels",
-    "DetpruneError",
-    "Filter",
-    "GradualMagnitude",
-    "Growth",
-    "InputError",
-    "LayerSummary",
-    "Magnitude",
-    "Method",
-    "NonFiniteError",
-    "OneShot",
-    "OuterIteration",
-    "Pattern",
-    "Pruner",
-    "Pull",
-    "SparsitySet",
-    "Summary",
-    "Unstructured",
-    "load",
-]

@@ -1,5 +1,5 @@
 """``python -m detprune``."""
 
-from detprune.cli import main
+from detprune.run.cli.main import main
 
 main()

@@ -13,11 +13,11 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from detprune.budgets import Budget, matches, matching
 from detprune.channels import BoundChannels
 from detprune.errors import InputError
-from detprune.left_out import tell_left_out
-from detprune.optimizers import held_of
-from detprune.parametrizations import Computed, computed_weights
+from detprune.networks.left_out import tell_left_out
+from detprune.networks.optimizers import held_of
+from detprune.networks.parametrizations import Computed, computed_weights
+from detprune.networks.wrappers import SHARDED, check_initialized
 from detprune.sets import SparsitySet
-from detprune.wrappers import SHARDED, check_initialized
 
 PRUNED_MODULES = (
     nn.Linear,

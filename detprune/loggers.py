@@ -7,7 +7,7 @@ def logger(module: str) -> logging.Logger:
     """The logger of a module, below ``detprune`` also where the module is an adapter's.
 
     Args:
-        module: its ``__name__``; ``detprune_ufld.task`` logs as ``detprune.ufld.task``.
+        module: its ``__name__``; ``detprune_lanes.task`` logs as ``detprune.lanes.task``.
     """
     package, dot, rest = module.partition(".")
     return logging.getLogger(package.replace("_", ".", 1) + dot + rest)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from detprune.binding import (
+from detprune.binding.checks import (
     StepWatch,
     check_attachable,
     check_bound,
@@ -20,24 +20,29 @@ from detprune.binding import (
     check_zeros,
     present_layers,
 )
+from detprune.binding.extrapolation import ExtrapolatedWeights
+from detprune.binding.hooks import OptimizerSeam
+from detprune.binding.losses import MeanLoss, as_number
+from detprune.binding.saved import check_masks, check_saved_state
 from detprune.budgets import Budget
 from detprune.channels import BoundChannels
 from detprune.channels.removal import Kept, carry_over, removed
 from detprune.errors import InputError, MissingLossError, NonFiniteError
-from detprune.extrapolation import ExtrapolatedWeights
-from detprune.finite import check_finite, listed, not_finite
 from detprune.layers import select_layers
 from detprune.loggers import logger
-from detprune.losses import MeanLoss, as_number
 from detprune.methods import METHODS, Method, OneShot, OuterIteration, Pace, Problem, State
 from detprune.methods.base import OptimizerRates
-from detprune.optimizers import may_keep_copies, start_momentum, usable_optimizer, zero_copies
+from detprune.networks.finite import check_finite, listed, not_finite
+from detprune.networks.optimizers import (
+    may_keep_copies,
+    start_momentum,
+    usable_optimizer,
+    zero_copies,
+)
+from detprune.networks.wrappers import unwrap
 from detprune.projections import zero_outside
-from detprune.saved import check_masks, check_saved_state
-from detprune.seam import OptimizerSeam
 from detprune.sets import SparsitySet, Unstructured
 from detprune.summary import Summary, summarize
-from detprune.wrappers import unwrap
 
 LOGGER = logger(__name__)
 

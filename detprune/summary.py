@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 from detprune.layers import Layer
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,10 @@ class Summary:
         """Total / nonzero over all parameters of the model."""
         return self.model_numel / self.model_nonzero if self.model_nonzero else float("inf")
 
-    def table(self) -> Table:
+    def table(self) -> "Table":
         """The figures as a table for a terminal."""
+        from rich.table import Table  # only what is printed needs rich
+
         table = Table(title="What is pruned, how far, and what is left dense")
         table.add_column("weight")
         for column in ("shape", "weights", "nonzero", "sparsity", "target"):
@@ -100,6 +104,8 @@ class Summary:
         return table
 
     def __str__(self) -> str:
+        from rich.console import Console
+
         console = Console(width=120)
         with console.capture() as capture:
             console.print(self.table())

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from detprune import cli
+from detprune.run.cli import main as cli
 from preloaded import Preloaded
 
 Process = subprocess.Popen[str]
@@ -69,7 +69,7 @@ def fork_runs(monkeypatch: pytest.MonkeyPatch, framework: str = "lightning") -> 
     def popen(command: list[str], **options: Any) -> Process:
         return Preloaded(command, framework=framework, **options)
 
-    monkeypatch.setattr("detprune.runs.subprocess", SimpleNamespace(Popen=popen))
+    monkeypatch.setattr("detprune.run.studies.planned.subprocess", SimpleNamespace(Popen=popen))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from command_line import fork_runs
-from detprune.locks import Holder
-from detprune.rundir import LOGGER
-from detprune.runs import PlannedRun, Runs
+from detprune.files.locks import Holder
+from detprune.run.directory import LOGGER
+from detprune.run.studies.planned import PlannedRun, Runs
 
 
 def check_a_run_that_is_ended(

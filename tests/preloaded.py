@@ -30,11 +30,16 @@ import time
 from types import ModuleType
 from typing import Any, ClassVar
 
-_PROGRAM = ("detprune.cli", "detprune.pipeline", "detprune.report", "matplotlib.pyplot")
+_PROGRAM = (
+    "detprune.run.cli.main",
+    "detprune.run.pipeline",
+    "detprune.run.report",
+    "matplotlib.pyplot",
+)
 _FRAMEWORKS = {
     # two servers, for Ultralytics changes torch.save and others for all of its process
     "lightning": (
-        *("detprune_classification", "detprune_ufld.adapter"),
+        *("detprune_classification", "detprune_lanes.adapter"),
         *("sklearn.datasets", "scipy.io", "torch.utils.tensorboard"),
     ),
     "yolo": (*("detprune_yolo", "torchvision", "torch._dynamo", "scipy.stats", "albumentations"),),

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from detprune.errors import InputError
-from detprune.report import maps, page, write_report
-from detprune.report.rundir import read_run
+from detprune.run.report import maps, page, write_report
+from detprune.run.report.rundir import read_run
 from report_run import edit_summary, fake_run, only_events, write_summary
 
 FIGURES = ["training", "hard_pruning", "residual", "histograms", "heatmap", "maps", "layers"]
@@ -324,5 +324,5 @@ def test_checkpoints_that_do_not_fit_are_refused(run: Path) -> None:
 
 
 def test_importing_the_report_does_not_load_pyplot() -> None:
-    code = "import sys, detprune.report; assert 'matplotlib.pyplot' not in sys.modules"
+    code = "import sys, detprune.run.report; assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

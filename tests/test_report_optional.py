@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from detprune.errors import InputError
-from detprune.report import page, training, write_report
-from detprune.report.rundir import read_run
+from detprune.run.report import page, training, write_report
+from detprune.run.report.rundir import read_run
 from report_run import edit_summary, fake_run
 
 HEADLINE = "mAP@0.5"

@@ -33,7 +33,7 @@ from detprune_yolo.weights.checkpoints import pruned_checkpoint, save_checkpoint
 # isort: split
 from ultralytics.nn.tasks import DetectionModel
 
-from detprune.measuring import Measurement, measure_networks
+from detprune.run.measuring import Measurement, measure_networks
 
 FAMILIES = (
     "yolov3-tiny",

@@ -35,14 +35,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import detprune as dp
-from detprune_ufld.data.augment import Augmentation
-from detprune_ufld.data.frames import LaneFrames
-from detprune_ufld.data.labels import read_labels
-from detprune_ufld.data.roads.drawn import LABELS, DrawnRoads, draw
-from detprune_ufld.grid import ABSENT, FRAME_WIDTH, Grid
-from detprune_ufld.losses import LaneLoss
-from detprune_ufld.measure.submission import evaluate_files
-from detprune_ufld.network.model import LaneNetwork
+from detprune_lanes.data.augment import Augmentation
+from detprune_lanes.data.frames import LaneFrames
+from detprune_lanes.data.labels import read_labels
+from detprune_lanes.data.roads.drawn import LABELS, DrawnRoads, draw
+from detprune_lanes.grid import ABSENT, FRAME_WIDTH, Grid
+from detprune_lanes.losses import LaneLoss
+from detprune_lanes.measure.submission import evaluate_files
+from detprune_lanes.network.model import LaneNetwork
 
 FRAMES = 2782
 """Frames of TuSimple's test set."""
@@ -283,7 +283,7 @@ def _loops(found: Path, truth: Path) -> Rates:
 
 
 def _frame(submitted: dict[str, Any], frame: dict[str, Any]) -> Rates:
-    """The rules as in ``detprune_ufld.measure.tusimple``, lane by lane and row by row."""
+    """The rules as in ``detprune_lanes.measure.tusimple``, lane by lane and row by row."""
     found, labelled, rows = submitted["lanes"], frame["lanes"], frame["h_samples"]
     if submitted["run_time"] > 200 or len(found) > len(labelled) + 2:
         return 0.0, 0.0, 1.0

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import typer
 
-from detprune.evaluation import (
-    Assignments,
+from detprune.run.cli.evaluation import (
     Checkpoint,
     RecipeFile,
     evaluation,
     load_for_evaluation,
     read_recipe,
 )
-from detprune.rundir import RunDirectory
+from detprune.run.cli.options import Assignments
+from detprune.run.directory import RunDirectory
 from detprune_classification.recipe import ClassificationRecipe
 from detprune_classification.task import ClassificationTask
 

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from detprune.errors import unknown
-from detprune.recipe import Section
+from detprune.run.recipe import Section
 from detprune_classification.data import DATA_SETS
 from detprune_classification.models import check_model_name
 from detprune_lightning.recipe import LightningRecipe

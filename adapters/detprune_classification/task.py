@@ -12,8 +12,8 @@ from torchmetrics.classification import MulticlassAccuracy
 
 import lightning as L
 from detprune.errors import InputError
-from detprune.recipe import Recipe
-from detprune.rundir import RunDirectory
+from detprune.run.directory import RunDirectory
+from detprune.run.recipe import Recipe
 from detprune_classification.data import ImageData, build_data
 from detprune_classification.models import build_model, load_checkpoint
 from detprune_classification.recipe import ClassificationRecipe

@@ -1,8 +1,5 @@
 """detprune inside Lightning: callbacks for any LightningModule, and the training of our own tasks."""
 
-from detprune.task import Adapter
-from detprune_lightning.callbacks import ConstrainedTraining, HardPruningCheck, MaskedRetraining
+import lazy_loader
 
-adapter = Adapter(line="callbacks that prune any LightningModule while Lightning trains it")
-
-__all__ = ["ConstrainedTraining", "HardPruningCheck", "MaskedRetraining", "adapter"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 import lightning as L
-from detprune.batch_norm import estimate_statistics, even_batches, statistics_layers
 from detprune.errors import InputError
 from detprune.loggers import logger
-from detprune.seeds import seed_all
+from detprune.networks.batch_norm import estimate_statistics, even_batches, statistics_layers
+from detprune.run.seeds import seed_all
 
 LOGGER = logger(__name__)
 

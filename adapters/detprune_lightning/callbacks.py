@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 
 import lightning as L
 from detprune import Budget, InputError, Method, OuterIteration, Pruner, SparsitySet, Unstructured
-from detprune.batch_norm import BATCH_NORM_IMAGES, statistics_layers
 from detprune.loggers import logger
-from detprune.schedule import outer_iterations
+from detprune.networks.batch_norm import BATCH_NORM_IMAGES, statistics_layers
+from detprune.run.schedule import outer_iterations
 from detprune_lightning.batch_norm import TrainingInputs, renew
 
 LOGGER = logger(__name__)
@@ -34,7 +34,7 @@ class ConstrainedTraining(L.Callback):
     Args:
         method, sparsity_set, budget: as for ``detprune.Pruner``.
         every: epochs per outer iteration; 0.5 updates twice an epoch. Left out: one per epoch, and in runs
-            of fewer than 20 epochs 20 (``detprune.schedule``). Methods with an inner loop of
+            of fewer than 20 epochs 20 (``detprune.run.schedule``). Methods with an inner loop of
             their own (SAS-ADMM) update at its end instead.
         network: the module to prune; the whole LightningModule if left out.
         on_update: called with every outer iteration's log entry and the epoch (from 1).

@@ -9,8 +9,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 import lightning as L
 from detprune.errors import InputError
-from detprune.reading import load_tensors
-from detprune.rundir import atomic
+from detprune.files import load_tensors
+from detprune.files.atomic import atomic
 
 _KINDS: Mapping[str, type] = {
     "state_dict": dict,

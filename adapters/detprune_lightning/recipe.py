@@ -7,7 +7,7 @@ from pydantic import model_validator
 
 from detprune.errors import InputError
 from detprune.methods import Method, Pull
-from detprune.recipe import Recipe, Section, Settings
+from detprune.run.recipe import Recipe, Section, Settings
 from detprune_lightning.distillation import Distillation
 from detprune_lightning.spec import ConstrainedSpec, StageSpec, TrainerSpec
 

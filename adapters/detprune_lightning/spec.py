@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from detprune.errors import InputError
-from detprune.recipe import Section
+from detprune.run.recipe import Section
 
 
 class OptimizerSpec(Section):

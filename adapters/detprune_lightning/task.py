@@ -14,17 +14,18 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, Subset
 
 import lightning as L
-from detprune.batch_norm import estimate_statistics, even_batches
 from detprune.channels import Forward
 from detprune.channels.coupled import call
 from detprune.errors import InputError
+from detprune.files.atomic import atomic
 from detprune.loggers import logger
-from detprune.measuring import deployed
 from detprune.methods import OneShot, OuterIteration
+from detprune.networks.batch_norm import estimate_statistics, even_batches
 from detprune.pruner import Pruner
-from detprune.rundir import RunDirectory, atomic
-from detprune.seeds import derive_seed
-from detprune.task import Task, check_teacher
+from detprune.run.directory import RunDirectory
+from detprune.run.measuring import deployed
+from detprune.run.seeds import derive_seed
+from detprune.run.task import Task, check_teacher
 from detprune_lightning.callbacks import ConstrainedTraining, HardPruningCheck, MaskedRetraining
 from detprune_lightning.distillation import Teacher
 from detprune_lightning.recipe import LightningRecipe

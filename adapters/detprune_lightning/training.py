@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 import lightning as L
 from detprune.errors import DetpruneError, InputError
 from detprune.loggers import logger
-from detprune.rundir import RunDirectory
-from detprune.seeds import derive_seed
+from detprune.run.directory import RunDirectory
+from detprune.run.seeds import derive_seed
 from detprune_lightning.checkpoints import AtomicCheckpoints
 from detprune_lightning.spec import StageSpec, TrainerSpec
 

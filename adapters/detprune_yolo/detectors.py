@@ -10,7 +10,7 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
 from detprune.errors import InputError
-from detprune.reading import load_yaml
+from detprune.files import load_yaml
 from detprune_yolo.weights.diagnosis import classes_in
 
 HEADS = ("Detect", "v10Detect")

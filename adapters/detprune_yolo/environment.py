@@ -14,8 +14,8 @@ from pathlib import Path
 
 from matplotlib import get_data_path
 
-from detprune.folders import user_cache
-from detprune.rundir import atomic
+from detprune.files.atomic import atomic
+from detprune.files.folders import user_cache
 
 UNSAFE_LOAD = "DETPRUNE_UNSAFE_LOAD"
 """Set to 1 before the start, lets checkpoints run whatever code they carry when they are loaded."""

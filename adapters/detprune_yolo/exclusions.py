@@ -16,7 +16,7 @@ from ultralytics.nn.modules.conv import Conv2, RepConv
 
 from detprune.budgets import Budget, matches
 from detprune.errors import InputError
-from detprune.finite import listed
+from detprune.networks.finite import listed
 
 _BRANCHES = ("cv2", "cv3", "cv4", "one2one_cv2", "one2one_cv3", "one2one_cv4")
 

@@ -19,7 +19,7 @@ from ultralytics.utils.checks import check_font
 from ultralytics.utils.ops import make_divisible
 
 from detprune.errors import InputError
-from detprune.rundir import atomic
+from detprune.files.atomic import atomic
 from detprune_yolo.data.examples import Example, Pixels, choose_examples, data_set
 from detprune_yolo.process_state import as_before
 

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from detprune.errors import InputError
 from detprune.methods import Method, Pull
-from detprune.recipe import Recipe, Section, Settings
+from detprune.run.recipe import Recipe, Section, Settings
 from detprune_yolo.data.drawing import DrawnSet
 from detprune_yolo.detectors import check_start
 from detprune_yolo.options import check_options

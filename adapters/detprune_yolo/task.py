@@ -12,19 +12,20 @@ import yaml
 from torch import nn
 from torch.optim import Optimizer
 
-from detprune.batch_norm import statistics_layers
 from detprune.budgets import Budget
 from detprune.channels import CoupledChannels, Forward
 from detprune.errors import DetpruneError, InputError, NonFiniteError
-from detprune.measuring.sources import Opened
+from detprune.files import load_tensors
+from detprune.files.atomic import atomic
 from detprune.methods import OneShot
+from detprune.networks.batch_norm import statistics_layers
 from detprune.pruner import Pruner
-from detprune.reading import load_tensors
-from detprune.recipe import Recipe
-from detprune.report.pictures import write_pictures
-from detprune.rundir import LOGGER, RunDirectory, atomic
-from detprune.seeds import seed_all
-from detprune.task import Task, check_teacher
+from detprune.run.directory import LOGGER, RunDirectory
+from detprune.run.measuring.sources import Opened
+from detprune.run.recipe import Recipe
+from detprune.run.report.pictures import write_pictures
+from detprune.run.seeds import seed_all
+from detprune.run.task import Task, check_teacher
 from detprune_yolo.channels import budget_of, example, mark, run_detector, state_widths
 from detprune_yolo.data.check import DetectionData, check_data
 from detprune_yolo.data.drawing import cached

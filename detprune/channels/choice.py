@@ -11,8 +11,8 @@ from detprune.budgets import Budget, matching
 from detprune.channels.groups import channel_groups
 from detprune.channels.trace import Trace
 from detprune.errors import InputError
-from detprune.finite import listed
-from detprune.optimizers import held_of
+from detprune.networks.finite import listed
+from detprune.networks.optimizers import held_of
 
 
 def channels_that_stay(

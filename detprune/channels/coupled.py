@@ -22,10 +22,10 @@ from detprune.channels.trace import Trace
 from detprune.channels.tracing import Forward, trace
 from detprune.channels.verification import Trial
 from detprune.errors import InputError
-from detprune.finite import listed
+from detprune.networks.finite import listed
+from detprune.networks.wrappers import check_initialized, unwrap
 from detprune.sets import SparsitySet
 from detprune.values import check_whole
-from detprune.wrappers import check_initialized, unwrap
 
 
 def call(model: nn.Module, *inputs: object) -> object:

@@ -1,13 +1,14 @@
 """What of a network's channels can go, how many stay, and why."""
 
 from dataclasses import dataclass
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from detprune.channels.bound import BoundChannels
 from detprune.channels.costs import Costs
 from detprune.channels.trace import Trace
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,10 @@ class ChannelPlan:
             round(float(costs.parameters(bound.counts))),
         )
 
-    def table(self) -> Table:
+    def table(self) -> "Table":
         """The plan as a table for a terminal."""
+        from rich.table import Table  # only what is printed needs rich
+
         table = Table(title="Channels: how many there are, could go, and stay")
         table.add_column("weight")
         for column in ("channels", "removable", "kept"):
@@ -104,6 +107,8 @@ class ChannelPlan:
         return table
 
     def __str__(self) -> str:
+        from rich.console import Console
+
         console = Console(width=140)
         with console.capture() as capture:
             console.print(self.table())

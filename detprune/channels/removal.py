@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 from detprune.channels.copying import copied
 from detprune.channels.trace import named_tensors
 from detprune.errors import InputError
-from detprune.finite import listed, without_numbers
-from detprune.optimizers import held_by
-from detprune.reading import load_tensors
+from detprune.files import load_tensors
+from detprune.networks.finite import listed, without_numbers
+from detprune.networks.optimizers import held_by
 
 Kept = Mapping[str, Mapping[int, Tensor]]
 """By name of a parameter or buffer and by dimension: the indices that are kept, ascending."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from detprune import InputError
-from detprune.deflated import deflate, save_deflated
-from detprune.reading import load_tensors, safe_load
-from detprune.rundir import RunDirectory
+from detprune.files import load_tensors, safe_load
+from detprune.files.deflated import deflate, save_deflated
+from detprune.run.directory import RunDirectory
 
 
 def weights(rate: float, dtype: torch.dtype, width: int = 96) -> dict[str, Tensor]:
@@ -158,7 +158,7 @@ def test_what_unpacks_to_more_than_the_memory_is_refused(
     save_deflated({"weight": torch.zeros(1_000_000)}, path)
     assert path.stat().st_size < 10_000
     assert load_tensors(path, "way out").keys() == {"weight"}
-    monkeypatch.setattr("detprune.reading.tensors.machine_memory", lambda: 3_999_999)
+    monkeypatch.setattr("detprune.files.tensors.machine_memory", lambda: 3_999_999)
     for read in (lambda: load_tensors(path, "way out"), lambda: safe_load(path, "weights")):
         with pytest.raises(InputError, match=r"unpacks to 4,\d{3},\d{3} bytes, and this machine"):
             read()

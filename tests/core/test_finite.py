@@ -8,7 +8,7 @@ from core_models import small_net
 from torch import nn
 
 from detprune import NonFiniteError
-from detprune.finite import check_finite
+from detprune.networks.finite import check_finite
 
 
 def poisoned(name: str, value: float) -> nn.Module:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from detprune.errors import DetpruneError, InputError
-from detprune.folders import SET, complete_folder, output_folder
-from detprune.storage import plain_refusals
+from detprune.files.folders import SET, complete_folder, output_folder
+from detprune.files.storage import plain_refusals
 
 
 def below_a_file(folder: Path) -> Path:

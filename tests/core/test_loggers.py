@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from detprune.loggers import logger
-from detprune.rundir import RunDirectory
+from detprune.run.directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [*(ROOT / "detprune").rglob("*.py"), *(ROOT / "adapters").rglob("*.py")]
@@ -18,9 +18,9 @@ FOREIGN = ("lightning.pytorch",)  # set quieter, never written to
     ("module", "name"),
     [
         ("detprune", "detprune"),
-        ("detprune.pipeline", "detprune.pipeline"),
-        ("detprune_ufld", "detprune.ufld"),
-        ("detprune_ufld.network.checkpoints", "detprune.ufld.network.checkpoints"),
+        ("detprune.run.pipeline", "detprune.run.pipeline"),
+        ("detprune_lanes", "detprune.lanes"),
+        ("detprune_lanes.network.checkpoints", "detprune.lanes.network.checkpoints"),
         ("detprune_x_y.z_z", "detprune.x_y.z_z"),
     ],
 )
@@ -46,7 +46,7 @@ def test_no_module_makes_a_logger_in_another_way() -> None:
                 assert name in ("__name__", "'detprune'"), file
 
 
-@pytest.mark.parametrize("module", ["detprune_ufld.network.checkpoints", "detprune.pipeline"])
+@pytest.mark.parametrize("module", ["detprune_lanes.network.checkpoints", "detprune.run.pipeline"])
 def test_what_a_module_logs_is_in_run_log(tmp_path: Path, module: str) -> None:
     there = list(
         logging.getLogger("detprune").handlers
@@ -55,4 +55,4 @@ def test_what_a_module_logs_is_in_run_log(tmp_path: Path, module: str) -> None:
         logger(module).warning("heard of %s", module)
     assert f"WARNING heard of {module}" in (tmp_path / "run.log").read_text(encoding="utf-8")
     assert logging.getLogger("detprune").handlers == there
-    assert logging.getLogger("detprune_ufld").handlers == []
+    assert logging.getLogger("detprune_lanes").handlers == []

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from detprune import InputError
-from detprune.measuring import Deployed, deployed, measure_networks
-from detprune.measuring import measurement as module
-from detprune.measuring.deployment import sized
-from detprune.measuring.pairs import Times, in_turn
-from detprune.measuring.table import measurement_table
+from detprune.run.measuring import Deployed, deployed, measure_networks
+from detprune.run.measuring import measurement as module
+from detprune.run.measuring.deployment import sized
+from detprune.run.measuring.pairs import Times, in_turn
+from detprune.run.measuring.table import measurement_table
 
 
 def network(width: int = 8) -> nn.Sequential:

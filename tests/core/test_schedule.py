@@ -2,7 +2,7 @@
 
 import pytest
 
-from detprune.schedule import outer_iterations
+from detprune.run.schedule import outer_iterations
 
 
 @pytest.mark.parametrize(

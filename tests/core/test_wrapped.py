@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from detprune import ADMM, SLR, InputError, Magnitude, Pruner
-from detprune.optimizers import usable_optimizer
+from detprune.networks.optimizers import usable_optimizer
 
 DATA = batches(6)
 ZEROS = {"0.weight": 36, "4.weight": 256, "6.weight": 12}

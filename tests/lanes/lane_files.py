@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detprune_ufld.data.labels import Frame
+from detprune_lanes.data.labels import Frame
 
 ROWS = np.arange(160.0, 711, 10)
 

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detprune_ufld.grid import Grid
-from detprune_ufld.network.model import LaneNetwork
+from detprune_lanes.grid import Grid
+from detprune_lanes.network.model import LaneNetwork
 
 GRID, SIZE = Grid(cells=10, rows=8), (64, 96)
 

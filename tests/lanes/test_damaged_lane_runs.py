@@ -11,7 +11,7 @@ import torch
 from lane_recipe import TINY
 
 from damaged import DAMAGES, copy_run, damage, in_constrained_training, run_here, said
-from detprune_ufld.task import LaneTask
+from detprune_lanes.task import LaneTask
 
 RESUMED = (
     "progress.json",
@@ -44,7 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, no_pictures: Path) -> Ite
     recipe["data"]["drawn"] = {"train": 6, "test": 1, "seed": 1}
     recipe["stages"]["constrained"]["epochs"] = 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("detprune.report.write_report", lambda _: None)
+        patch.setattr("detprune.run.report.write_report", lambda _: None)
         run = run_here(recipe, folder)
     yield run
     shutil.rmtree(folder)

@@ -5,7 +5,7 @@ import pytest
 from lane_files import blotches
 
 from detprune.errors import InputError
-from detprune_ufld.data.augment import Augmentation, vary
+from detprune_lanes.data.augment import Augmentation, vary
 
 DOTS = np.array([[200.5, 160.5], [1000, 250], [400, 500], [900, 600], [640, 360]])
 SIZES = [(720, 1280), (450, 800), (180, 320)]

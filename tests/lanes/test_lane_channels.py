@@ -11,15 +11,15 @@ from lane_networks import SIZE
 from lane_recipe import TINY
 
 import detprune as dp
-from detprune.pipeline import run_stages
-from detprune.recipe import validate
-from detprune.rundir import RunDirectory
-from detprune_ufld.export import export
-from detprune_ufld.grid import Grid
-from detprune_ufld.network.model import LaneNetwork
-from detprune_ufld.network.trunks import TRUNKS
-from detprune_ufld.recipe import LaneRecipe
-from detprune_ufld.task import LaneTask
+from detprune.run.directory import RunDirectory
+from detprune.run.pipeline import run_stages
+from detprune.run.recipe import validate
+from detprune_lanes.export import export
+from detprune_lanes.grid import Grid
+from detprune_lanes.network.model import LaneNetwork
+from detprune_lanes.network.trunks import TRUNKS
+from detprune_lanes.recipe import LaneRecipe
+from detprune_lanes.task import LaneTask
 
 
 @pytest.mark.slow

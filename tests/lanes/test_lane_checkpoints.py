@@ -10,12 +10,12 @@ from lane_networks import SIZE, State, assert_equal, network, prefixed
 from torch import nn
 
 from detprune.errors import InputError
-from detprune_ufld.network.checkpoints import (
+from detprune_lanes.network.checkpoints import (
     checkpoint,
     load_checkpoint,
     read_checkpoint,
 )
-from detprune_ufld.network.model import LaneNetwork
+from detprune_lanes.network.model import LaneNetwork
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_an_auxiliary_branch_of_the_file_is_left_out(
     source: LaneNetwork, target: LaneNetwork, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch.save({"model": prefixed(source.state_dict(), "module.")}, path)
-    with caplog.at_level(logging.INFO, "detprune.ufld"):
+    with caplog.at_level(logging.INFO, "detprune.lanes"):
         assert load_checkpoint(target, path) == ()
     assert "its auxiliary branch is left out" in caplog.text
     assert_equal(source.state_dict(), target.state_dict())

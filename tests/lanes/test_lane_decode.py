@@ -6,10 +6,10 @@ import torch
 from lane_files import ROWS, straight
 
 from detprune.errors import NonFiniteError
-from detprune_ufld.data.slots import slot_points
-from detprune_ufld.data.targets import lane_targets
-from detprune_ufld.decode import TUSIMPLE_ROWS, decode, tusimple_lanes
-from detprune_ufld.grid import Grid
+from detprune_lanes.data.slots import slot_points
+from detprune_lanes.data.targets import lane_targets
+from detprune_lanes.decode import TUSIMPLE_ROWS, decode, tusimple_lanes
+from detprune_lanes.grid import Grid
 
 
 def plain_x(scores):

@@ -11,12 +11,12 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from detprune.errors import InputError
-from detprune_ufld.data import frames as frames_module
-from detprune_ufld.data.augment import Augmentation
-from detprune_ufld.data.frames import LaneFrames
-from detprune_ufld.data.slots import slot_points
-from detprune_ufld.data.targets import lane_targets, rasterise
-from detprune_ufld.grid import Grid
+from detprune_lanes.data import frames as frames_module
+from detprune_lanes.data.augment import Augmentation
+from detprune_lanes.data.frames import LaneFrames
+from detprune_lanes.data.slots import slot_points
+from detprune_lanes.data.targets import lane_targets, rasterise
+from detprune_lanes.grid import Grid
 
 SMALL = (96, 320)
 LANES = [straight(250), straight(1000), straight(-900)]

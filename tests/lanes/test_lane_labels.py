@@ -6,7 +6,7 @@ import pytest
 from lane_files import ROWS, blotches, label, straight, write_image, write_lines
 
 from detprune.errors import InputError
-from detprune_ufld.data.labels import read_labels
+from detprune_lanes.data.labels import read_labels
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from detprune.errors import InputError
-from detprune_ufld.losses import LaneLoss, focal_loss, shape_loss, similarity_loss
+from detprune_lanes.losses import LaneLoss, focal_loss, shape_loss, similarity_loss
 
 N, CELLS, ROWS, LANES = 2, 5, 6, 4
 

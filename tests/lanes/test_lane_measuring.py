@@ -4,10 +4,10 @@ import pytest
 import torch
 from lane_networks import SIZE, network
 
-import detprune_ufld.task  # noqa: F401  # says how they are deployed
+import detprune_lanes.task  # noqa: F401  # says how they are deployed
 from detprune import InputError
-from detprune.measuring import deployed, measure_networks
-from detprune.measuring.deployment import sized
+from detprune.run.measuring import deployed, measure_networks
+from detprune.run.measuring.deployment import sized
 
 
 def test_the_auxiliary_branch_is_left_out() -> None:

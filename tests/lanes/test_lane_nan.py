@@ -10,7 +10,7 @@ import yaml
 from lane_recipe import TINY
 
 from command_line import detprune_here
-from detprune_ufld.task import LaneTask
+from detprune_lanes.task import LaneTask
 
 METHODS = {"dense": "train_dense", "constrained": "train_constrained", "retrain": "retrain"}
 

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from torchvision import models
 
 from detprune.errors import InputError
-from detprune_ufld.grid import Grid
-from detprune_ufld.network.model import LaneNetwork
-from detprune_ufld.network.trunks import (
+from detprune_lanes.grid import Grid
+from detprune_lanes.network.model import LaneNetwork
+from detprune_lanes.network.trunks import (
     TRUNKS,
     trunk_channels,
 )

@@ -13,9 +13,9 @@ from onnx import numpy_helper
 from torch import nn
 
 from detprune.errors import DetpruneError, InputError, NonFiniteError
-from detprune_ufld.network import onnx_export
-from detprune_ufld.network.model import LaneNetwork
-from detprune_ufld.network.onnx_export import compare_outputs, count_zeros, export_onnx
+from detprune_lanes.network import onnx_export
+from detprune_lanes.network.model import LaneNetwork
+from detprune_lanes.network.onnx_export import compare_outputs, count_zeros, export_onnx
 
 
 @pytest.fixture(scope="module")

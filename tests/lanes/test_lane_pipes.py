@@ -7,8 +7,8 @@ import pytest
 from lane_files import label, write_lines
 
 from detprune.errors import InputError
-from detprune_ufld.data.labels import read_labels
-from detprune_ufld.measure.submission import read_ground_truth, read_submission
+from detprune_lanes.data.labels import read_labels
+from detprune_lanes.measure.submission import read_ground_truth, read_submission
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 import detprune as dp
-from detprune_ufld.grid import Grid
-from detprune_ufld.losses import LaneLoss
-from detprune_ufld.network.checkpoints import load_checkpoint
-from detprune_ufld.network.model import LaneNetwork
+from detprune_lanes.grid import Grid
+from detprune_lanes.losses import LaneLoss
+from detprune_lanes.network.checkpoints import load_checkpoint
+from detprune_lanes.network.model import LaneNetwork
 
 GRID = Grid(cells=10, rows=6)
 

@@ -11,9 +11,9 @@ from lane_networks import assert_equal, hollow, network, prefixed
 from torchvision import models
 
 from detprune.errors import InputError
-from detprune_ufld.grid import Grid
-from detprune_ufld.network.checkpoints import describe, load_checkpoint, read_checkpoint
-from detprune_ufld.network.model import LaneNetwork
+from detprune_lanes.grid import Grid
+from detprune_lanes.network.checkpoints import describe, load_checkpoint, read_checkpoint
+from detprune_lanes.network.model import LaneNetwork
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_a_file_with_code_is_refused_unopened(
 
 def test_a_whole_network_is_refused(path: Path) -> None:
     torch.save(network(), path)
-    with pytest.raises(InputError, match=r"would run detprune_ufld\.network\.model\.LaneNetwork;"):
+    with pytest.raises(InputError, match=r"would run detprune_lanes\.network\.model\.LaneNetwork;"):
         read_checkpoint(path)
 
 

@@ -13,10 +13,10 @@ import yaml
 from lane_recipe import TINY
 
 from command_line import detprune as call
-from detprune.recipe import dump_yaml, override, validate
-from detprune.rundir import RunDirectory
-from detprune_ufld.network.checkpoints import read_checkpoint
-from detprune_ufld.recipe import LaneRecipe
+from detprune.run.directory import RunDirectory
+from detprune.run.recipe import dump_yaml, override, validate
+from detprune_lanes.network.checkpoints import read_checkpoint
+from detprune_lanes.recipe import LaneRecipe
 
 
 def detprune(cache: Path, *arguments: object, code: int = 0, **options: Any) -> str:
@@ -89,14 +89,14 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     recipe = finished / "recipe.yaml"
     script = (
         "import os, sys\n"
-        "from detprune.rundir import RunDirectory\n"
+        "from detprune.run.directory import RunDirectory\n"
         "log = RunDirectory.log_event\n"
         "def log_and_die(self, event, **values):\n"
         "    log(self, event, **values)\n"
         "    if event == 'epoch' and (values['stage'], values['epoch']) == ('constrained', 2):\n"
         "        os.kill(os.getpid(), 9)\n"
         "RunDirectory.log_event = log_and_die\n"
-        "from detprune.cli import main\n"
+        "from detprune.run.cli.main import main\n"
         f"sys.argv = ['detprune', 'run', {str(recipe)!r}, '--out', {str(run)!r}]\n"
         "main()\n"
     )

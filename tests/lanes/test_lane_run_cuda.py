@@ -10,7 +10,7 @@ import yaml
 from lane_recipe import TINY
 
 from command_line import detprune
-from detprune_ufld.network.checkpoints import read_checkpoint
+from detprune_lanes.network.checkpoints import read_checkpoint
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from lane_files import ROWS, straight
 
-from detprune_ufld.data.slots import assign_slots, slot_points
+from detprune_lanes.data.slots import assign_slots, slot_points
 
 
 def plain_slots(lanes, rows):

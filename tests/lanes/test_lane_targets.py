@@ -3,15 +3,15 @@ import numpy as np
 import pytest
 from lane_files import ROWS, straight
 
-from detprune_ufld.data.slots import slot_points
-from detprune_ufld.data.targets import (
+from detprune_lanes.data.slots import slot_points
+from detprune_lanes.data.targets import (
     anchor_positions,
     extend_to_bottom,
     lane_targets,
     rasterise,
     to_cells,
 )
-from detprune_ufld.grid import Grid
+from detprune_lanes.grid import Grid
 
 NOTHING = np.empty((0, 2))
 

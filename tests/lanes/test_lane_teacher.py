@@ -6,11 +6,11 @@ import pytest
 import torch
 from lane_recipe import TINY
 
-from detprune.recipe import validate
+from detprune.run.recipe import validate
+from detprune_lanes.module import LaneDetector, logits_of
+from detprune_lanes.network.model import LaneNetwork
+from detprune_lanes.recipe import LaneRecipe
 from detprune_lightning.distillation import Distillation, Teacher
-from detprune_ufld.module import LaneDetector, logits_of
-from detprune_ufld.network.model import LaneNetwork
-from detprune_ufld.recipe import LaneRecipe
 
 
 @pytest.mark.filterwarnings("ignore:.*self.log.*")

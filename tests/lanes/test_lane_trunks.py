@@ -9,7 +9,7 @@ from lane_networks import hollow, network
 from torchvision import models
 
 from detprune.errors import InputError
-from detprune_ufld.network.trunks import TRUNKS, Trunk, load_imagenet, trunks_of
+from detprune_lanes.network.trunks import TRUNKS, Trunk, load_imagenet, trunks_of
 
 
 @pytest.mark.parametrize("trunk", TRUNKS)

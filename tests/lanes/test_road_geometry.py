@@ -5,9 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from detprune_ufld.data.roads.geometry import FOCAL, LANE_WIDTH, random_lanes
-from detprune_ufld.data.roads.view import REACH, at, recover
-from detprune_ufld.grid import ABSENT, FRAME_WIDTH
+from detprune_lanes.data.roads.geometry import FOCAL, LANE_WIDTH, random_lanes
+from detprune_lanes.data.roads.view import REACH, at, recover
+from detprune_lanes.grid import ABSENT, FRAME_WIDTH
 
 ROWS = np.arange(160, 711, 10)
 HEIGHT, HORIZON = (

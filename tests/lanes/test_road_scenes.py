@@ -8,12 +8,12 @@ import pytest
 from lane_files import straight
 
 from detprune.errors import InputError
-from detprune_ufld.data.roads.geometry import random_lanes
-from detprune_ufld.data.roads.paint import Pattern, Stripe, lay
-from detprune_ufld.data.roads.scene import draw_scene
-from detprune_ufld.data.roads.style import STYLES, TEST, TRAIN
-from detprune_ufld.data.roads.view import recover
-from detprune_ufld.grid import FRAME_HEIGHT, FRAME_WIDTH
+from detprune_lanes.data.roads.geometry import random_lanes
+from detprune_lanes.data.roads.paint import Pattern, Stripe, lay
+from detprune_lanes.data.roads.scene import draw_scene
+from detprune_lanes.data.roads.style import STYLES, TEST, TRAIN
+from detprune_lanes.data.roads.view import recover
+from detprune_lanes.grid import FRAME_HEIGHT, FRAME_WIDTH
 
 BARE = replace(TRAIN, wear=(0, 0), missing=0, traffic=0, bonnet=0, squeezed=0, bridge=0, dots=0)
 

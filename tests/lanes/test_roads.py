@@ -12,11 +12,11 @@ from lane_files import label, straight, write_lines
 from typer.testing import CliRunner
 
 from detprune.errors import InputError
-from detprune_ufld.data.command import draw_roads
-from detprune_ufld.data.labels import read_labels
-from detprune_ufld.data.roads import drawn
-from detprune_ufld.data.roads.drawn import LABELS, DrawnRoads, cached, draw
-from detprune_ufld.grid import FRAME_HEIGHT, FRAME_WIDTH
+from detprune_lanes.data.command import draw_roads
+from detprune_lanes.data.labels import read_labels
+from detprune_lanes.data.roads import drawn
+from detprune_lanes.data.roads.drawn import LABELS, DrawnRoads, cached, draw
+from detprune_lanes.grid import FRAME_HEIGHT, FRAME_WIDTH
 
 SPEC = DrawnRoads(train=4, test=2, seed=3)
 

@@ -19,8 +19,8 @@ import typer
 from typer.testing import CliRunner
 
 from detprune.errors import InputError
-from detprune_ufld.measure.command import evaluate_tusimple
-from detprune_ufld.measure.submission import (
+from detprune_lanes.measure.command import evaluate_tusimple
+from detprune_lanes.measure.submission import (
     evaluate_files,
     read_ground_truth,
     read_submission,
@@ -344,7 +344,7 @@ def test_the_command_loads_no_framework() -> None:
     program = (
         "import sys\n"
         "sys.argv = ['detprune', 'evaluate', 'tusimple', '--help']\n"
-        "from detprune.cli import main\n"
+        "from detprune.run.cli.main import main\n"
         "try:\n"
         "    main()\n"
         "except SystemExit:\n"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from detprune.errors import InputError
-from detprune_ufld.measure.tusimple import Scores, average, score
+from detprune_lanes.measure.tusimple import Scores, average, score
 
 ROWS = 160.0 + 10 * np.arange(20)
 """Twenty rows: 17 of them are 0.85 exactly."""

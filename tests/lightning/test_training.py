@@ -9,7 +9,7 @@ from torch import nn
 
 import lightning as L
 from detprune import SLR, Budget, InputError
-from detprune.recipe import validate
+from detprune.run.recipe import validate
 from detprune_lightning.callbacks import ConstrainedTraining
 from detprune_lightning.checkpoints import AtomicCheckpoints
 from detprune_lightning.spec import ConstrainedSpec, OptimizerSpec, StageSpec

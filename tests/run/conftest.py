@@ -51,5 +51,5 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
         run.write_json("summary.json", {})
         return {}
 
-    monkeypatch.setattr("detprune.cli._run", run)
-    monkeypatch.setattr("detprune.cli.headline", lambda _: "done")
+    monkeypatch.setattr("detprune.run.cli.run._run", run)
+    monkeypatch.setattr("detprune.run.cli.terminal.headline", lambda _: "done")

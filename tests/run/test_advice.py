@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from detprune.pipeline import run_stages
-from detprune.recipe import validate
-from detprune.rundir import RunDirectory
+from detprune.run.directory import RunDirectory
+from detprune.run.pipeline import run_stages
+from detprune.run.recipe import validate
 from detprune_classification import ClassificationRecipe, ClassificationTask
 
 

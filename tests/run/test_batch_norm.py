@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from detprune.pipeline import run_stages
-from detprune.recipe import validate
-from detprune.rundir import RunDirectory
+from detprune.run.directory import RunDirectory
+from detprune.run.pipeline import run_stages
+from detprune.run.recipe import validate
 from detprune_classification.recipe import ClassificationRecipe
 from detprune_classification.task import ClassificationTask
 

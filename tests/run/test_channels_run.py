@@ -18,11 +18,11 @@ from tiny_recipe import TINY
 
 from command_line import detprune, detprune_here, kill_after
 from detprune import InputError, load
-from detprune.measuring.runs import measure_run
-from detprune.measuring.table import columns, rows
-from detprune.report.rundir import read_run
-from detprune.rundir import RunDirectory
-from detprune.task import load_recipe
+from detprune.run.adapter import load_recipe
+from detprune.run.directory import RunDirectory
+from detprune.run.measuring.runs import measure_run
+from detprune.run.measuring.table import columns, rows
+from detprune.run.report.rundir import read_run
 
 RECIPE = {
     **copy.deepcopy(TINY),

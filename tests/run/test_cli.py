@@ -13,7 +13,7 @@ import yaml
 
 from command_line import detprune, detprune_here, kill_after
 from detprune.errors import DetpruneError
-from detprune.rundir import RunDirectory
+from detprune.run.directory import RunDirectory
 
 
 def state_dict(path: Path) -> dict[str, torch.Tensor]:
@@ -228,7 +228,7 @@ def test_list_says_how_to_install_what_an_adapter_lacks(
 
 
 def test_help_is_quick_to_load() -> None:
-    code = "import sys; sys.argv = ['detprune', '--help']\nimport detprune.cli\n"
+    code = "import sys; sys.argv = ['detprune', '--help']\nimport detprune.run.cli.main\n"
     code += (
         "assert not {'lightning', 'torchvision', 'matplotlib', 'ultralytics'} & set(sys.modules)"
     )
@@ -236,8 +236,8 @@ def test_help_is_quick_to_load() -> None:
 
 
 def test_saved_file_that_does_not_prove_is_an_error(tiny: dict[str, Any], tmp_path: Path) -> None:
-    from detprune import pipeline
-    from detprune.recipe import validate
+    from detprune.run import pipeline
+    from detprune.run.recipe import validate
     from detprune_classification import ClassificationRecipe, ClassificationTask
 
     tiny["stages"] = {stage: {"epochs": 0} for stage in ("dense", "constrained", "retrain")}
@@ -276,7 +276,7 @@ def test_a_failure_says_where_the_run_is_kept_that_was_to_be_replaced(
 
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    monkeypatch.setattr("detprune.cli._run", diverge)
+    monkeypatch.setattr("detprune.run.cli.run._run", diverge)
     arguments = ("run", finished.parent / "tiny.yaml", "--out", run, "--overwrite")
     assert detprune_here(*arguments, monkeypatch=monkeypatch) == 1
     assert "the run that was to be replaced is kept in" in " ".join(capsys.readouterr().out.split())

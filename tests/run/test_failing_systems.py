@@ -15,10 +15,11 @@ import yaml
 from tiny_recipe import TINY
 
 from damaged import run_here, said
-from detprune.claim import set_aside
 from detprune.errors import InputError
-from detprune.reading import check_output_path
-from detprune.rundir import RunDirectory, atomic
+from detprune.files import check_output_path
+from detprune.files.atomic import atomic
+from detprune.run.claim import set_aside
+from detprune.run.directory import RunDirectory
 
 Called = Callable[..., tuple[int, str]]
 
@@ -125,7 +126,7 @@ def test_a_run_folder_that_becomes_read_only_or_full(
                 directory.finish("dense", metric=1.0, metrics={}, seconds=1.0)
             raise OSError(number, os.strerror(number), str(file))
 
-    monkeypatch.setattr("detprune.cli._run", work)
+    monkeypatch.setattr("detprune.run.cli.run._run", work)
     code, error = call("run", recipe, "--out", run)
     assert code == 1, error
     assert f"{run / name}: {os.strerror(number)}" in error
@@ -136,15 +137,15 @@ def test_a_log_that_cannot_be_written_stops_no_run(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Called
 ) -> None:
     def work(_adapter: object, _recipe: object, run: RunDirectory) -> dict[str, Any]:
-        from detprune.rundir import LOGGER
+        from detprune.run.directory import LOGGER
 
         with file_size(1):
             LOGGER.warning("first")
             LOGGER.warning("second")
         return {}
 
-    monkeypatch.setattr("detprune.cli._run", work)
-    monkeypatch.setattr("detprune.cli.headline", lambda _: "done")
+    monkeypatch.setattr("detprune.run.cli.run._run", work)
+    monkeypatch.setattr("detprune.run.cli.terminal.headline", lambda _: "done")
     code, error = call("run", recipe, "--out", tmp_path / "run")
     assert code == 0
     assert "Traceback" not in error
@@ -204,7 +205,7 @@ def test_odd_places_are_refused_before_anything_is_done(
     def scanned(*_: object) -> None:
         raise AssertionError("the scan began")
 
-    monkeypatch.setattr("detprune.suggestion.suggest_plan", scanned)
+    monkeypatch.setattr("detprune.run.suggestion.suggest_plan", scanned)
     (tmp_path / "file").write_text("mine")
     out = place(tmp_path)
     before = sorted(map(str, tmp_path.rglob("*")))

@@ -10,7 +10,7 @@ from tiny_recipe import TINY
 
 from command_line import started, wait_for
 from damaged import said
-from detprune.locks import Holder
+from detprune.files.locks import Holder
 
 
 @pytest.mark.slow
@@ -47,7 +47,7 @@ def test_nothing_of_a_finished_run_is_lost_and_nothing_is_left_over(
         assert contents(tmp_path / ".run.replaced") == before
         assert not (run / "summary.json").exists()
     assert (tmp_path / ".run.replaced.2/recipe.yaml").exists()
-    monkeypatch.setattr("detprune.report.write_report", lambda _: None)
+    monkeypatch.setattr("detprune.run.report.write_report", lambda _: None)
     assert call("run", recipe, "--out", run, "--overwrite")[0] == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "tiny.yaml"]
     assert json.loads((run / "summary.json").read_text())["epochs"]["dense"] == 1

@@ -18,9 +18,9 @@ from tiny_recipe import TINY
 
 from command_line import detprune_here, wait_for
 from command_line import started as process_of
-from detprune import cli
-from detprune.locks import Holder, hold
-from detprune.temporaries import temporary_name
+from detprune.files.locks import Holder, hold
+from detprune.files.temporaries import temporary_name
+from detprune.run.cli import main as cli
 
 ONE_STAGE = ("--set", "stages.constrained.epochs=0", "--set", "stages.retrain.epochs=0")
 DEAD = 2**22 + 1  # above the largest process number of Linux
@@ -140,7 +140,7 @@ def test_a_finished_run_is_kept_until_the_one_in_its_place_is_whole(
     an_earlier_run(run)
     for _ in range(kills):
         with monkeypatch.context() as patched:
-            patched.setattr("detprune.cli._run", lambda *_: sys.exit(137))
+            patched.setattr("detprune.run.cli.run._run", lambda *_: sys.exit(137))
             code, said = here("run", recipe, "--out", run, "--overwrite")
         assert code == 137
         kept = f"the run that was to be replaced is kept in {tmp_path}/.run.replaced"
@@ -204,7 +204,7 @@ def test_studies_hold_their_folder(tmp_path: Path, here: Any) -> None:
 
 def test_a_lock_dies_with_its_process_and_not_with_its_children(tmp_path: Path) -> None:
     code = (
-        "import os, sys, time\nfrom pathlib import Path\nfrom detprune.locks import hold\n"
+        "import os, sys, time\nfrom pathlib import Path\nfrom detprune.files.locks import hold\n"
         "with hold(Path(sys.argv[1])):\n"
         "    if os.fork() == 0: time.sleep(60); os._exit(0)\n"
         "    print('held', flush=True); time.sleep(60)\n"
@@ -353,7 +353,7 @@ def test_a_study_that_is_ended_ends_its_runs(tmp_path: Path, started: Any) -> No
 def test_a_study_counts_a_run_that_was_ended_as_interrupted(
     tmp_path: Path, here: Any, monkeypatch: pytest.MonkeyPatch, code: int, text: str
 ) -> None:
-    monkeypatch.setattr("detprune.runs.Runs._call", lambda *_, **__: code)
+    monkeypatch.setattr("detprune.run.studies.planned.Runs._call", lambda *_, **__: code)
     ended, said = here("study", a_study(tmp_path), "--out", "out")
     assert ended == 1
     assert text in said

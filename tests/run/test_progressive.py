@@ -11,8 +11,8 @@ import yaml
 
 from command_line import Call
 from detprune import InputError
-from detprune.progressive.spec import read_progressive
-from detprune.recipe import validate
+from detprune.run.recipe import validate
+from detprune.run.studies.progressive.spec import read_progressive
 from detprune_classification.recipe import ClassificationRecipe
 
 

@@ -8,14 +8,14 @@ import pytest
 import yaml
 
 import detprune as dp
-from detprune.progressive.spec import read_progressive
-from detprune.reading import dump_yaml_text, parse_yaml
-from detprune.recipe import dump_yaml, override, read_yaml, validate
-from detprune.rundir import RunDirectory
-from detprune.runs import PlannedRun, dense_part
-from detprune.study.runner import plan_study
-from detprune.study.spec import read_study
-from detprune.task import load_adapter, load_recipe
+from detprune.files import dump_yaml_text, parse_yaml
+from detprune.run.adapter import load_adapter, load_recipe
+from detprune.run.directory import RunDirectory
+from detprune.run.recipe import dump_yaml, override, read_yaml, validate
+from detprune.run.studies.planned import PlannedRun, dense_part
+from detprune.run.studies.progressive.spec import read_progressive
+from detprune.run.studies.study.runner import plan_study
+from detprune.run.studies.study.spec import read_study
 from detprune_classification import ClassificationRecipe
 from detprune_classification.recipe import DataSpec, ModelSpec
 from detprune_lightning.recipe import Stages

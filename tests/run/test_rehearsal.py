@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from detprune import ADMM, DPF, NM, SASADMM, SLR, Budget, Filter, InputError, Pattern, Pruner
-from detprune.pipeline import run_stages
-from detprune.recipe import Recipe, validate
-from detprune.rundir import RunDirectory
+from detprune.run.directory import RunDirectory
+from detprune.run.pipeline import run_stages
+from detprune.run.recipe import Recipe, validate
 from detprune_classification import ClassificationRecipe, ClassificationTask
 
 ADAM = {"name": "adam", "lr": 0.001}

@@ -14,21 +14,21 @@ import torch
 import yaml
 
 from command_line import detprune as call
-from detprune.rundir import RunDirectory
+from detprune.run.directory import RunDirectory
 
 detprune = partial(call, preloaded=None)
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 DIES = """
 import os, sys
-from detprune.rundir import RunDirectory
+from detprune.run.directory import RunDirectory
 log = RunDirectory.log_event
 def log_and_die(self, event, **values):
     log(self, event, **values)
     if event == "epoch" and (values["stage"], values["epoch"]) == ("constrained", 2):
         os.kill(os.getpid(), 9)
 RunDirectory.log_event = log_and_die
-from detprune.cli import main
+from detprune.run.cli.main import main
 sys.argv = ["detprune", *sys.argv[1:]]
 main()
 """

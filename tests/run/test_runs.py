@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from detprune.runs import Runs
+from detprune.run.studies.planned import Runs
 
 
 @pytest.mark.parametrize(

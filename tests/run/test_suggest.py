@@ -8,8 +8,8 @@ import torch
 import yaml
 
 from command_line import Call, detprune
-from detprune.recipe import validate
-from detprune.rundir import RunDirectory
+from detprune.run.directory import RunDirectory
+from detprune.run.recipe import validate
 from detprune_classification.recipe import ClassificationRecipe
 from detprune_classification.task import ClassificationTask
 

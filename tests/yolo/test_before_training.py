@@ -9,9 +9,9 @@ from torch import nn
 from trainings import images
 
 import detprune as dp
-from detprune.pipeline import run_stages
-from detprune.recipe import override, validate
-from detprune.rundir import RunDirectory
+from detprune.run.directory import RunDirectory
+from detprune.run.pipeline import run_stages
+from detprune.run.recipe import override, validate
 
 # isort: split
 from detprune_yolo import DetectionRecipe

@@ -11,8 +11,8 @@ from detection_recipe import TINY
 from torch import nn
 from trainings import constrained_settings, images, start_file, tiny_model, trainer_of
 
-from detprune.recipe import validate
-from detprune.rundir import RunDirectory
+from detprune.run.directory import RunDirectory
+from detprune.run.recipe import validate
 from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm, task_loss
 from detprune_yolo.recipe import DetectionRecipe
 from detprune_yolo.task import DetectionTask

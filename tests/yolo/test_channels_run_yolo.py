@@ -14,7 +14,7 @@ from detection_recipe import TINY
 
 from command_line import detprune_here, kill_after
 from detprune.errors import InputError
-from detprune.rundir import RunDirectory
+from detprune.run.directory import RunDirectory
 
 # isort: split
 import detprune

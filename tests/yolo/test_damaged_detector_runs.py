@@ -50,7 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(resumable, "write_sidecar", write)
         patch.setattr(task, "remove_sidecar", lambda _: None)
         patch.setattr(task.DetectionTask, "illustrate", lambda _: None)
-        patch.setattr("detprune.report.write_report", lambda _: None)
+        patch.setattr("detprune.run.report.write_report", lambda _: None)
         run = run_here(recipe, folder)
     return run
 

@@ -13,8 +13,8 @@ from command_line import detprune_here
 from detprune import NonFiniteError
 from detprune.methods import OneShot
 from detprune.pruner import Pruner
-from detprune.recipe import validate
-from detprune.rundir import RunDirectory
+from detprune.run.directory import RunDirectory
+from detprune.run.recipe import validate
 from detprune_yolo.recipe import DetectionRecipe
 from detprune_yolo.task import DetectionTask
 

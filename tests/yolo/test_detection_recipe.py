@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 import detprune as dp
-from detprune.recipe import dump_yaml, override, validate
+from detprune.run.recipe import dump_yaml, override, validate
 
 # isort: split
 from detprune_yolo import DetectionRecipe, constrained

@@ -15,7 +15,7 @@ from detection_recipe import TINY
 
 from command_line import detprune as call
 from command_line import detprune_here, kill_after
-from detprune.rundir import RunDirectory
+from detprune.run.directory import RunDirectory
 
 # isort: split
 from detprune_yolo.weights.checkpoints import load_model, read_masks
@@ -37,7 +37,7 @@ def watched(self, args, *more, **options):
     assert "pip" not in str(args).replace("pipe", ""), args
     popen(self, args, *more, **options)
 subprocess.Popen.__init__ = watched
-from detprune.cli import main
+from detprune.run.cli.main import main
 sys.argv = ["detprune", *sys.argv[1:]]
 main()
 """

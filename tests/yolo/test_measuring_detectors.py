@@ -10,7 +10,7 @@ from tiny_detector import prune, tiny_detector, write_pruned
 
 from command_line import detprune_here
 from detprune import InputError
-from detprune.measuring import deployed, measure_networks
+from detprune.run.measuring import deployed, measure_networks
 from detprune_yolo.task import DetectionTask
 from detprune_yolo.weights.checkpoints import pruned_checkpoint, save_checkpoint
 

@@ -8,7 +8,7 @@ import torch
 from trainings import run_constrained
 
 import detprune as dp
-from detprune.rundir import RunDirectory
+from detprune.run.directory import RunDirectory
 
 
 @pytest.mark.parametrize(

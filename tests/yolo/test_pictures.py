@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from detprune.errors import InputError
-from detprune.report.pictures import read_pictures, write_pictures
+from detprune.run.report.pictures import read_pictures, write_pictures
 from detprune_yolo import pictures
 from detprune_yolo.data import examples
 from detprune_yolo.data.examples import choose_examples, data_set

@@ -42,8 +42,8 @@ def test_the_fresh_folder_of_several_processes_does_not_hold_what_they_start_fro
     tmp_path: Path, tiny_detector: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Ultralytics deletes the stage's folder before it starts them
-    from detprune.recipe import validate
-    from detprune.rundir import RunDirectory
+    from detprune.run.directory import RunDirectory
+    from detprune.run.recipe import validate
     from detprune_yolo import DetectionRecipe, DetectionTask
 
     recipe = validate(DetectionRecipe, tiny_detector)

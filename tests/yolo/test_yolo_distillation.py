@@ -14,9 +14,9 @@ from trainings import trainer_of as made
 import detprune as dp
 
 # isort: split
-from detprune.pipeline import run_stages
-from detprune.recipe import validate
-from detprune.rundir import RunDirectory
+from detprune.run.directory import RunDirectory
+from detprune.run.pipeline import run_stages
+from detprune.run.recipe import validate
 from detprune_yolo import (
     ConstrainedTrainer,
     DetectionRecipe,

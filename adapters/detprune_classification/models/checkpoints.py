@@ -6,8 +6,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from detprune.errors import InputError
-from detprune.reading import safe_load
-from detprune.state_dicts import find_weights
+from detprune.files import safe_load
+from detprune.networks.state_dicts import find_weights
 
 _WANTED = "a checkpoint of the same network, written by torch.save(model.state_dict(), path)"
 _LISTED = 8

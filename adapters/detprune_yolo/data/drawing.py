@@ -16,8 +16,8 @@ import numpy as np
 import yaml
 
 from detprune.errors import InputError
-from detprune.folders import SET, complete_folder, output_folder, user_cache
-from detprune.rundir import atomic
+from detprune.files.atomic import atomic
+from detprune.files.folders import SET, complete_folder, output_folder, user_cache
 from detprune_yolo.data.shapes import CLASSES, LARGEST, MOST_OBJECTS, SMALLEST, draw_image
 
 _EASIER = ("classes", "objects", "smallest")

@@ -15,7 +15,7 @@ from ultralytics.utils.ops import segments2boxes, xywhn2xyxy
 from ultralytics.utils.patches import imread
 
 from detprune.errors import InputError
-from detprune.reading import load_yaml
+from detprune.files import load_yaml
 from detprune_yolo.data.images import image_files
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]

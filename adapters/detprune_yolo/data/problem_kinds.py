@@ -3,7 +3,7 @@
 
 from ultralytics.data.utils import IMG_FORMATS
 
-from detprune.problems import Kind
+from detprune.files.problems import Kind
 
 NO_KEY = Kind("keys missing or empty", "a data yaml has train, val and names")
 NAMES_TYPE = Kind("`names` is no list", "list the class names, or number them 0, 1, 2, …")

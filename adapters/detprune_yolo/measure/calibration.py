@@ -11,8 +11,8 @@ from torch import nn
 from ultralytics.cfg import get_cfg
 from ultralytics.data.utils import check_det_dataset
 
-from detprune.batch_norm import estimate_statistics, even_batches
-from detprune.reading import load_yaml
+from detprune.files import load_yaml
+from detprune.networks.batch_norm import estimate_statistics, even_batches
 from detprune_yolo.data.images import build_images
 from detprune_yolo.process_state import as_before, quiet
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from detprune.errors import InputError
-from detprune.reading import load_yaml
+from detprune.files import load_yaml
 from detprune_yolo.measure.coco import evaluate_file
 
 

@@ -21,8 +21,8 @@ from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import RANK
 
 from detprune.errors import InputError
-from detprune.reading import load_yaml
-from detprune.rundir import LOGGER
+from detprune.files import load_yaml
+from detprune.run.directory import LOGGER
 from detprune_yolo.data.images import build_images
 from detprune_yolo.measure.coco import CocoScores, evaluate, from_labels, remap
 from detprune_yolo.measure.entries import (

@@ -3,12 +3,12 @@
 
 from pathlib import Path
 
-from detprune.batch_norm import BATCH_NORM_IMAGES
 from detprune.budgets import Budget
 from detprune.channels import CoupledChannels
 from detprune.channels.coupled import call
 from detprune.errors import InputError
 from detprune.methods import Method
+from detprune.networks.batch_norm import BATCH_NORM_IMAGES
 from detprune.sets import SparsitySet, Unstructured
 from detprune_yolo.training.settings import StageSettings
 from detprune_yolo.training.trainers import ConstrainedTrainer, RetrainingTrainer

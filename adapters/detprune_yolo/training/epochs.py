@@ -9,7 +9,7 @@ import torch
 from ultralytics.utils import RANK
 
 from detprune.errors import InputError
-from detprune.seeds import derive_seed, seed_all
+from detprune.run.seeds import derive_seed, seed_all
 
 
 def seed_epoch(trainer: Any, stage: str) -> None:

@@ -19,8 +19,8 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from detprune.errors import InputError
 from detprune.pruner import Pruner
-from detprune.rundir import RunDirectory
-from detprune.seeds import derive_seed
+from detprune.run.directory import RunDirectory
+from detprune.run.seeds import derive_seed
 from detprune_yolo.channels import network_to_train
 from detprune_yolo.data.images import build_images, labels_folder
 from detprune_yolo.detectors import check_network, check_start

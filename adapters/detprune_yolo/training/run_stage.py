@@ -8,7 +8,7 @@ from subprocess import CalledProcessError
 from typing import Any
 
 from detprune.errors import DetpruneError, InputError
-from detprune.rundir import RunDirectory
+from detprune.run.directory import RunDirectory
 from detprune_yolo.training.resumable import ResumableTrainer
 from detprune_yolo.training.settings import StageSettings
 from detprune_yolo.training.sidecar import read_sidecar

@@ -14,10 +14,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from detprune.batch_norm import BATCH_NORM_IMAGES
 from detprune.errors import InputError
 from detprune.methods import SLR
-from detprune.recipe import BudgetField, MethodField, Section, SetField
+from detprune.networks.batch_norm import BATCH_NORM_IMAGES
+from detprune.run.recipe import BudgetField, MethodField, Section, SetField
 from detprune.sets import Unstructured
 
 VARIABLE = "DETPRUNE_YOLO"

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from detprune.errors import InputError
-from detprune.reading import load_tensors
-from detprune.rundir import atomic
+from detprune.files import load_tensors
+from detprune.files.atomic import atomic
 
 NAME = "last.detprune.pt"
 _VERSION = 1

@@ -18,14 +18,14 @@ from torch import nn
 from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
-from detprune.batch_norm import statistics_layers
 from detprune.budgets import Budget
 from detprune.channels import CoupledChannels
-from detprune.deflated import deflate
 from detprune.errors import DetpruneError, InputError, MissingLossError, NonFiniteError
+from detprune.files.atomic import atomic
+from detprune.files.deflated import deflate
+from detprune.networks.batch_norm import statistics_layers
 from detprune.pruner import Pruner
-from detprune.rundir import atomic
-from detprune.schedule import outer_iterations
+from detprune.run.schedule import outer_iterations
 from detprune_yolo.channels import budget_of, detector_set, lacks_channels, smaller_detector
 from detprune_yolo.exclusions import frozen_batch_norms
 from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm

@@ -19,9 +19,9 @@ from ultralytics.nn.tasks import DetectionModel, torch_safe_load
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 import detprune
-from detprune.deflated import save_deflated
 from detprune.errors import DetpruneError, InputError, NonFiniteError
-from detprune.rundir import atomic
+from detprune.files.atomic import atomic
+from detprune.files.deflated import save_deflated
 from detprune_yolo.detectors import check_network
 from detprune_yolo.weights.diagnosis import (
     LOADING_ERRORS,

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from ultralytics.nn.tasks import DetectionModel
 
-from detprune.measuring import Deployed, deployed
-from detprune.measuring.sources import Opened
+from detprune.run.measuring import Deployed, deployed
+from detprune.run.measuring.sources import Opened
 from detprune_yolo.weights.checkpoints import load_model, train_args_of
 
 

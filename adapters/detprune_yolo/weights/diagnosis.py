@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from detprune.errors import InputError
-from detprune.reading import check_unpacked_size
+from detprune.files import check_unpacked_size
 
 _FAMILY = (
     "Ultralytics ≥ 8 uses the anchor-free yolov3-tinyu, yolov3-sppu and yolov3u, whose heads differ; "

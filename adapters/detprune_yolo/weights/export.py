@@ -18,8 +18,9 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.checks import check_imgsz
 
 from detprune.errors import InputError
-from detprune.measuring.deployment import exporter_warnings_off
-from detprune.rundir import RunDirectory, atomic
+from detprune.files.atomic import atomic
+from detprune.run.directory import RunDirectory
+from detprune.run.measuring.deployment import exporter_warnings_off
 from detprune_yolo.weights.checkpoints import load_model, read_masks, train_args_of
 from detprune_yolo.weights.onnx_checks import (
     LayerZeros,

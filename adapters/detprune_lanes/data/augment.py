@@ -1,0 +1,74 @@
+"""Variation of training frames, image and lanes together: rotated, then shifted.
+
+The ranges are those of Ultra-Fast-Lane-Detection's ``data/dataloader.py``. It draws whole degrees and
+whole pixels of the 1280x720 frame, and resamples image and label mask after each step; here the angle
+is continuous, the shift in whole pixels of the stored image, and both are one warp. So what the
+rotation turns out of the frame and the shift brings back is seen here, and black there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import albumentations as A
+import numpy as np
+from numpy.typing import NDArray
+
+from detprune.errors import InputError
+from detprune_lanes.grid import FRAME_HEIGHT, FRAME_WIDTH
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The largest variations, each drawn evenly between its negative and itself.
+
+    Attributes:
+        rotate: about the image's centre, degrees.
+        shift_y, shift_x: pixels of the 1280x720 frame.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    rotate: float = 6.0
+    shift_y: float = 100.0
+    shift_x: float = 200.0
+
+    def __post_init__(self) -> None:
+        limits = {"rotate": 90, "shift_y": FRAME_HEIGHT, "shift_x": FRAME_WIDTH}
+        for name, high in limits.items():
+            value = getattr(self, name)
+            if not 0 <= value <= high:
+                raise InputError(f"augment.{name} is {value}; allowed is a number from 0 to {high}")
+
+    def transform(self) -> A.Compose:
+        """The variation as a transform of an image and its keypoints; black comes in at the edges."""
+        shift = {"x": self.shift_x / FRAME_WIDTH, "y": self.shift_y / FRAME_HEIGHT}
+        affine = A.Affine(
+            rotate=(-self.rotate, self.rotate),
+            translate_percent={axis: (-share, share) for axis, share in shift.items()},
+            p=1.0,
+        )
+        keypoints = A.KeypointParams("xy", remove_invisible=False, check_each_transform=False)
+        return A.Compose([affine], keypoint_params=keypoints)
+
+
+def vary(
+    transform: A.Compose, image: NDArray[np.uint8], points: Sequence[NDArray[np.float64]], seed: int
+) -> tuple[NDArray[np.uint8], list[NDArray[np.float64]]]:
+    """A varied copy of an image and of the points of its lanes; the seed decides which.
+
+    Args:
+        transform: of `Augmentation.transform`; its random state is set.
+        image: (h, w, 3), the frame at any size.
+        points: (x, y) along each lane, (n, 2), pixels of the frame; they may end up outside.
+        seed: from 0 up.
+    """
+    height, width = image.shape[:2]
+    scale = np.array([width / FRAME_WIDTH, height / FRAME_HEIGHT])
+    # A pixel's coordinates are those of its centre, so that its edges lie half a pixel around them.
+    stored = (np.concatenate(points) + 0.5) * scale - 0.5
+    transform.set_random_seed(seed)
+    varied = transform(image=image, keypoints=stored)
+    moved = (np.asarray(varied["keypoints"], np.float64).reshape(-1, 2) + 0.5) / scale - 0.5
+    ends = np.cumsum([len(line) for line in points])[:-1]
+    return varied["image"], np.split(moved, ends)

@@ -1,0 +1,40 @@
+"""``detprune evaluate lanes``: measure any checkpoint of a recipe's network, and write a submission."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detprune.files import check_output_path
+from detprune.files.atomic import atomic
+from detprune.run.cli.evaluation import (
+    Checkpoint,
+    RecipeFile,
+    evaluation,
+    load_for_evaluation,
+    read_recipe,
+)
+from detprune.run.cli.options import Assignments
+from detprune.run.directory import RunDirectory
+from detprune_lanes.recipe import LaneRecipe
+from detprune_lanes.task import LaneTask
+
+
+def evaluate_lanes(
+    recipe: RecipeFile,
+    checkpoint: Checkpoint = None,
+    submission: Annotated[
+        Path | None, typer.Option(help="Write the lanes found, as TuSimple's servers take them.")
+    ] = None,
+    assignments: Assignments = None,
+) -> None:
+    """TuSimple's accuracy, F1, FP, FN and the sparsity of a lane detector, as JSON."""
+    if submission is not None:
+        check_output_path(submission, "--submission")
+    task = LaneTask(read_recipe(LaneRecipe, recipe, assignments), RunDirectory(Path()))
+    model = load_for_evaluation(task, checkpoint)
+    if submission is not None:
+        with atomic(submission) as temporary:
+            temporary.write_text(task.submission(model), encoding="utf-8")
+    typer.echo(json.dumps(evaluation(task, model)))

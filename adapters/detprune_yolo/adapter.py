@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What detprune finds under the task ``yolo``."""
+
+from detprune.run.adapter import Adapter, Implementation
+from detprune_yolo import environment
+from detprune_yolo.listing import list_data, list_models
+
+
+def _implement() -> Implementation:
+    environment.settle()
+    from detprune_yolo.recipe import DetectionRecipe
+    from detprune_yolo.task import DetectionTask
+    from detprune_yolo.weights.export import export
+
+    return Implementation(DetectionRecipe, DetectionTask, export)
+
+
+adapter = Adapter(
+    line="YOLO detectors, trained by Ultralytics (AGPL-3.0)",
+    models=list_models,
+    data_sets=list_data,
+    implement=_implement,
+)

@@ -1,0 +1,211 @@
+"""Whether a pruner is bound to what trains: the parameters are the model's, the bound optimizer's steps
+are what moves them, and masked weights are zero.
+
+Nothing here runs at a step but a counter; the checks belong to the end of an outer iteration.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from detprune.binding.extrapolation import refuse_if_extrapolated
+from detprune.binding.hooks import refuse_second_pruner
+from detprune.errors import InputError, ZerosLostError
+from detprune.layers import Layer
+from detprune.networks.finite import listed
+from detprune.networks.optimizers import held_by
+from detprune.values import check_whole
+
+T = TypeVar("T")
+
+
+def check_parameters(model: nn.Module, layers: Sequence[Layer]) -> None:
+    """Raise where the model has other parameters by now than those that are pruned."""
+    present = dict(model.named_parameters(remove_duplicate=False))
+    replaced = [layer.name for layer in layers if present.get(layer.name) is not layer.weight]
+    if replaced:
+        raise InputError(
+            f"the model's parameters are no longer those that the pruner was made with: {listed(replaced)} were "
+            "replaced, by load_state_dict(assign=True) or a conversion; make a new optimizer and call "
+            "attach(optimizer), which takes up the new parameters"
+        )
+
+
+def check_bound(
+    model: nn.Module, layers: Sequence[Layer], optimizer: Optimizer | None, pruned: bool
+) -> None:
+    """Raise where what is pruned is no longer the model's, or no longer what the bound optimizer steps.
+
+    Args:
+        model: the network.
+        layers: the pruned weights.
+        optimizer: the bound one, None for none.
+        pruned: whether the weights are hard-pruned: then those that are frozen need no optimizer.
+    """
+    check_parameters(model, layers)
+    if optimizer is not None and (lost := _not_held(layers, optimizer, pruned)):
+        raise InputError(
+            f"the bound optimizer does not hold {listed(lost)} any more: its param_groups were changed after the "
+            "pruner was bound, so that its steps move other tensors, or none, in their place. Put the model's "
+            "parameters back, or make a new optimizer from model.parameters() and call attach(optimizer); call "
+            "detach() where training is over"
+        )
+
+
+def _not_held(layers: Sequence[Layer], optimizer: Optimizer, pruned: bool) -> list[str]:
+    """Names of the weights that the optimizer should hold, and does not."""
+    held = held_by(optimizer)
+    return [
+        layer.name
+        for layer in layers
+        if id(layer.weight) not in held and (layer.weight.requires_grad or not pruned)
+    ]
+
+
+def present_layers(model: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
+    """The same layers with the parameters that the model has now.
+
+    Raises:
+        InputError: names or shapes that are not the model's any more.
+    """
+    owners = dict(model.named_modules(remove_duplicate=False))
+    found, wrong = [], []
+    for layer in layers:
+        prefix, _, local = layer.name.rpartition(".")
+        module = owners.get(prefix)
+        weight = None if module is None else module._parameters.get(local)
+        if module is None or weight is None or weight.shape != layer.weight.shape:
+            wrong.append(layer.name)
+        else:
+            found.append(Layer(layer.name, weight, module, layer.sparsity))
+    if wrong:
+        raise InputError(
+            f"the model has no parameters {listed(wrong)} of the pruned shapes any more: it was changed after "
+            "the pruner was made; make a new Pruner"
+        )
+    return found
+
+
+def check_attachable(layers: Sequence[Layer], optimizer: Optimizer, pruned: bool) -> None:
+    """Raise where an optimizer cannot be bound to: it must hold the weights, and no other pruner follows it.
+
+    Args:
+        layers: the pruned weights.
+        optimizer: the optimizer.
+        pruned: whether the weights are hard-pruned: then those that are frozen need no optimizer.
+    """
+    if lacking := _not_held(layers, optimizer, pruned):
+        raise InputError(
+            f"{listed(lacking)}: not held by the optimizer, so that its steps do not move what is pruned; make it "
+            "from model.parameters() of the model that is pruned, and train with it"
+        )
+    weights = [layer.weight for layer in layers]
+    refuse_second_pruner(optimizer, weights)
+    refuse_if_extrapolated(weights)
+
+
+class StepWatch:
+    """Counts the bound optimizer's steps, and tells from the weights' version numbers who else moves them.
+
+    Args:
+        weights: the pruned weights.
+        own_writes: how often the pruner's hooks wrote into each outside the steps.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], own_writes: Callable[[], Sequence[int]]) -> None:
+        self.steps = 0
+        self._idle = 0
+        self._weights, self._own_writes = weights, own_writes
+        self._versions = self._foreign_versions()
+
+    def begin(self) -> None:
+        """An outer iteration begins."""
+        self.steps = 0
+        self._versions = self._foreign_versions()
+
+    def check(self, losses: int, *, ends: bool) -> None:
+        """Raise where the weights are trained, and not by the bound optimizer's steps.
+
+        Args:
+            losses: losses observed since ``begin``.
+            ends: whether an outer iteration ends, which there is none of without training.
+        """
+        if self.steps:
+            self._idle = 0
+            return
+        versions = zip(self._foreign_versions(), self._versions, strict=True)
+        moved = [now != then for now, then in versions]
+        grads = [weight.grad for weight in self._weights if weight.grad is not None]
+        trained = any(moved) if losses else ends and all(moved) and bool(grads)
+        if trained:
+            raise InputError(
+                "no step of the bound optimizer was seen since the last update, and yet the weights are "
+                "trained: by another optimizer (call attach(optimizer) when you make a new one), by a wrapper "
+                "whose step does not reach it, or by hand; or the step comes after this call"
+            )
+        if not (losses and _all_finite(grads)):
+            return  # a GradScaler skips steps for infinite gradients
+        # and a loop clears them then, so that one outer iteration without any step is no fault yet
+        self._idle += ends
+        if grads or self._idle > 1:
+            warnings.warn(
+                f"{losses} losses were observed and no step of the bound optimizer was seen since the last "
+                "update, nor did the weights move: is another model trained, or a copy, or do gradients still "
+                "accumulate?",
+                stacklevel=4,
+            )
+
+    def _foreign_versions(self) -> list[int]:
+        pairs = zip(self._weights, self._own_writes(), strict=True)
+        return [weight._version - own for weight, own in pairs]
+
+
+def _all_finite(grads: Sequence[Tensor]) -> bool:
+    return all(bool(torch.isfinite(grad).all()) for grad in grads)
+
+
+def check_zeros(
+    layers: Sequence[Layer], outside: Sequence[Tensor], optimizer: Optimizer | None
+) -> None:
+    """Raise where masked weights are not zero.
+
+    Args:
+        layers: the pruned weights.
+        outside: True where a weight is masked.
+        optimizer: the bound one.
+    """
+    lost = {}
+    for layer, masked in zip(layers, outside, strict=True):
+        weight = layer.weight.detach()
+        if count := int(weight[masked.to(weight.device)].count_nonzero()):
+            lost[layer.name] = count
+    if lost:
+        bound = (
+            f"the bound optimizer ({type(optimizer).__name__})" if optimizer else "any optimizer"
+        )
+        raise ZerosLostError(
+            f"{sum(lost.values())} weights that were pruned are not zero in {listed(list(lost))}: they were moved "
+            f"outside the steps of {bound}. Call attach(optimizer) with the optimizer that trains, which also "
+            "puts the zeros back; an optimizer that writes a second copy of the weights back, or a dense average "
+            "of them that was loaded, loses them too"
+        )
+
+
+def check_length(name: str, value: object) -> int | None:
+    """A number of steps or updates, 1 or more, or None."""
+    return None if value is None else check_whole(name, value, "a whole number, 1 or more, or None")
+
+
+def check_kind(value: T, kind: type[Any], name: str, example: str) -> T:
+    """An argument of the kind that is asked for; a class in its place is a frequent slip."""
+    if isinstance(value, kind):
+        return value
+    if isinstance(value, type):
+        raise InputError(f"{name} is the class {value.__name__}; make one, for example {example}")
+    raise InputError(
+        f"{name} is {value!r:.60}, a {type(value).__name__}; write for example {name}={example}"
+    )

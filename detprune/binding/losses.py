@@ -1,0 +1,62 @@
+"""The mean task loss of an outer iteration, gathered without waiting for the device."""
+
+import torch
+from torch import Tensor
+
+from detprune.binding.distributed import mean_over_ranks
+from detprune.errors import InputError
+
+
+class MeanLoss:
+    """Sum and number of the losses seen since the last `reset`; both are part of a pruner's state."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was seen."""
+        self.total: Tensor | float = 0.0
+        self.count = 0
+
+    def add(self, loss: Tensor | float) -> None:
+        """Note a batch's loss; a tensor stays on its device.
+
+        Raises:
+            InputError: more than one number, or none.
+        """
+        self.total = self.total + one_number(loss)
+        self.count += 1
+
+    def over_ranks(self, device: torch.device) -> float | None:
+        """The mean over all ranks; None where nothing was seen."""
+        if self.count == 0:
+            return None
+        return mean_over_ranks(float(self.total), self.count, device)
+
+
+def as_number(loss: Tensor | float) -> float:
+    """A loss as a number, which waits for its device."""
+    return float(one_number(loss))
+
+
+def one_number(loss: Tensor | float) -> Tensor | float:
+    """A loss in double precision; a tensor stays on its device.
+
+    Raises:
+        InputError: more than one number, or none.
+    """
+    if not isinstance(loss, Tensor):
+        try:
+            return float(loss)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"the task loss is {loss!r:.60}, a {type(loss).__name__}; pass a number, or a tensor with one "
+                "element"
+            ) from error
+    if loss.numel() != 1:
+        raise InputError(
+            f"the task loss has shape {tuple(loss.shape)}, it must be one number: reduce it first, loss.mean()"
+        )
+    if loss.is_complex() or loss.is_meta:
+        raise InputError(f"the task loss is of {loss.dtype} on {loss.device}; pass a real number")
+    return loss.detach().reshape(()).double()

@@ -1,0 +1,98 @@
+"""Folders that the project fills itself: the user's cache, and sets that appear only when they are complete."""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from detprune.errors import DetpruneError, InputError
+from detprune.files.temporaries import sweep, temporary_name
+
+SET = "set.json"
+"""In a drawn set: what it was drawn from."""
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def user_cache() -> Path:
+    """The folder ``detprune`` of the user's cache; not made here."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detprune"
+
+
+def output_folder(folder: Path) -> Path:
+    """The absolute path, without symbolic links, of a folder that is to be filled; it may not exist.
+
+    Raises:
+        InputError: the name is too long, or it is a link that leads to itself.
+    """
+    try:
+        resolved = folder.expanduser().resolve()
+        resolved.exists()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot write into {folder}: {reason}; name another folder") from error
+    return resolved
+
+
+def complete_folder(
+    folder: Path, is_there: Callable[[], bool], write: Callable[[Path], None]
+) -> None:
+    """Fill ``folder``, unless it is there; it appears under its name only when it is complete.
+
+    Args:
+        folder: the folder, as ``output_folder`` returns it; may be missing or empty.
+        is_there: whether it holds already what is to be written; raises where it holds anything else.
+        write: fills the folder that it is given, which it makes.
+
+    Raises:
+        InputError: the folder cannot be made there.
+        DetpruneError: the disk is full or fails.
+    """
+    if is_there():
+        return
+    _check_place(folder)
+    temporary = temporary_name(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder.parent, name=folder.name)
+        shutil.rmtree(temporary, ignore_errors=True)
+        write(temporary)
+        if folder.exists():
+            folder.rmdir()
+        temporary.rename(folder)
+    except OSError as error:
+        # another process may have written the same at the same time
+        if not is_there():
+            full = error.errno in _DISK
+            kind = DetpruneError if full else InputError
+            way_out = "make room, or name another folder" if full else "name another folder"
+            raise kind(
+                f"cannot write into {folder}: {error.strerror or error}; {way_out}"
+            ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_place(folder: Path) -> None:
+    """Refuses places where a new folder would do harm.
+
+    Raises:
+        InputError: it is the working directory, which would be another folder afterwards; or below a file, or in a
+            drawn set, whose images it would join.
+    """
+    here = Path.cwd()
+    if folder in (here, *here.parents):
+        raise InputError(
+            f"cannot write into {folder}: it is the working directory or holds it; name a new folder in it"
+        )
+    for parent in folder.parents:
+        if parent.exists() and not parent.is_dir():
+            raise InputError(
+                f"cannot write into {folder}: {parent} is no folder; name another folder"
+            )
+        if (parent / SET).is_file():
+            raise InputError(
+                f"cannot write into {folder}: {parent} holds a drawn set ({SET}), whose images would be mixed "
+                "with others; name another folder"
+            )

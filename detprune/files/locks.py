@@ -1,0 +1,162 @@
+"""One process at a time writes into a folder of runs.
+
+The lock is ``flock`` on the file ``.lock`` in the folder. The kernel releases it when the process dies, however it
+dies, so that a lock never outlives its holder and none has to be judged stale; over NFS and the usual cluster file
+systems it reaches other machines too. Inside the folder it stays with a run that is renamed while it runs. The file
+holds the holder's process number and machine, for the message to whoever comes second; it is deleted at the end.
+
+``flock`` is inherited by forked processes, such as the workers of a data loader, which outlive a killed run by
+seconds: they close it when they begin (POSIX record locks are not inherited, but any other opening and closing of
+the file in the same process would drop them).
+
+Where a file system has no locks, what the file says decides: a holder on this machine that is dead (or whose number
+another process has by now) is passed over, one on another machine is believed.
+"""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from detprune.errors import InputError
+from detprune.files.processes import HOST, is_alive, start_mark
+from detprune.loggers import logger
+
+LOGGER = logger("detprune")
+
+NAME = ".lock"
+
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+_held: set[int] = set()
+
+
+class FolderInUseError(InputError):
+    """Another process writes into the folder."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who writes into a folder: process number, machine, and what tells it from others of that number."""
+
+    pid: int
+    host: str
+    started: str | None = None
+
+    @classmethod
+    def this(cls) -> "Holder":
+        """This process."""
+        return cls(os.getpid(), HOST, start_mark(os.getpid()))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Holder | None":
+        """What a folder's lock says; None where it says nothing that can be used."""
+        try:
+            text = (folder / NAME).read_text(encoding="utf-8")
+            found = json.loads(text)
+            return cls(int(found["pid"]), str(found["host"]), found["started"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it runs on another machine."""
+        return self.host != HOST
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Let no other process hold the folder for the time of the block.
+
+    Raises:
+        FolderInUseError: another one holds it.
+        InputError: the folder cannot be written.
+    """
+    file = _acquire(folder)
+    _held.add(file)
+    try:
+        yield
+    finally:
+        if file in _held:  # not in a process that was forked meanwhile
+            _held.discard(file)
+            if _is_at(file, folder):
+                (folder / NAME).unlink()
+            os.close(file)
+
+
+def _acquire(folder: Path) -> int:
+    while True:
+        try:
+            file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise InputError(
+                f"cannot write into {folder}: {error.strerror}; choose another place with --out"
+            ) from error
+        try:
+            _lock(file, folder)
+            if _is_at(file, folder):
+                record = json.dumps(asdict(Holder.this())).encode()
+                os.ftruncate(file, 0)
+                os.pwrite(file, record + b"\n", 0)
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # the one that held it has just deleted it
+
+
+def _lock(file: int, folder: Path) -> None:
+    before = Holder.read(folder)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise _in_use(folder, before) from None
+        if error.errno not in _WITHOUT_LOCKS:
+            raise InputError(f"cannot lock {folder / NAME}: {error.strerror}") from error
+        if before is not None and (before.is_elsewhere or is_alive(before.pid, before.started)):
+            raise _in_use(folder, before) from None
+        return
+    if before is not None and before.is_elsewhere:
+        LOGGER.warning(
+            "%s was held by process %d on %s, which ended without a word; if it does still run there, "
+            "on a file system whose locks do not reach this machine, stop one of the two",
+            *(folder, before.pid, before.host),
+        )
+
+
+def _in_use(folder: Path, holder: Holder | None) -> FolderInUseError:
+    if holder is None:
+        who, remedy = "another process", "wait for its end"
+    elif holder.is_elsewhere:
+        who = f"process {holder.pid} on {holder.host}"
+        remedy = (
+            f"wait for its end, or end it there; if it is dead there, delete {folder / NAME} and "
+            "start again"
+        )
+    else:
+        who = f"process {holder.pid} on {holder.host} (this machine)"
+        remedy = f"wait for its end, or end it with: kill {holder.pid}"
+    return FolderInUseError(
+        f"{folder} is in use by {who}; {remedy}; or choose another place with --out"
+    )
+
+
+def _is_at(file: int, folder: Path) -> bool:
+    """Whether the open file is still the folder's lock, and not one that was deleted or moved away."""
+    try:
+        return os.path.samestat(os.fstat(file), (folder / NAME).stat())
+    except OSError:
+        return False
+
+
+def _forget() -> None:
+    for file in _held:
+        os.close(file)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,67 @@
+"""Opens weights that a user names, without running anything that they hold."""
+
+import re
+from pathlib import Path
+
+from detprune.errors import InputError
+from detprune.files.contents import named_path
+from detprune.files.tensors import UNREADABLE, check_unpacked_size, unpickle_tensors
+
+_TEXT = (b"<", b"version https://git-lfs")
+
+
+def safe_load(path: str | Path, wanted: str) -> object:
+    """What ``torch.save`` wrote into a file: tensors, on the CPU, and plain values.
+
+    Args:
+        path: the file.
+        wanted: what the caller takes, to be read after "give".
+
+    Raises:
+        InputError: the file is missing, a folder or damaged, or would run code when opened.
+    """
+    path = named_path(path, f"give {wanted}")
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # the name is too long, or a folder above it may not be entered
+        raise InputError(f"cannot read {path}: {error.strerror or error}; give {wanted}") from error
+    if is_folder:
+        raise InputError(f"{path} is a folder; give {wanted}, which is a file in it")
+    if not path.exists():
+        raise InputError(f"there is no file {path}, and nothing is downloaded; give {wanted}")
+    if not path.is_file():
+        raise InputError(f"{path} is a device, pipe or socket and no file; give {wanted}")
+    try:
+        with path.open("rb") as file:
+            head = file.read(64).lstrip()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    if head.startswith(_TEXT):
+        raise InputError(
+            f"{path} is a text file: a web page or a Git LFS pointer that was saved in place of the "
+            "weights; download the file itself"
+        )
+    check_unpacked_size(path)
+    try:
+        return unpickle_tensors(path)
+    except UNREADABLE as error:
+        # torch's own text is left out: it advises to switch the protection off
+        raise _refused(path, wanted, re.search(r"GLOBAL (\S*\w)\s", str(error))) from error
+
+
+def _refused(path: Path, wanted: str, code: re.Match[str] | None) -> InputError:
+    if code is None:
+        return InputError(
+            f"{path} cannot be opened: it is empty, damaged, of another format or holds more than "
+            f"tensors and plain values; copy or download it again, or give {wanted}"
+        )
+    if code[1].startswith("ultralytics."):
+        return InputError(
+            f"{path} is an Ultralytics checkpoint ({code[1]}), which recipes with task: yolo take; "
+            f"give {wanted}"
+        )
+    return InputError(
+        f"refused to open {path}: safe loading allows tensors and plain values, and this file would "
+        f"run {code[1]}; where it was written, save the weights alone: "
+        "torch.save(net.state_dict(), path)"
+    )

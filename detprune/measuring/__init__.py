@@ -1,6 +1,0 @@
-"""What a user gains by pruning: parameters, operations, bytes and milliseconds, dense and pruned in turn."""
-
-from detprune.measuring.deployment import Deployed, deployed
-from detprune.measuring.measurement import Latency, Measurement, Size, measure_networks
-
-__all__ = ["Deployed", "Latency", "Measurement", "Size", "deployed", "measure_networks"]

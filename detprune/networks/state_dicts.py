@@ -1,0 +1,125 @@
+"""Finds a network's weights in what a checkpoint holds, whatever wrapped them.
+
+Training scripts keep weights under a key (``state_dict``, ``model``, ``ema``), and data-parallel,
+compiling and Lightning wrappers put a prefix before all names (``module.``, ``_orig_mod.``, ``network.``).
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from detprune.errors import InputError
+from detprune.files.problems import listed
+from detprune.loggers import logger
+
+LOGGER = logger(__name__)
+
+_FIRST = ("model", "state_dict", "model_state_dict", "network", "net", "weights", "params")
+_DEPTH = 3  # {"ema": {"module": {"state_dict": …}}}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A state dict that was found in a file.
+
+    Attributes:
+        key: where it was, as in ``ema.module``; empty if the file is nothing else.
+        prefix: what stood before every name, and was taken off.
+        tensors: names without the prefix → values.
+        others: names without the prefix, which are left out.
+        matched: how many of the names that were looked for it has.
+    """
+
+    key: str
+    prefix: str
+    tensors: dict[str, Tensor]
+    others: tuple[str, ...]
+    matched: int
+
+    def __str__(self) -> str:
+        where = f"under {self.key!r}" if self.key else "at the top"
+        return f"{where}, names with {self.prefix!r} before them" if self.prefix else where
+
+
+def find_weights(content: object, names: Collection[str], path: str | Path) -> Weights | None:
+    """The state dict with the most of ``names``, all behind one prefix; None where none has any.
+
+    Of several that have all of them, the first in the order plain weights, anything else (averaged
+    ones) is taken; which one, and which are left out, is logged.
+
+    Args:
+        content: what ``safe_load`` returns.
+        names: of weights that the network has, floating-point ones.
+        path: the file, for messages.
+
+    Raises:
+        InputError: one state dict holds several such networks behind different prefixes.
+    """
+    found = [
+        weights
+        for key, state in _state_dicts(content)
+        for weights in _behind_prefixes(key, state, names)
+    ]
+    if not found:
+        return None
+    best = max(found, key=lambda weights: weights.matched)
+    if best.matched < len(names):
+        return best
+    whole = [weights for weights in found if weights.matched == best.matched]
+    siblings = [weights.prefix for weights in whole if weights.key == best.key]
+    if len(siblings) > 1:
+        raise InputError(
+            f"{path} holds {len(siblings)} networks that fit, with {listed(map(repr, siblings))} before "
+            "their names; save the weights of one alone: torch.save(net.state_dict(), path)"
+        )
+    if len(whole) > 1:
+        rest = listed(repr(weights.key) for weights in whole if weights is not best)
+        LOGGER.warning("%s: took the weights %s; there are also %s", path, best, rest)
+    elif best.key or best.prefix:
+        LOGGER.info("%s: took the weights %s", path, best)
+    if best.others:
+        LOGGER.warning("%s: left out what the network has not: %s", path, listed(best.others))
+    return best
+
+
+def _state_dicts(
+    content: object, key: str = "", depth: int = _DEPTH
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Every mapping that has tensors, and where it is; plain weights come first."""
+    if not isinstance(content, Mapping):
+        return
+    inner = {str(name): value for name, value in content.items() if isinstance(name, str)}
+    own = {name: value for name, value in inner.items() if isinstance(value, Tensor)}
+    if own:
+        yield key, own
+    for name in sorted(inner, key=lambda n: _FIRST.index(n) if n in _FIRST else len(_FIRST)):
+        if depth:
+            yield from _state_dicts(inner[name], f"{key}.{name}" if key else name, depth - 1)
+
+
+def _behind_prefixes(
+    key: str, state: dict[str, Tensor], names: Collection[str]
+) -> Iterator[Weights]:
+    """The state dict behind each prefix that has all of ``names``, or else the most of them."""
+    counts: Counter[str] = Counter()
+    for name, value in state.items():
+        parts = name.split(".") if value.is_floating_point() else []
+        for place in range(len(parts)):
+            end = ".".join(parts[place:])
+            if end in names:
+                counts[name.removesuffix(end)] += 1
+    whole = [prefix for prefix, count in counts.items() if count == len(names)]
+    if not whole and counts:
+        prefix, count = counts.most_common(1)[0]
+        whole = [prefix if 2 * count > len(names) else ""]
+    for prefix in whole:
+        yield Weights(
+            key,
+            prefix,
+            {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)},
+            tuple(n for n in state if not n.startswith(prefix)),
+            counts[prefix],
+        )

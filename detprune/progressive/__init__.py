@@ -1,5 +1,0 @@
-"""Progressive pruning: the target rises in steps, each from the best networks that there are."""
-
-from detprune.progressive.runner import run_progressive
-
-__all__ = ["run_progressive"]

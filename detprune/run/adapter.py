@@ -1,0 +1,134 @@
+"""Adapters: what a package publishes so that recipes can name its task, and how adapters are found."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detprune.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from torch import nn
+
+    from detprune.run.directory import RunDirectory
+    from detprune.run.recipe import Recipe, Settings
+    from detprune.run.task import Task
+
+ENTRY_POINTS = "detprune.adapters"
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """The part of an adapter that needs its framework.
+
+    Attributes:
+        recipe, task: the recipe type, and what makes a task of a recipe and a run directory.
+        export: (run directory, format, file or None) → lines to print, for ``detprune export``.
+        rebuild: what ``Task.describe_network`` says → the dense network, for ``detprune.load``.
+    """
+
+    recipe: "type[Recipe]"
+    task: "Callable[[Recipe, RunDirectory], Task]"
+    export: Callable[[Path, str, Path | None], Sequence[str]] | None = None
+    rebuild: "Callable[[Mapping[str, Any]], nn.Module] | None" = None
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What a package publishes under the entry-point group ``detprune.adapters``; its module imports no framework.
+
+    Its commands ``detprune evaluate NAME`` and ``detprune data NAME`` stand in groups of their own,
+    ``detprune.evaluate`` and ``detprune.data``, as Typer functions: they need not load the adapter.
+
+    Attributes:
+        line: one line for ``detprune list``.
+        models, data_sets: name → one line each, for ``detprune list``.
+        implement: imports the framework and returns what needs it; None for an adapter that only offers hooks.
+    """
+
+    line: str
+    models: Callable[[], Mapping[str, str]] = field(default=dict)
+    data_sets: Callable[[], Mapping[str, str]] = field(default=dict)
+    implement: Callable[[], Implementation] | None = None
+
+
+def adapter_entry_points() -> dict[str, "EntryPoint"]:
+    """Every installed adapter, not yet imported."""
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+
+
+def load_adapter(name: str) -> Adapter:
+    """Import an adapter, without its framework.
+
+    Raises:
+        InputError: there is no such adapter, or a package that it needs is not installed.
+    """
+    entries = adapter_entry_points()
+    if name not in entries:
+        raise unknown("task", name, entries)
+    adapter = load_entry(entries[name])
+    if not isinstance(adapter, Adapter):
+        raise InputError(
+            f"the entry point {name!r} of {ENTRY_POINTS} gives {adapter!r}, which is no Adapter"
+        )
+    return adapter
+
+
+def implementation(name: str) -> Implementation:
+    """Import the framework of an adapter.
+
+    Raises:
+        InputError: there is no such adapter, it runs no recipes, or a package that it needs is not installed.
+    """
+    adapter = load_adapter(name)
+    if adapter.implement is None:
+        raise InputError(f"the adapter {name!r} runs no recipes")
+    with _missing_packages(adapter_entry_points()[name]):
+        return adapter.implement()
+
+
+def load_recipe(path: Path, settings: "Sequence[Settings]" = ()) -> "tuple[Implementation, Recipe]":
+    """Read a recipe, change what is set, one mapping after the other, and find what runs it.
+
+    Raises:
+        InputError: everything that is wrong with it.
+    """
+    from detprune.run.recipe import assign, read_yaml, validate  # pydantic, which no adapter needs
+
+    values = read_yaml(path)
+    for each in settings:
+        values = assign(values, each)
+    if "task" not in values:
+        raise InputError(
+            f"{path}: task is missing; it names the adapter: {', '.join(sorted(adapter_entry_points()))}"
+        )
+    found = implementation(str(values["task"]))
+    return found, validate(found.recipe, values)
+
+
+def load_entry(entry: "EntryPoint") -> Any:
+    """Import what an entry point names.
+
+    Raises:
+        InputError: a package that it needs is not installed.
+    """
+    with _missing_packages(entry):
+        return entry.load()
+
+
+@contextmanager
+def _missing_packages(entry: "EntryPoint") -> "Iterator[None]":
+    """Say which extra has the package that an import did not find."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = entry.module.partition(".")[0]
+        extras = {e.module.partition(".")[0]: e.name for e in adapter_entry_points().values()}
+        raise InputError(
+            f"{entry.name!r} needs the package {error.name!r}, which is not installed; install it "
+            f"with: pip install 'detprune[{extras.get(package, package)}]'"
+        ) from error

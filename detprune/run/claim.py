@@ -1,0 +1,210 @@
+"""A run directory for one run alone: made, locked, and an earlier run in its place set aside.
+
+An earlier run that is to be replaced is renamed to ``.NAME.replaced`` beside it (``.NAME.replaced.2`` and so on where
+an overwriting run was itself cut off), and all of these are deleted when the run in its place is finished, by this
+process or by one that resumes it. So whatever is killed, a finished run is there until a newer one is. A file in it
+says that it was set aside: a folder that only has such a name is somebody's own and is left alone.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from detprune.errors import InputError
+from detprune.files.locks import NAME as LOCK
+from detprune.files.locks import hold
+from detprune.files.temporaries import sweep
+from detprune.run.directory import LOGGER, RunDirectory, is_main_process
+from detprune.run.recipe import Recipe
+
+_BEGINNING = ("recipe.yaml", "run.log", "checkpoints", "tensorboard", "progress.json")
+"""What a run writes before its first event."""
+
+_LATER = ("metrics.jsonl", "summary.json", "figures", "pictures", "report.html")
+"""What it writes after that, beside ``pruned.*``."""
+
+_MARK = ".set_aside"
+"""In a run that was set aside: the name of the run in its place."""
+
+
+def located(path: Path) -> Path:
+    """The path with links and ``..`` followed, as it was given where there are none.
+
+    Raises:
+        InputError: it cannot be followed.
+    """
+    try:
+        there = path.resolve()
+        path.exists()
+    except OSError as error:  # the name is too long, or a folder may not be entered
+        reason = error.strerror or error
+        raise InputError(
+            f"{path} cannot be reached: {reason}; name another folder with --out"
+        ) from error
+    except RuntimeError as error:  # a loop of links
+        raise InputError(
+            f"{path} leads nowhere: {error}; name another folder with --out"
+        ) from error
+    return path if there == path.absolute() else there
+
+
+@contextmanager
+def claim(path: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Iterator[RunDirectory]:
+    """Open a run directory for the time of the block, in which no other process may have it.
+
+    If the block ends in an InputError before anything was done, what this process made is removed and what it set
+    aside is put back. Other processes of a distributed run than the main one make and lock nothing.
+
+    Args:
+        path: of the run directory, as ``located`` gives it.
+        recipe: of the run.
+        resume: continue a run that is there.
+        overwrite: set it aside.
+
+    Raises:
+        FolderInUseError: another process runs in it.
+        InputError: what is there is no place for this run.
+    """
+    if not is_main_process():
+        yield RunDirectory(path)
+        return
+    aside: Path | None = None
+    done = False
+    with ExitStack() as locks:
+        if overwrite and path.exists():
+            _check_replaceable(path)
+            locks.enter_context(hold(path))
+            aside = _set_aside(path)
+        fresh = not (path / "recipe.yaml").exists()
+        made: list[Path] = []
+        try:
+            RunDirectory.check(path, recipe, resume)
+            _make(path, made)
+            locks.enter_context(hold(path))
+            sweep(path, deep=True, held=True)
+            if (path / "checkpoints").is_symlink():
+                sweep(path / "checkpoints", deep=True, held=True)
+            run = RunDirectory.open(path, recipe, resume)
+            for earlier in _marked(path):
+                LOGGER.info("%s is kept until the run in its place is finished", earlier)
+            yield run
+            done = True
+        except InputError:
+            if fresh and not (path / "metrics.jsonl").exists():
+                _remove(path, made)
+                if aside is not None and not path.exists():
+                    aside.rename(path)
+                    (path / _MARK).unlink(missing_ok=True)
+            raise
+        finally:
+            for earlier in _marked(path):
+                if done:
+                    _delete(earlier)
+                else:
+                    LOGGER.warning("the run that was to be replaced is kept in %s", earlier)
+
+
+def set_aside(path: Path) -> list[Path]:
+    """Folders with names of runs that were set aside for the run in a directory, the oldest first."""
+    parent, stem = path.absolute().parent, f".{path.absolute().name}.replaced"
+    found = []
+    try:
+        beside = list(parent.iterdir()) if parent.is_dir() else []
+    except OSError as error:  # it may be entered, and not listed
+        LOGGER.debug("runs that were set aside in %s are not seen: %s", parent, error)
+        beside = []
+    for folder in beside:
+        number = folder.name.removeprefix(stem)
+        is_ours = folder.name.startswith(stem) and (not number or number[1:].isdigit())
+        if is_ours and not folder.is_symlink() and (folder / "recipe.yaml").is_file():
+            found.append(folder)
+    return sorted(found, key=lambda folder: (len(folder.name), folder.name))
+
+
+def _marked(path: Path) -> list[Path]:
+    """Those that a process of this product set aside, which alone may be deleted."""
+    return [folder for folder in set_aside(path) if _reads(folder / _MARK, path.absolute().name)]
+
+
+def _reads(mark: Path, name: str) -> bool:
+    try:
+        return mark.read_bytes() == os.fsencode(name)
+    except OSError:  # no mark
+        return False
+
+
+def _check_replaceable(path: Path) -> None:
+    if not (path / "recipe.yaml").is_file():
+        raise InputError(f"{path} holds no run (no recipe.yaml), so it is not overwritten")
+    here = Path.cwd().resolve()
+    if path.resolve() in (here, *here.parents):
+        raise InputError(
+            f"{path} is the working directory or holds it, so that it is not set aside; call --overwrite "
+            "from elsewhere"
+        )
+
+
+def _set_aside(path: Path) -> Path:
+    names = (f".{path.name}.replaced{'' if n == 1 else f'.{n}'}" for n in range(1, 10_000))
+    aside = next(a for a in map(path.with_name, names) if not os.path.lexists(a))
+    try:
+        (path / _MARK).write_bytes(os.fsencode(path.absolute().name))
+        return path.rename(aside)
+    except OSError as error:
+        with suppress(OSError):
+            (path / _MARK).unlink(missing_ok=True)
+        raise InputError(
+            f"{path} cannot be set aside as {aside}: {error.strerror}; choose another place with --out"
+        ) from error
+
+
+def _make(path: Path, made: list[Path]) -> None:
+    """Make the directory, and note what was made, the outermost first."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            made.append(folder)
+    except OSError as error:
+        raise InputError(
+            f"cannot write into the run directory {path}: {error.strerror}; "
+            "choose another place with --out"
+        ) from error
+
+
+def _delete(earlier: Path) -> None:
+    """Delete a run that was replaced; what a run does not write stays, and is said."""
+    names = {*_BEGINNING, *_LATER, _MARK, LOCK}
+    try:
+        strange = [
+            entry.name
+            for entry in earlier.iterdir()
+            if entry.name not in names and not entry.name.startswith("pruned.")
+        ]
+        if strange:
+            LOGGER.warning(
+                "%s was replaced, and is kept because it holds what no run writes: %s",
+                earlier,
+                ", ".join(sorted(strange)[:5]),
+            )
+            (earlier / _MARK).unlink(missing_ok=True)  # from now on it is the user's
+            return
+        shutil.rmtree(earlier)
+    except OSError as error:
+        LOGGER.warning("%s was replaced and cannot be deleted: %s", earlier, error.strerror)
+
+
+def _remove(path: Path, made: list[Path]) -> None:
+    """Remove a run that was hardly begun, and the folders that were made for it if nothing else is in them."""
+    for name in (*_BEGINNING, LOCK) if path.is_dir() else ():
+        file = path / name
+        if file.is_dir() and not file.is_symlink():
+            shutil.rmtree(file)
+        else:
+            file.unlink(missing_ok=True)
+    for folder in reversed(made):
+        if any(folder.iterdir()):
+            return
+        folder.rmdir()

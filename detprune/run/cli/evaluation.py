@@ -1,0 +1,43 @@
+"""Measures a checkpoint of a recipe's network outside a run, for ``detprune evaluate``."""
+
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import torch
+import typer
+from torch import nn
+
+from detprune.run.recipe import Recipe, override, read_yaml, validate
+from detprune.run.task import Task
+
+RecipeFile = Annotated[Path, typer.Argument(help="Recipe that names network and data.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Weights to measure; the recipe's own without it.")
+]
+R = TypeVar("R", bound=Recipe)
+
+
+def read_recipe(kind: type[R], path: Path, assignments: list[str] | None) -> R:
+    """The recipe in a file, with assignments of the command line."""
+    return validate(kind, override(read_yaml(path), assignments or []))
+
+
+def load_for_evaluation(task: Task, checkpoint: Path | None) -> nn.Module:
+    """The task's network with a checkpoint's weights, or with the recipe's own."""
+    return task.build_model() if checkpoint is None else task.load_network(checkpoint)
+
+
+def evaluation(task: Task, model: nn.Module) -> dict[str, Any]:
+    """Metrics of a network on the task's test data, and how many of its weights are zero."""
+    metrics = dict(task.evaluate(model))
+    numel = sum(p.numel() for p in model.parameters())
+    nonzero = sum(int(torch.count_nonzero(p)) for p in model.parameters())
+    return {
+        "model": task.model_name,
+        "data": task.data_name,
+        "metric": task.metric,
+        "value": metrics[task.metric],
+        "metrics": metrics,
+        "model_sparsity": 1 - nonzero / numel,
+        "model_compression": numel / nonzero if nonzero else None,
+    }

@@ -1,0 +1,87 @@
+"""The command line: ``detprune run | study | progressive | suggest | validate | list | report | measure …``.
+
+Exit codes: 0 done; 1 the run failed (diverged, or the saved file does not prove); 2 bad input; 128 + its number
+after a signal (Ctrl-C 130, SIGTERM 143).
+"""
+
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+
+import typer
+
+from detprune.errors import DetpruneError, InputError
+from detprune.files.storage import plain_refusals
+from detprune.loggers import logger
+from detprune.run.adapter import load_entry
+from detprune.run.cli import plan, results, studies
+from detprune.run.cli.measure import measure
+from detprune.run.cli.run import run
+from detprune.run.cli.signals import exit_on_signals
+
+LOGGER = logger("detprune")
+
+app = typer.Typer(
+    help="Prune networks under constraints, inside the trainers you already use.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run,
+    "study": studies.study,
+    "progressive": studies.progressive,
+    "suggest": plan.suggest,
+    "validate": plan.validate_recipe,
+    "list": plan.list_components,
+    "report": results.report,
+    "export": results.export,
+    "measure": measure,
+}
+for _name, _function in _COMMANDS.items():
+    app.command(_name)(_function)
+
+evaluate_app = typer.Typer(
+    help="Measure a model or a file of predictions; prints JSON.", no_args_is_help=True
+)
+app.add_typer(evaluate_app, name="evaluate")
+data_app = typer.Typer(help="Make a data set that the project draws itself.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+_GROUPS = {"evaluate": evaluate_app, "data": data_app}
+
+
+def main() -> None:
+    """Entry point of the ``detprune`` command."""
+    try:
+        with exit_on_signals(), plain_refusals():
+            _add_adapter_commands()
+            app()
+    except InputError as error:
+        _complain(error, code=2)
+    except DetpruneError as error:
+        _complain(error, code=1)
+
+
+def _add_adapter_commands() -> None:
+    """Add the commands of ``evaluate`` or ``data``, only the one that is called if one is."""
+    group, command = (*sys.argv[1:3], "", "")[:2]
+    if group not in _GROUPS:
+        return
+    entries = sorted(entry_points(group=f"detprune.{group}"), key=lambda entry: entry.name)
+    called = [entry for entry in entries if entry.name == command]
+    for entry in called or entries:  # importing what all of them need takes seconds
+        try:
+            function = load_entry(entry)
+        except InputError as error:
+            if called:
+                raise
+            typer.echo(f"{group} {entry.name} is not available: {error}", err=True)
+            continue
+        _GROUPS[group].command(entry.name)(function)
+
+
+def _complain(error: DetpruneError, code: int) -> None:
+    LOGGER.debug("%s", error)
+    typer.echo(f"error: {error}", err=True)
+    sys.exit(code)

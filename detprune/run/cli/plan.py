@@ -1,0 +1,79 @@
+"""What is asked before a run: ``detprune list``, ``detprune validate`` and ``detprune suggest``."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detprune.errors import InputError
+from detprune.run.cli.options import Assignments
+
+
+def suggest(
+    recipe: Annotated[Path, typer.Argument(help="A recipe whose model has weights.")],
+    out: Annotated[Path, typer.Option(help="File for the recipe with the plan.")],
+    assignments: Assignments = None,
+    images: Annotated[int, typer.Option(min=1, help="Training images to measure on.")] = 256,
+) -> None:
+    """Say which layer bears which sparsity: a scan of every layer, written as a recipe.
+
+    The rate is that of the recipe's budget.
+    """
+    from rich.console import Console
+
+    from detprune.files import check_output_path
+    from detprune.files.atomic import atomic
+    from detprune.run.adapter import load_recipe
+    from detprune.run.recipe import dump_yaml, read_assignments
+    from detprune.run.suggestion import suggest_plan
+
+    check_output_path(out, "--out")
+    if os.path.lexists(out):
+        raise InputError(f"{out} is there already; choose another --out")
+    implementation, resolved = load_recipe(recipe, read_assignments(assignments or []))
+    suggestion = suggest_plan(implementation, resolved, images)
+    with atomic(out) as temporary:
+        temporary.write_text(dump_yaml(suggestion.recipe), encoding="utf-8")
+    Console().print(suggestion.table())
+    typer.echo(f"recipe: {out}")
+
+
+def validate_recipe(
+    recipe: Annotated[Path, typer.Argument(help="A recipe.")], assignments: Assignments = None
+) -> None:
+    """Check a recipe without running it; prints it with every default spelled out."""
+    from detprune.run.adapter import load_recipe
+    from detprune.run.recipe import dump_yaml, read_assignments
+
+    _, resolved = load_recipe(recipe, read_assignments(assignments or []))
+    typer.echo(dump_yaml(resolved), nl=False)
+
+
+def list_components() -> None:
+    """List methods, sets, adapters, models and data sets."""
+    from rich.console import Console
+
+    from detprune.methods import METHODS
+    from detprune.run.adapter import Adapter, adapter_entry_points, load_adapter
+    from detprune.run.cli.terminal import first_line, listing
+    from detprune.run.recipe.components import SETS_BY_NAME
+
+    console = Console()
+    methods = {name: first_line(kind) for name, kind in METHODS.items()}
+    console.print(listing("methods", methods))
+    sets = {name: first_line(kind) for name, kind in SETS_BY_NAME.items()}
+    console.print(listing("sets", sets))
+    adapters: dict[str, Adapter] = {}
+    lines = {}
+    for name in sorted(adapter_entry_points()):
+        try:
+            adapters[name] = load_adapter(name)
+            lines[name] = adapters[name].line
+        except InputError as error:
+            lines[name] = f"not usable: {error}"
+    console.print(listing("adapters", lines))
+    for name, adapter in adapters.items():
+        for what, table in (("models", adapter.models()), ("data sets", adapter.data_sets())):
+            if table:
+                console.print(listing(f"{name}: {what}", table))

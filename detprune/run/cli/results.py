@@ -1,0 +1,43 @@
+"""What is done with a finished run: ``detprune report`` and ``detprune export``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detprune.errors import InputError
+
+
+def report(run_dir: Annotated[Path, typer.Argument(help="A finished run.")]) -> None:
+    """Draw the report of a finished run again."""
+    from detprune.run.report import write_report
+
+    typer.echo(str(write_report(run_dir)))
+
+
+def export(
+    run_dir: Annotated[Path, typer.Argument(help="A finished run.")],
+    file_format: Annotated[str, typer.Option("--format", help="Format, such as onnx.")] = "onnx",
+    out: Annotated[Path | None, typer.Option(help="File; beside pruned.pt by default.")] = None,
+) -> None:
+    """Write the pruned network of a run in another format, and check it against the original."""
+    from detprune.files import check_output_path
+    from detprune.run.adapter import implementation
+    from detprune.run.recipe import read_yaml
+
+    recipe = run_dir / "recipe.yaml"
+    if not (run_dir / "pruned.pt").is_file() or not recipe.is_file():
+        raise InputError(
+            f"{run_dir} holds no finished run (recipe.yaml and pruned.pt); give the directory that "
+            "detprune run wrote, or finish it with --resume"
+        )
+    if out is not None:
+        check_output_path(out, "--out", makes_folder=True)
+    name = read_yaml(recipe).get("task")
+    if not isinstance(name, str):
+        raise InputError(f"{recipe}: task is missing; restore the recipe that the run began with")
+    export_run = implementation(name).export
+    if export_run is None:
+        raise InputError(f"{run_dir} is a run of the task {name!r}, which exports nothing")
+    for line in export_run(run_dir, file_format, out):
+        typer.echo(line)

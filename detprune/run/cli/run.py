@@ -1,0 +1,98 @@
+"""``detprune run``. What takes long to import is imported by the command itself, so that ``--help`` is quick."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from detprune.errors import InputError
+from detprune.loggers import logger
+from detprune.run.cli.options import Assignments
+
+if TYPE_CHECKING:
+    from detprune.run.adapter import Implementation
+    from detprune.run.directory import RunDirectory
+    from detprune.run.recipe import Recipe
+
+LOGGER = logger("detprune")
+
+
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, or the directory of a run to resume.")],
+    assignments: Assignments = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory; runs/<name of the recipe> by default.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a run that was cut off.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
+) -> None:
+    """Run all stages of a recipe: dense, constrained, hard pruning, retraining, proof, report."""
+    from rich.console import Console
+
+    from detprune.run.adapter import load_recipe
+    from detprune.run.claim import claim, located, set_aside
+    from detprune.run.cli.terminal import gains, headline, log_to_terminal
+    from detprune.run.directory import is_main_process
+    from detprune.run.recipe import read_assignments
+
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite exclude each other")
+    if recipe.is_dir():
+        if not resume:
+            raise InputError(
+                f"{recipe} is a directory; to continue a run say --resume, else name a recipe"
+            )
+        recipe, out = recipe / "recipe.yaml", out or recipe
+    elif resume and not recipe.exists() and (earlier := set_aside(recipe)):
+        raise InputError(
+            f"{recipe} is not there; the run that was to be replaced is kept in {earlier[0]}: rename it to "
+            "have it back, or start the run that replaces it with its recipe"
+        )
+    implementation, resolved = load_recipe(recipe, read_assignments(assignments or []))
+    directory = located(out or Path("runs") / resolved.name)
+    log_to_terminal()
+    with (
+        claim(directory, resolved, resume=resume, overwrite=overwrite) as run_directory,
+        run_directory.log_file(),
+    ):
+        summary = _logged(implementation, resolved, run_directory)
+    if is_main_process():
+        Console().print(headline(summary))
+        if (gained := gains(summary)) is not None:
+            Console().print(gained)
+        typer.echo(f"report: {run_directory.path / 'report.html'}")
+        typer.echo(f"pruned model: {run_directory.pruned}")
+
+
+def _logged(
+    implementation: "Implementation", recipe: "Recipe", run_directory: "RunDirectory"
+) -> dict[str, Any]:
+    try:
+        return _run(implementation, recipe, run_directory)
+    except (KeyboardInterrupt, SystemExit):
+        LOGGER.warning("interrupted; continue with: detprune run %s --resume", run_directory.path)
+        raise
+    except Exception:
+        LOGGER.debug("the run failed", exc_info=True)
+        raise
+
+
+def _run(
+    implementation: "Implementation", recipe: "Recipe", run_directory: "RunDirectory"
+) -> dict[str, Any]:
+    from detprune.run.directory import is_main_process
+    from detprune.run.pipeline import run_stages
+
+    task = implementation.task(recipe, run_directory)
+    command = shlex.join(["detprune", *sys.argv[1:]])
+    with run_directory.storage_errors():
+        summary = run_stages(task, recipe, run_directory, command)
+        if is_main_process():
+            from detprune.run.report import write_report
+
+            write_report(run_directory.path)
+    return summary

@@ -1,0 +1,85 @@
+"""What the commands show in the terminal."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.table import Table
+
+from detprune.run.directory import LOGGER, is_main_process
+
+
+def log_to_terminal() -> None:
+    """Show what detprune logs, warnings alone on all processes but the first; the log file has the rest."""
+    LOGGER.setLevel(logging.DEBUG)
+    LOGGER.propagate = False
+    handler = RichHandler(
+        show_path=False, show_level=False, log_time_format="%H:%M:%S", markup=False
+    )
+    handler.setLevel(logging.INFO if is_main_process() else logging.WARNING)
+    LOGGER.handlers = [handler]
+
+
+def print_results(directory: Path, complete: bool) -> None:
+    """Print the table of several runs; leaves with exit code 1 if some of them failed."""
+    table = directory / "table.md"
+    if table.is_file():
+        typer.echo(table.read_text(encoding="utf-8"))
+        typer.echo(f"report: {directory / 'report.html'}")
+    if not complete:
+        raise typer.Exit(1)
+
+
+def headline(summary: Mapping[str, Any]) -> Table:
+    """The metric of a run's stages, and what was reached."""
+    table = Table(title=f"{summary['model']} on {summary['data']}, {summary['method']}")
+    table.add_column("stage")
+    table.add_column(summary["metric"], justify="right")
+    table.add_column("against dense", justify="right")
+    for stage in ("dense", "hard_pruned", "final"):
+        difference = 100 * (summary[stage] - summary["dense"])
+        points = "" if stage == "dense" else f"{difference:+.2f} points"
+        table.add_row(stage.replace("_", "-"), f"{100 * summary[stage]:.2f} %", points)
+    if (removal := summary.get("removal")) is None:
+        table.caption = (
+            f"{summary['compression']:.2f}× over the pruned tensors, "
+            f"{summary['model_compression']:.2f}× over all parameters"
+        )
+    else:
+        macs, parameters = (
+            removal["small"][key] / removal["dense"][key] for key in ("macs", "parameters")
+        )
+        table.caption = f"{macs:.1%} of the MACs and {parameters:.1%} of the parameters are left"
+    return table
+
+
+def gains(summary: Mapping[str, Any]) -> Table | None:
+    """Sizes and milliseconds of a run's dense and final network; None where they were not measured."""
+    if "measured" not in summary:
+        return None
+    from pydantic import TypeAdapter
+
+    from detprune.run.measuring import Measurement
+    from detprune.run.measuring.table import measurement_table
+
+    found = TypeAdapter(Measurement).validate_python(summary["measured"])
+    return measurement_table("size and speed", found)
+
+
+def listing(title: str, lines: Mapping[str, str]) -> Table:
+    """Names with a line each."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, line in lines.items():
+        table.add_row(name, escape(line))
+    return table
+
+
+def first_line(kind: type) -> str:
+    """The first line of a docstring."""
+    return (kind.__doc__ or "").strip().splitlines()[0]

@@ -1,0 +1,294 @@
+"""The run directory: everything a run leaves behind, written so that a kill never leaves half a file."""
+
+import json
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detprune.errors import InputError, StorageError
+from detprune.files import load_yaml, read_json, read_text
+from detprune.files.atomic import atomic
+from detprune.files.deflated import save_deflated
+from detprune.files.locks import NAME as LOCK
+from detprune.files.storage import storage_reason
+from detprune.files.temporaries import is_temporary
+from detprune.loggers import logger
+from detprune.run.recipe import Recipe, dump_yaml, is_same
+
+LOGGER = logger("detprune")
+
+
+def is_main_process() -> bool:
+    """Whether this process writes files: rank 0, or the only one."""
+    return all(os.environ.get(rank, "0") == "0" for rank in ("LOCAL_RANK", "NODE_RANK", "RANK"))
+
+
+_SUMMARY = (
+    "model",
+    "data",
+    "metric",
+    "dense",
+    "hard_pruned",
+    "final",
+    "compression",
+    "epochs",
+    "seconds",
+)
+
+
+def _is_of_the_opening(file: Path) -> bool:
+    """Whether it may be left of a run that was killed before it had a recipe."""
+    return file.name == LOCK or is_temporary(file, "recipe.yaml")
+
+
+class _RunLog(logging.FileHandler):
+    """``run.log``; where it cannot be written, the terminal says so once, and the run goes on."""
+
+    _is_broken = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        if not self._is_broken:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say once that the log ends here."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        self._is_broken = True
+        LOGGER.warning(
+            "%s cannot be written any more: %s", self.baseFilename, error.strerror or error
+        )
+
+    def close(self) -> None:
+        """Close the file; what a full disk did not take is lost."""
+        try:
+            super().close()
+        except OSError:  # said when it was written
+            logging.Handler.close(self)
+
+
+class RunDirectory:
+    """Files of one run.
+
+    ``recipe.yaml``, ``metrics.jsonl``, ``progress.json`` (stages that are finished),
+    ``summary.json``, ``checkpoints/``, ``pruned.pt``, ``figures/``, ``report.html``, ``run.log``,
+    ``tensorboard/``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path, recipe: Recipe, resume: bool) -> "RunDirectory":
+        """Create a run directory, or continue in one.
+
+        Raises:
+            InputError: it holds a run already and ``resume`` is off, or holds another recipe.
+        """
+        run = cls(path)
+        if not is_main_process():
+            return run
+        cls.check(path, recipe, resume)
+        recipe_file = path / "recipe.yaml"
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with atomic(recipe_file) as temporary:  # first: a kill leaves a run or an empty folder
+                temporary.write_text(dump_yaml(recipe), encoding="utf-8")
+            run.checkpoints.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot write into the run directory {path}: {error.strerror}; "
+                "choose another place with --out"
+            ) from error
+        return run
+
+    @staticmethod
+    def check(path: Path, recipe: Recipe, resume: bool) -> None:
+        """Refuse a place that `open` would refuse; writes nothing.
+
+        Raises:
+            InputError: as `open`.
+        """
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file; name another run directory with --out")
+        recipe_file = path / "recipe.yaml"
+        if recipe_file.exists():
+            if not resume:
+                raise InputError(
+                    f"{path} holds a run already; continue it with --resume, replace it with "
+                    "--overwrite, or choose another place with --out"
+                )
+            if not is_same(load_yaml(recipe_file), recipe):
+                raise InputError(
+                    f"{recipe_file} is not the recipe that is to be resumed; resume a run with the "
+                    f"recipe it began with (detprune run {path} --resume), or start a new one with --out"
+                )
+        elif path.is_dir() and any(not _is_of_the_opening(f) for f in path.iterdir()):
+            raise InputError(
+                f"{path} is not empty and holds no run; choose another place with --out"
+            )
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of all intermediate weights."""
+        return self.path / "checkpoints"
+
+    @property
+    def pruned(self) -> Path:
+        """The result: a plain ``state_dict``."""
+        return self.path / "pruned.pt"
+
+    # ---------------------------------------------------------------- events
+
+    def log_event(self, event: str, **values: Any) -> None:
+        """Append one line to ``metrics.jsonl``."""
+        if is_main_process():
+            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"event": event, **values}) + "\n")
+
+    def events(self) -> list[dict[str, Any]]:
+        """All whole lines of ``metrics.jsonl``; a last line that a kill cut off is left out."""
+        file = self.path / "metrics.jsonl"
+        way_out = f"delete it, which loses the curves of the report, and continue with {self.resume_command}"
+        lines = read_text(file, way_out).splitlines() if os.path.lexists(file) else []
+        events = []
+        for number, line in enumerate(lines, 1):
+            try:
+                event = json.loads(line)
+            except (ValueError, RecursionError):
+                if number == len(lines):
+                    break
+                event = None
+            if not isinstance(event, dict):
+                raise InputError(
+                    f"{file}, line {number} is no JSON object: {line[:80]!r}; {way_out}"
+                )
+            events.append(event)
+        return events
+
+    def rewind(self, stage: str, epoch: int) -> None:
+        """Forget events of ``stage`` after ``epoch``, which are going to happen again."""
+        if not is_main_process():
+            return
+        kept = [e for e in self.events() if e.get("stage") != stage or e.get("epoch", 0) <= epoch]
+        with atomic(self.path / "metrics.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(e) + "\n" for e in kept), encoding="utf-8")
+
+    # ---------------------------------------------------------------- progress
+
+    def finished(self) -> dict[str, dict[str, Any]]:
+        """Stages that are finished, with their results."""
+        file = self.path / "progress.json"
+        if not os.path.lexists(file):
+            return {}
+        way_out = f"delete it and continue with {self.resume_command}"
+        stages: dict[str, dict[str, Any]] = read_json(file, way_out)
+        for stage, found in stages.items():
+            keys = ("metric", "metrics", "seconds")
+            if not isinstance(found, dict) or not all(key in found for key in keys):
+                raise InputError(
+                    f"{file}: the stage {stage!r} has not {', '.join(keys)}; {way_out}"
+                )
+        return stages
+
+    def finish(self, stage: str, **results: Any) -> None:
+        """Mark a stage as finished; to be called after its files are written."""
+        self.write_json("progress.json", {**self.finished(), stage: results})
+
+    def summary(self) -> dict[str, Any] | None:
+        """``summary.json``, which a run writes when all its stages are finished; None before."""
+        file = self.path / "summary.json"
+        if not os.path.lexists(file):
+            return None
+        way_out = f"delete it and continue with {self.resume_command}"
+        found: dict[str, Any] = read_json(file, way_out)
+        if lacking := [key for key in _SUMMARY if key not in found]:
+            raise InputError(f"{file} lacks {', '.join(lacking)}; {way_out}")
+        return found
+
+    @property
+    def resume_command(self) -> str:
+        """The command that continues the run."""
+        return f"detprune run {shlex.quote(str(self.path))} --resume"
+
+    @property
+    def way_out(self) -> str:
+        """What to do about a damaged file of a finished stage."""
+        return (
+            f"delete {self.path / 'progress.json'} and continue with {self.resume_command}, which makes the "
+            "files of all stages again from their last checkpoints"
+        )
+
+    @contextmanager
+    def own_file(self, way_out: str | None = None) -> Iterator[None]:
+        """Say what to do about a damaged file that the run itself wrote.
+
+        Args:
+            way_out: in place of making the files of all stages again.
+
+        Raises:
+            InputError: the one that the block raised, with the way out.
+        """
+        try:
+            yield
+        except InputError as error:
+            raise InputError(
+                f"{error}\nIt is a file of this run: {way_out or self.way_out}"
+            ) from error
+
+    @contextmanager
+    def storage_errors(self) -> Iterator[None]:
+        """Say of a full disk and the like that the run can go on after it.
+
+        Raises:
+            StorageError: the system refused to write.
+        """
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            said = storage_reason(error, self.path)
+            if said is None:
+                raise
+            raise StorageError(
+                f"{said}; make room, or let the folder be written, then continue with {self.resume_command}"
+            ) from error
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write a JSON file atomically."""
+        if is_main_process():
+            with atomic(self.path / name) as temporary:
+                temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+    def save(self, path: Path, value: object) -> None:
+        """``torch.save`` atomically; ``pruned.pt``, which users take, is deflated."""
+        if is_main_process():
+            with atomic(path) as temporary:
+                if path == self.pruned:
+                    save_deflated(value, temporary)
+                else:
+                    torch.save(value, temporary)
+
+    @contextmanager
+    def log_file(self) -> Iterator[None]:
+        """Copy what detprune logs into ``run.log``."""
+        if not is_main_process():
+            yield
+            return
+        handler = _RunLog(self.path / "run.log", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        LOGGER.addHandler(handler)
+        try:
+            yield
+        finally:
+            LOGGER.removeHandler(handler)
+            handler.close()

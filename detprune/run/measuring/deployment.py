@@ -1,0 +1,128 @@
+"""Networks as inference runs them; adapters register how theirs do, by class."""
+
+import copy
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import singledispatch
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from detprune.errors import InputError
+from detprune.files import machine_memory
+
+_BYTES = 4  # of a value in float32
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A network as inference runs it.
+
+    Attributes:
+        counted: whose parameters count.
+        timed: what is run and exported; called with the inputs.
+        stride: height and width of images are multiples of it.
+        size: the only height and width that it takes; None: any.
+    """
+
+    counted: nn.Module
+    timed: nn.Module
+    stride: int = 1
+    size: tuple[int, int] | None = None
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse images that the network does not take.
+
+        Raises:
+            InputError: with the sizes that it takes.
+        """
+        if self.size is not None and (height, width) != self.size:
+            raise InputError(
+                f"size is {height} × {width}, and this network takes images of {self.size[0]} × {self.size[1]} "
+                "pixels alone; leave --size out"
+            )
+        if min(height, width) < 1 or height % self.stride or width % self.stride:
+            near = max(self.stride, round(height / self.stride) * self.stride)
+            raise InputError(
+                f"size is {height}; it has to be a multiple of the network's stride {self.stride}, such as {near}"
+            )
+
+
+@singledispatch
+def deployed(network: nn.Module) -> Deployed:
+    """A copy of a network in evaluation mode, as inference runs it; the network itself does not change."""
+    plain = copy.deepcopy(network).eval()
+    return Deployed(plain, plain)
+
+
+def sized(
+    network: Deployed, inputs: Sequence[object], side: int | None, batch: int
+) -> tuple[Tensor, ...]:
+    """Noise of the shapes of example inputs, with another batch size, and another image size if one is given.
+
+    Args:
+        network: says which sizes it takes.
+        inputs: tensors whose first dimension counts samples; images are (N, channels, height, width).
+        side: of square images, in pixels; None: as the inputs have it.
+        batch: samples.
+
+    Raises:
+        InputError: inputs other than tensors, a size for inputs that are no images, one that the network does
+            not take, or more than the machine's memory.
+    """
+    generator = torch.Generator().manual_seed(0)
+    tensors = []
+    for value in inputs:
+        if not isinstance(value, Tensor) or value.dim() == 0:
+            raise InputError(
+                f"the network is called with a {type(value).__name__}; only tensors can be measured"
+            )
+        shape = [batch, *value.shape[1:]]
+        if side is not None:
+            if len(shape) != 4:
+                raise InputError(
+                    f"size is {side}, but the network is called with a tensor of shape {tuple(value.shape)}, "
+                    "which is no image; leave --size out"
+                )
+            shape[2:] = [side, side]
+        if len(shape) == 4:
+            network.check_size(shape[2], shape[3])
+        memory, needed = machine_memory(), math.prod(shape) * _BYTES
+        if memory is not None and needed > memory:
+            raise InputError(
+                f"inputs of shape {tuple(shape)} have {needed:,} bytes, and this machine has a memory of {memory:,}; "
+                "give a smaller size or batch"
+            )
+        tensors.append(
+            torch.rand(shape, generator=generator)
+            if value.is_floating_point()
+            else value[:1].expand(shape).clone()
+        )
+    return tuple(tensors)
+
+
+def write_onnx(network: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
+    """Export a network as it is; raises whatever torch's exporter does."""
+    with exporter_warnings_off(), torch.no_grad():
+        torch.onnx.export(
+            network,
+            tuple(inputs),
+            path,
+            dynamo=False,  # the other exporter needs onnxscript
+            input_names=[f"input{i}" for i in range(len(inputs))],
+        )
+
+
+@contextmanager
+def exporter_warnings_off() -> Iterator[None]:
+    """Silence what torch's exporter says about itself and about traced shapes, and nothing else."""
+    with warnings.catch_warnings():
+        for message in ("You are using the legacy TorchScript", "The feature will be removed"):
+            warnings.filterwarnings("ignore", message, DeprecationWarning)
+        warnings.filterwarnings("ignore", "Constant folding - Only steps=1", UserWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        yield

@@ -1,0 +1,262 @@
+"""Measures one network, or a dense and a pruned one in turn."""
+
+import dataclasses
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from detprune.errors import InputError
+from detprune.loggers import logger
+from detprune.run.measuring.deployment import Deployed, deployed, write_onnx
+from detprune.run.measuring.pairs import Clock, in_turn
+from detprune.run.measuring.runtimes import PYTORCH, RUNTIMES, Job, UnusableError, torch_threads
+
+LOGGER = logger(__name__)
+
+NOT_INSTALLED = "not installed"
+_THREADS = 256  # of a large machine; runtimes crash with tens of thousands
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a network holds and costs.
+
+    Attributes:
+        parameters: of the network, what only training uses left out.
+        nonzero: those of them that are not zero.
+        macs: multiply-accumulate operations of one call, as it is deployed.
+        pt_bytes, onnx_bytes: of its files; None where there is none.
+    """
+
+    parameters: int
+    nonzero: int
+    macs: int
+    pt_bytes: int | None
+    onnx_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one call in a runtime.
+
+    Attributes:
+        runtime: its name.
+        dense_ms, pruned_ms: medians of all rounds; None where there is no such network, or it did not run.
+        ratio: median of pruned by dense in the same round.
+        quartiles: of the same ratios, the first and the third.
+        rounds: how often each was timed, in turn.
+        note: why it was not measured.
+    """
+
+    runtime: str
+    dense_ms: float | None = None
+    pruned_ms: float | None = None
+    ratio: float | None = None
+    quartiles: tuple[float, float] | None = None
+    rounds: int = 0
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A network, and what it is against the dense one.
+
+    Attributes:
+        pruned: the network.
+        dense: what it is compared with; None: nothing.
+        latencies: by runtime.
+        shapes: of the inputs.
+        device, threads: on which they ran.
+        machine: the processor, or the GPU.
+        notes: what could not be measured, and why.
+    """
+
+    pruned: Size
+    dense: Size | None
+    latencies: tuple[Latency, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    device: str
+    threads: int
+    machine: str
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def measure_networks(
+    dense: nn.Module | Deployed | None,
+    pruned: nn.Module | Deployed,
+    inputs: Sequence[Tensor],
+    *,
+    pt_bytes: tuple[int | None, int | None] = (None, None),
+    device: str = "cpu",
+    threads: int = 1,
+    rounds: int = 50,
+    seconds: float = 10.0,
+    clock: Clock = time.perf_counter,
+) -> Measurement:
+    """Count, export and time networks as inference runs them; they are not changed.
+
+    What fails on the way (an export, a runtime) is said in a note and hinders nothing else.
+
+    Args:
+        dense, pruned: networks, or what ``deployed`` made of them.
+        inputs: what they are called with, on any device.
+        pt_bytes: of the dense and the pruned file.
+        device: ``cpu`` or ``cuda``.
+        threads: of the processor, for every runtime.
+        rounds: in each of which every network is timed once, in turn.
+        seconds: for each runtime, after which no further round begins.
+        clock: of the timings; ``time.process_time`` for one thread on a busy machine.
+
+    Raises:
+        InputError: no such device, too many threads, or the network does not run on the inputs.
+    """
+    check_device(device)
+    check_threads(threads)
+    given = (
+        [(pruned, pt_bytes[1])] if dense is None else [(dense, pt_bytes[0]), (pruned, pt_bytes[1])]
+    )
+    notes: list[str] = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(torch_threads(threads))
+        sizes, jobs = [], []
+        for number, (network, size) in enumerate(given):
+            own = network if isinstance(network, Deployed) else deployed(network)
+            cpu = tuple(value.cpu() for value in inputs)
+            timed = own.timed.cpu().float().eval()
+            macs = _macs(timed, cpu)
+            file = _exported(timed, cpu, folder / f"{number}.onnx", notes)
+            sizes.append(_size(own.counted, macs, size, file))
+            placed = tuple(value.to(device) for value in cpu)
+            jobs.append(Job(timed.to(device), file, placed, device, threads))
+        latencies = [_latency(name, jobs, rounds, seconds, clock) for name in RUNTIMES]
+    return Measurement(
+        pruned=sizes[-1],
+        dense=sizes[0] if dense is not None else None,
+        latencies=tuple(latency for latency in latencies if latency is not None),
+        shapes=tuple(tuple(value.shape) for value in inputs),
+        device=device,
+        threads=threads,
+        machine=_machine(device),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def check_device(device: str) -> None:
+    """Refuse what is neither the processor nor a GPU that is there.
+
+    Raises:
+        InputError: with what can be given.
+    """
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise InputError(f"device is {device!r}; give cpu or cuda")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device is {device!r}, but PyTorch finds {torch.cuda.device_count()} CUDA GPUs here; give cpu"
+        )
+
+
+def check_threads(threads: int) -> None:
+    """Refuse numbers of threads at which runtimes crash.
+
+    Raises:
+        InputError: with what can be given.
+    """
+    most = max(_THREADS, os.cpu_count() or 1)
+    if not 1 <= threads <= most:
+        raise InputError(f"threads is {threads}; allowed is a whole number from 1 to {most}")
+
+
+def _macs(network: nn.Module, inputs: Sequence[Tensor]) -> int:
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(*inputs)
+    except (RuntimeError, TypeError, ValueError, LookupError) as error:
+        shapes = ", ".join(str(tuple(value.shape)) for value in inputs)
+        raise InputError(
+            f"the network does not run on inputs of shape {shapes}: {_first_line(error)}; give another --size"
+        ) from error
+    return int(counter.get_total_flops()) // 2
+
+
+def _exported(
+    network: nn.Module, inputs: Sequence[Tensor], path: Path, notes: list[str]
+) -> Path | None:
+    try:
+        write_onnx(network, inputs, path)
+    except (
+        Exception
+    ) as error:  # torch's exporter raises what it likes, and the rest can be measured
+        LOGGER.debug("export to ONNX failed", exc_info=True)
+        notes.append(f"not exported to ONNX: {_first_line(error)}")
+        return None
+    return path
+
+
+def _size(network: nn.Module, macs: int, pt_bytes: int | None, onnx: Path | None) -> Size:
+    parameters = list(network.parameters())
+    return Size(
+        parameters=sum(p.numel() for p in parameters),
+        nonzero=sum(int(torch.count_nonzero(p)) for p in parameters),
+        macs=macs,
+        pt_bytes=pt_bytes,
+        onnx_bytes=None if onnx is None else onnx.stat().st_size,
+    )
+
+
+def _latency(
+    name: str, jobs: Sequence[Job], rounds: int, seconds: float, clock: Clock
+) -> Latency | None:
+    """None for a runtime of another device."""
+    runtime = RUNTIMES[name]
+    if jobs[0].device.partition(":")[0] not in runtime.devices:
+        return None
+    if not runtime.is_installed:
+        return Latency(name, note=NOT_INSTALLED)
+    try:
+        programs = tuple(runtime.program(job) for job in jobs)
+        times = in_turn(programs, rounds=rounds, seconds=seconds, clock=clock)
+    except UnusableError as error:
+        return Latency(name, note=str(error))
+    except Exception as error:  # of somebody else's runtime; the others can be measured
+        if name == PYTORCH:
+            raise
+        LOGGER.debug("%s failed", name, exc_info=True)
+        return Latency(name, note=f"failed: {_first_line(error)}")
+    if len(jobs) == 1:
+        return Latency(name, pruned_ms=times.median(0), rounds=len(times.rounds))
+    first, ratio, third = times.ratios()
+    dense, pruned = times.median(0), times.median(1)
+    return Latency(name, dense, pruned, ratio, (first, third), len(times.rounds))
+
+
+def _machine(device: str) -> str:
+    if device != "cpu":
+        return str(torch.cuda.get_device_name(device))
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__

@@ -1,0 +1,139 @@
+"""What runs a network: PyTorch, and ONNX Runtime, OpenVINO and TensorRT where they are installed."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from detprune.run.measuring.pairs import Program
+
+PYTORCH = "PyTorch"
+
+
+class UnusableError(Exception):
+    """This runtime cannot run here; says why."""
+
+
+class Job(NamedTuple):
+    """A network, its ONNX file and what it is called with.
+
+    Attributes:
+        network: in evaluation mode, on the device.
+        onnx: None where it could not be exported.
+        inputs: on the device.
+        device: ``cpu`` or ``cuda``.
+        threads: of the processor.
+    """
+
+    network: nn.Module
+    onnx: Path | None
+    inputs: Sequence[Tensor]
+    device: str
+    threads: int
+
+    @property
+    def feed(self) -> dict[str, Any]:
+        """Input names of the ONNX file → arrays."""
+        return {f"input{i}": value.cpu().numpy() for i, value in enumerate(self.inputs)}
+
+    @property
+    def file(self) -> Path:
+        """The ONNX file."""
+        if self.onnx is None:
+            raise UnusableError("could not be exported to ONNX")
+        return self.onnx
+
+
+def pytorch(job: Job) -> Program:
+    """The network itself."""
+    synchronize = torch.cuda.synchronize if job.device != "cpu" else None
+
+    def run() -> None:
+        with torch.inference_mode():
+            job.network(*job.inputs)
+        if synchronize is not None:
+            synchronize()
+
+    return run
+
+
+def onnx_runtime(job: Job) -> Program:
+    """A session with all of its optimizations."""
+    provider = "CPUExecutionProvider" if job.device == "cpu" else "CUDAExecutionProvider"
+    return _session(job, provider)
+
+
+def tensorrt(job: Job) -> Program:
+    """TensorRT, through ONNX Runtime."""
+    return _session(job, "TensorrtExecutionProvider")
+
+
+def openvino(job: Job) -> Program:
+    """A compiled model, tuned for latency."""
+    import openvino as ov
+
+    file = job.file
+    threads = {"INFERENCE_NUM_THREADS": job.threads} if job.device == "cpu" else {}
+    options = {"PERFORMANCE_HINT": "LATENCY", **threads}
+    model = ov.Core().compile_model(str(file), "CPU", options)
+    request, feed = model.create_infer_request(), job.feed
+    return lambda: request.infer(feed)
+
+
+def _session(job: Job, provider: str) -> Program:
+    file = job.file
+    import onnxruntime
+
+    if provider not in onnxruntime.get_available_providers():
+        raise UnusableError(f"this build of ONNX Runtime has no {provider}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = job.threads, 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(file, options, providers=[provider])
+    if provider not in session.get_providers():
+        raise UnusableError(f"ONNX Runtime could not start {provider}")
+    feed = job.feed
+    return lambda: session.run(None, feed)
+
+
+class Runtime(NamedTuple):
+    """A way to run a network.
+
+    Attributes:
+        package: what has to be installed.
+        devices: on which it runs.
+        program: makes what is timed.
+    """
+
+    package: str
+    devices: tuple[str, ...]
+    program: Callable[[Job], Program]
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether the package is there; it is not imported."""
+        return find_spec(self.package) is not None
+
+
+RUNTIMES: Mapping[str, Runtime] = {
+    PYTORCH: Runtime("torch", ("cpu", "cuda"), pytorch),
+    "ONNX Runtime": Runtime("onnxruntime", ("cpu", "cuda"), onnx_runtime),
+    "OpenVINO": Runtime("openvino", ("cpu",), openvino),
+    "TensorRT": Runtime("tensorrt", ("cuda",), tensorrt),
+}
+"""Name → how a network is run there, in the order in which they are shown."""
+
+
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """PyTorch on so many threads; undone after."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

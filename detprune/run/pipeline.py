@@ -1,0 +1,249 @@
+"""The stages of a run, the same for every task:
+
+dense baseline → constrained training → hard pruning → masked retraining → final → proof → report.
+
+Where whole channels are pruned they are taken out after hard pruning (``shrinking.py``), and what is retrained
+is the small network, without masks.
+
+Every stage leaves its weights in ``checkpoints/`` and a mark in ``progress.json``; a run that is
+resumed takes up finished stages from there, and the task's trainer resumes within a stage.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from detprune.channels import ChannelPlan, CoupledChannels
+from detprune.errors import DetpruneError, InputError, NonFiniteError
+from detprune.files import load_tensors
+from detprune.layers import select_layers
+from detprune.loggers import logger
+from detprune.methods import OneShot
+from detprune.networks.finite import check_finite
+from detprune.pruner import Pruner
+from detprune.run.directory import RunDirectory, is_main_process
+from detprune.run.measuring.runs import measure_run
+from detprune.run.recipe import Recipe
+from detprune.run.records import summarize_run
+from detprune.run.shrinking import outputs_differ_by, removal_record, shrunk_summary
+from detprune.run.task import Task, plain_state_dict
+from detprune.sets import Unstructured
+from detprune.summary import Summary, summarize
+
+LOGGER = logger(__name__)
+
+_HIGH_RATE = 8  # 8× on a detector and 20× on CIFAR-10 are what was measured (docs/results.md)
+
+
+class VerificationError(DetpruneError):
+    """The saved model is not what the summary says."""
+
+
+def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> dict[str, Any]:
+    """Run all stages that are not finished yet; returns the summary, which is also written.
+
+    In a distributed run every rank comes here; only the first one proves and writes.
+
+    Raises:
+        InputError: anything in the recipe that does not fit model or data, before training.
+        NonFiniteError: training diverged.
+        VerificationError: the file on disk does not give the summary's numbers.
+    """
+    stages = _Stages(task, recipe, run)
+    model = task.build_model()
+    try:
+        check_finite(model, "the network that the recipe begins with")
+    except NonFiniteError as error:
+        raise InputError(f"{error}; give another checkpoint as model.weights") from error
+    plan = _plan(task, model)
+    LOGGER.debug("%s", plan)
+    if is_main_process():
+        Console().print(plan.table())
+        for note in task.plan_notes(model):
+            LOGGER.info("%s", note)
+        _advise(recipe)
+    if "final" not in run.finished():
+        task.check_before_training(model)
+    if "hard_pruned" not in run.finished():
+        _rehearse(task, recipe, model)
+
+    stages.dense(model)
+    pruner = stages.constrained(model)
+    network = stages.remove(model, pruner)
+    stages.retrain(network, pruner if network is model else None)
+
+    if not is_main_process():
+        return {}
+    counts = pruner.summary() if network is model else shrunk_summary(model, network)
+    summary = summarize_run(task, recipe, run, model, counts, command)
+    if network is not model:
+        summary["removal"] = removal_record(task, model, network, run.finished()["removed"])
+    summary["verified"] = _verify(task, run, summary, counts)
+    if network is not model:
+        task.write_program(network)
+    if recipe.measure and (gained := measure_run(task)) is not None:
+        summary["measured"] = gained.as_dict()
+    run.write_json("summary.json", summary)
+    task.illustrate()
+    return summary
+
+
+def _plan(task: Task, model: nn.Module) -> Summary | ChannelPlan:
+    """What will be pruned, before training; everything that is wrong with it is found here."""
+    chosen, budget = task.sparsity_set(model), task.budget(model)
+    if isinstance(chosen, CoupledChannels):
+        return chosen.plan(model, budget)
+    return summarize(model, select_layers(model, chosen, budget, optimizer=None))
+
+
+def _rehearse(task: Task, recipe: Recipe, model: nn.Module) -> None:
+    """Begin constrained training, and train nothing: what it refuses is found before the dense stage.
+
+    Raises:
+        InputError: what does not go together in method, set, budget, optimizer and network.
+    """
+    epochs = task.epochs["constrained"]
+    if not epochs:
+        return
+    Pruner(
+        model,
+        task.constrained_optimizer(model),
+        recipe.method,
+        task.sparsity_set(model),
+        task.budget(model),
+        steps_per_update=1,  # any: only that it is known
+        updates=epochs,
+    ).detach()
+
+
+def _advise(recipe: Recipe) -> None:
+    """Say that there are better ways to spread a high rate over the layers than evenly."""
+    budget = recipe.budget
+    evenly = budget.scope == "layer" and budget.allocation == "uniform"
+    high = (budget.target or 0) >= 1 - 1 / _HIGH_RATE
+    if evenly and high and isinstance(recipe.set, Unstructured):
+        LOGGER.info(
+            "every layer gets the same sparsity; at such a rate budget.allocation: erk kept more in our trials"
+        )
+
+
+class _Stages:
+    def __init__(self, task: Task, recipe: Recipe, run: RunDirectory) -> None:
+        self.task, self.recipe, self.run = task, recipe, run
+        self.finished = run.finished()
+
+    def dense(self, model: nn.Module) -> None:
+        if self._take_up("dense", model):
+            return
+        began = time.perf_counter()
+        if self.task.epochs["dense"]:
+            LOGGER.info("dense baseline: %d epochs", self.task.epochs["dense"])
+            self.task.train_dense(model)
+        self._finish("dense", model, time.perf_counter() - began)
+
+    def constrained(self, model: nn.Module) -> Pruner:
+        if self._take_up("hard_pruned", model):
+            chosen, budget = self.task.sparsity_set(model), self.task.budget(model)
+            pruner = Pruner(model, None, OneShot(), chosen, budget)
+            file = self.run.checkpoints / "pruner.pt"
+            way_out = self.run.way_out
+            state = load_tensors(file, way_out)
+            try:
+                pruner.load_state_dict(state)
+            except (InputError, LookupError, TypeError, AttributeError, ValueError) as error:
+                raise InputError(f"{file} does not fit the network: {error}; {way_out}") from error
+            return pruner
+        epochs = self.task.epochs["constrained"]
+        LOGGER.info("constrained training: %d epochs of %r", epochs, self.recipe.method)
+        began = time.perf_counter()
+        pruner = self.task.train_constrained(model)
+        pruner.detach()
+        check_finite(model, "the network after the stage constrained")
+        pruner.hard_prune()
+        images = self.task.finish_hard_pruning(model)
+        self.run.save(self.run.checkpoints / "pruner.pt", pruner.state_dict())
+        self._finish("hard_pruned", model, time.perf_counter() - began, batch_norm_images=images)
+        return pruner
+
+    def remove(self, model: nn.Module, pruner: Pruner) -> nn.Module:
+        """Take out the channels that are zero, where whole channels are pruned; else the same model."""
+        chosen = self.task.sparsity_set(model)
+        if not isinstance(chosen, CoupledChannels):
+            return model
+        began = time.perf_counter()
+        network = pruner.shrink()
+        self.task.finish_shrinking(network)
+        if "removed" not in self.finished:
+            difference = outputs_differ_by(model, network, chosen)
+            seconds = time.perf_counter() - began
+            self._finish("removed", network, seconds, difference=difference)
+        return network
+
+    def retrain(self, model: nn.Module, pruner: Pruner | None) -> None:
+        if self._take_up("final", model):
+            return
+        began = time.perf_counter()
+        if self.task.epochs["retrain"]:
+            kind = "retraining of the small network" if pruner is None else "masked retraining"
+            LOGGER.info("%s: %d epochs", kind, self.task.epochs["retrain"])
+            self.task.retrain(model, pruner)
+            if pruner is not None:
+                pruner.detach()
+        check_finite(model, "the network after the stage retrain")
+        self.run.save(self.run.pruned, self.task.pruned_file(model, pruner))
+        self._finish("final", model, time.perf_counter() - began)
+
+    def _file(self, stage: str) -> Path:
+        return self.run.checkpoints / f"{stage}.pt"
+
+    def _take_up(self, stage: str, model: nn.Module) -> bool:
+        if stage not in self.finished:
+            return False
+        with self.run.own_file():
+            self.task.load_weights(model, self._file(stage))
+        check_finite(model, f"the network in {self._file(stage)}, after the stage {stage}")
+        LOGGER.info("%s: taken up from %s", stage, self._file(stage))
+        return True
+
+    def _finish(self, stage: str, model: nn.Module, seconds: float, **results: Any) -> None:
+        check_finite(model, f"the network after the stage {stage}")
+        metrics = dict(self.task.evaluate(model))
+        metric = metrics[self.task.metric]
+        self.run.save(self._file(stage), plain_state_dict(model))
+        self.run.log_event("stage", stage=stage, metric=metric)
+        seconds = round(seconds, 3)
+        self.run.finish(stage, metric=metric, metrics=metrics, seconds=seconds, **results)
+        LOGGER.info("%s: %s %.4f", stage, self.task.metric, metric)
+
+
+def _verify(
+    task: Task, run: RunDirectory, summary: Mapping[str, Any], counts: Summary
+) -> dict[str, Any]:
+    """Load the saved file into a new model, count its zeros, measure it again."""
+    with run.own_file():
+        model = task.load_network(run.pruned)
+    check_finite(model, f"the network in {run.pruned}")
+    saved = dict(model.named_parameters())
+    for layer in counts.layers:
+        nonzero = int(torch.count_nonzero(saved[layer.name]))
+        if nonzero != layer.nonzero:
+            raise VerificationError(
+                f"{run.pruned}: {layer.name} has {nonzero} nonzero weights on disk, and "
+                f"{layer.nonzero} in the model that was saved"
+            )
+    metric = task.evaluate(model)[task.metric]
+    if abs(metric - summary["final"]) > 1e-6:
+        raise VerificationError(
+            f"{run.pruned}: loaded back, {task.metric} is {metric:.6f}, the summary says "
+            f"{summary['final']:.6f}"
+        )
+    nonzero = sum(int(torch.count_nonzero(saved[layer.name])) for layer in counts.pruned)
+    LOGGER.info(
+        "proved: %s loads, %d nonzero weights, %s %.4f", run.pruned, nonzero, task.metric, metric
+    )
+    return {"path": run.pruned.name, "nonzero": nonzero, "metric": metric}

@@ -1,0 +1,35 @@
+"""Typed recipes."""
+
+from detprune.run.recipe.base import (
+    FolderName,
+    Recipe,
+    Section,
+    dump_yaml,
+    is_same,
+    override,
+    read_assignments,
+    read_yaml,
+    spelled_out,
+    validate,
+)
+from detprune.run.recipe.components import BudgetField, MethodField, SetField
+from detprune.run.recipe.settings import Settings, assign, assignments
+
+__all__ = [
+    "BudgetField",
+    "FolderName",
+    "MethodField",
+    "Recipe",
+    "Section",
+    "SetField",
+    "Settings",
+    "assign",
+    "assignments",
+    "dump_yaml",
+    "is_same",
+    "override",
+    "read_assignments",
+    "read_yaml",
+    "spelled_out",
+    "validate",
+]

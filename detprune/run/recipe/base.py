@@ -1,0 +1,248 @@
+"""Recipes: one typed YAML file that says everything about a run.
+
+The core knows what every task has; an adapter's recipe adds its model, data and training. Unknown
+keys are refused at every level, with their path and the nearest valid key.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar, cast, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from detprune.errors import InputError, nearest
+from detprune.files import dump_yaml_text, load_yaml, parse_yaml
+from detprune.networks.batch_norm import BATCH_NORM_IMAGES
+from detprune.run.recipe.components import BudgetField, MethodField, SetField
+from detprune.run.recipe.settings import Settings, assign
+from detprune.sets import Unstructured
+
+
+def _leaves(annotation: Any) -> set[Any]:
+    """The types of which an annotation is made."""
+    inner = get_args(annotation)
+    return set().union(*map(_leaves, inner)) if inner else {annotation}
+
+
+class Section(BaseModel):
+    """A mapping in a recipe; keys that it does not know are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic takes true for 1."""
+        kinds = _leaves(cls.model_fields[str(info.field_name)].annotation)
+        if {int, float} & kinds and not {bool, Any} & kinds:
+            for item in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(item, bool):
+                    raise InputError(
+                        f"{str(item).lower()} is no number; YAML reads yes, no, on and off like that too"
+                    )
+        return value
+
+
+def _is_no_step(name: str) -> str:
+    if name.strip(".") == "":
+        raise InputError(f"{name!r} names no folder of its own; give another name")
+    return name
+
+
+FolderName = Annotated[str, StringConstraints(pattern=r"^[\w.+-]+$"), AfterValidator(_is_no_step)]
+"""A name that is a folder's too: letters, digits, ``_ . + -``, and not dots alone."""
+
+
+class Recipe(Section):
+    """What every recipe has.
+
+    Attributes:
+        task: name of the adapter that runs it.
+        name: names the run, and its directory below ``runs/``.
+        seed: of initial weights, data order and augmentation.
+        method, set, budget: what the core's ``Pruner`` is given.
+        batch_norm_images: training images from which the batch-norm statistics are estimated anew after
+            hard pruning, before it is measured; no weight moves. All images, where there are fewer; 0: the
+            statistics stay as training left them.
+        measure: whether sizes and latencies of the dense and the final network are measured at the end, which
+            takes some ten seconds.
+    """
+
+    task: str
+    name: FolderName
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    method: MethodField
+    set: SetField = Unstructured()
+    budget: BudgetField
+    batch_norm_images: int = Field(default=BATCH_NORM_IMAGES, ge=0)
+    measure: bool = True
+
+    @model_validator(mode="after")
+    def _method_goes_with_set(self) -> Self:
+        self.method.check_set(self.set)
+        return self
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the model begins with weights of its own."""
+        return False
+
+    @property
+    def pruning_epochs(self) -> int:
+        """Epochs of constrained training and masked retraining together."""
+        raise InputError(
+            f"recipes of the task {self.task!r} do not say their epochs, so that a study cannot compare them"
+        )
+
+    def from_dense(self, run: Path) -> Settings:
+        """The settings by which such a recipe begins with the dense network of another run.
+
+        Args:
+            run: directory of that run.
+        """
+        return {"model.weights": str(run / "checkpoints" / "dense.pt"), "stages.dense": None}
+
+    def from_pruned(self, run: Path) -> Settings:
+        """The settings by which such a recipe begins with the pruned network of another run.
+
+        Args:
+            run: directory of that run.
+        """
+        return {"model.weights": str(run / "checkpoints" / "final.pt"), "stages.dense": None}
+
+    def taught_by_dense(self, run: Path) -> Settings:
+        """The settings by which the dense network of another run teaches; none where nobody, or another, does.
+
+        Args:
+            run: directory of that run.
+        """
+        return {}
+
+
+S = TypeVar("S", bound=Section)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a recipe file safely.
+
+    Raises:
+        InputError: no such file, not YAML, or not a mapping.
+    """
+    values = load_yaml(path)
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{path} holds no mapping; it begins with keys, as the files in configs/ do"
+        )
+    return values
+
+
+def override(values: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Apply ``a.b=c`` assignments to a copy of a recipe's mapping; see ``assign``."""
+    changed = dict(values)
+    for settings in read_assignments(assignments):
+        changed = assign(changed, settings)
+    return changed
+
+
+def read_assignments(assignments: Sequence[str]) -> list[Settings]:
+    """Settings from ``a.b=c``, whose values are read as YAML; one mapping each, as their order counts.
+
+    Raises:
+        InputError: no assignment, or not YAML.
+    """
+    read: list[Settings] = []
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path:
+            raise InputError(f"--set {assignment!r} is no assignment; write --set a.b=value")
+        read.append({path: parse_yaml(text, f"the value of --set {assignment[:80]!r}")})
+    return read
+
+
+def validate(kind: type[S], values: Mapping[str, Any], what: str = "the recipe") -> S:
+    """Turn a mapping into a typed recipe, or into another section.
+
+    Raises:
+        InputError: all that is wrong, one line each: path, problem, value, nearest valid key.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        lines = [_describe(kind, dict(problem)) for problem in error.errors()]
+        raise InputError(f"{what} is not valid:\n  " + "\n  ".join(lines)) from error
+
+
+def dump_yaml(recipe: Recipe) -> str:
+    """The resolved recipe, every default spelled out; reading it back gives an equal recipe."""
+    return dump_yaml_text(recipe.model_dump(mode="json"))
+
+
+def is_same(stored: Any, recipe: Recipe) -> bool:
+    """Whether a stored recipe, as read from YAML, is this one.
+
+    Keys that it lacks have their defaults: an earlier version of detprune did not know them.
+    """
+    return bool(spelled_out(stored, type(recipe)) == _plain(recipe))
+
+
+def spelled_out(stored: Any, kind: type[Recipe]) -> Any:
+    """A stored recipe with the defaults of keys that it lacks; as it is where it is no recipe of that kind."""
+    try:
+        return _plain(validate(kind, stored))
+    except InputError:
+        return stored
+
+
+def _plain(recipe: Recipe) -> Any:
+    return parse_yaml(dump_yaml(recipe), "the recipe")
+
+
+def _describe(recipe_type: type[BaseModel], problem: dict[str, Any]) -> str:
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _keys_at(recipe_type, problem["loc"][:-1])
+        key = str(problem["loc"][-1])
+        return f"unknown key {path}{nearest(key, known)}; known here: {', '.join(known)}"
+    if problem["type"] == "missing":
+        return f"{path} is missing"
+    if problem["type"] in ("model_type", "dataclass_type", "dict_type") and (
+        known := _keys_at(recipe_type, problem["loc"])
+    ):
+        return f"{path} is {problem['input']!r}, but holds keys: {', '.join(known)}"
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        return (
+            f"{path}: {cause}"
+            if not str(cause).startswith((path, f"unknown key {path}"))
+            else str(cause)
+        )
+    return f"{path}: {problem['msg']}, got {problem['input']!r}"
+
+
+def _keys_at(section: type, loc: tuple[Any, ...]) -> list[str]:
+    """Keys of the section, or of the dataclass in its place, to which a path leads."""
+    for part in loc:
+        if not issubclass(section, BaseModel) or str(part) not in section.model_fields:
+            continue
+        annotation = section.model_fields[str(part)].annotation
+        candidates = [c for c in (annotation, *get_args(annotation)) if isinstance(c, type)]
+        inner = [c for c in candidates if issubclass(c, BaseModel) or is_dataclass(c)]
+        if not inner:
+            return []
+        section = inner[0]
+    if issubclass(section, BaseModel):
+        return list(section.model_fields)
+    return [field.name for field in fields(cast("Any", section))]

@@ -1,0 +1,1 @@
+"""Several runs over one recipe: grids (``detprune study``) and progressive pruning (``detprune progressive``)."""

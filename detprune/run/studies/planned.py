@@ -1,0 +1,230 @@
+"""Runs as processes: every one is a ``detprune run`` of its own, in a folder of its own.
+
+So what was cut off takes up where it was, and a run that fails does not stop the others.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock
+from typing import Any
+
+import torch
+
+from detprune.errors import InputError
+from detprune.files import load_yaml, parse_yaml
+from detprune.files.locks import hold
+from detprune.files.temporaries import sweep
+from detprune.run.adapter import load_recipe
+from detprune.run.directory import LOGGER, RunDirectory
+from detprune.run.recipe import Recipe, Settings, assignments, dump_yaml, spelled_out
+
+DENSE_ONLY: Settings = {
+    "method": "oneshot",
+    "stages.constrained.epochs": 0,
+    "stages.retrain.epochs": 0,
+}
+"""What makes a recipe one of the dense network alone."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP)
+_INTERRUPTED = {code for number in _SIGNALS for code in (-number, 128 + number)}
+
+
+@contextmanager
+def folder_of_runs(path: Path) -> Iterator[Path]:
+    """Make a folder of several runs and hold it for the time of the block.
+
+    Raises:
+        FolderInUseError: another process holds it.
+        InputError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the folder {path}: {error.strerror}; choose another with --out"
+        ) from error
+    with hold(path):
+        for folder in (path, path / "figures"):
+            sweep(folder, held=True)
+        yield path
+
+
+def absolute(path: Path) -> Path:
+    """An absolute path without ``..``; links stay, as the runs' recipes name this folder."""
+    return path.resolve() if ".." in path.parts else path.absolute()
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that is to be there: its folder, what is set in the recipe, in this order, and the recipe itself."""
+
+    folder: Path
+    recipe_file: Path
+    settings: Sequence[Settings]
+    recipe: Recipe
+
+    @classmethod
+    def plan(cls, folder: Path, recipe_file: Path, settings: Sequence[Settings]) -> "PlannedRun":
+        """Resolve the recipe.
+
+        Raises:
+            InputError: everything that is wrong with it, after the folder's name.
+        """
+        try:
+            _, recipe = load_recipe(recipe_file, settings)
+        except InputError as error:
+            raise InputError(f"{folder.name}: {error}") from error
+        return cls(folder, recipe_file, settings, recipe)
+
+    @property
+    def arguments(self) -> list[str]:
+        """What ``detprune`` is called with."""
+        texts = [text for settings in self.settings for text in assignments(settings)]
+        sets = [word for text in texts for word in ("--set", text)]
+        return ["run", str(self.recipe_file), *sets]
+
+    @property
+    def command(self) -> str:
+        """What reproduces it alone."""
+        return shlex.join(["detprune", *self.arguments])
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """What the run found; None if it is not finished."""
+        return RunDirectory(self.folder).summary()
+
+    @property
+    def finished(self) -> bool:
+        """Whether it need not be run."""
+        return self.summary is not None
+
+    def check_same(self, part: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> None:
+        """What is in the folder is what would be run there.
+
+        Args:
+            part: what of the recipes is compared; the whole by default.
+
+        Raises:
+            InputError: it is a run of another recipe.
+        """
+        file = self.folder / "recipe.yaml"
+        if not file.is_file():
+            return
+        there = spelled_out(load_yaml(file), type(self.recipe))
+        planned = parse_yaml(dump_yaml(self.recipe), "the recipe")
+        if (part(there) != part(planned)) if part else (there != planned):
+            raise InputError(
+                f"{self.folder} holds a run of another recipe than the one to be run there; choose another --out, or "
+                "delete that folder to run it again"
+            )
+
+
+def dense_part(recipe: dict[str, Any]) -> dict[str, Any]:
+    """What of a recipe a dense network depends on: all but what is done to it later."""
+    later = ("name", "method", "set", "budget", "batch_norm_images", "distillation", "stages")
+    kept = {key: value for key, value in recipe.items() if key not in later}
+    return {**kept, "dense": recipe["stages"]["dense"]}
+
+
+class Runs:
+    """Several runs at a time, each on a GPU of its own where there are GPUs."""
+
+    def __init__(self, jobs: int | None) -> None:
+        gpus = _visible_gpus()
+        self.jobs = jobs or max(1, len(gpus))
+        self._gpus: SimpleQueue[str] = SimpleQueue()
+        for job in range(self.jobs if gpus else 0):
+            self._gpus.put(gpus[job % len(gpus)])
+        self._has_gpus = bool(gpus)
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._starting = Lock()
+        self._ending = False
+
+    def all(self, plans: Iterable[PlannedRun]) -> None:
+        """Run those that are not finished; where this is broken off, those that run are ended too."""
+        pool = ThreadPoolExecutor(self.jobs)
+        try:
+            list(pool.map(self._run, [plan for plan in plans if not plan.finished]))
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                LOGGER.warning("interrupted; started again, it goes on where it was")
+            self._end_processes()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _run(self, plan: PlannedRun) -> None:
+        resume = ["--resume"] if (plan.folder / "recipe.yaml").is_file() else []
+        arguments = [*plan.arguments, "--out", str(plan.folder), *resume]
+        log_file = plan.folder.with_name(f"{plan.folder.name}.log")
+        LOGGER.info("%s: runs, see %s", plan.folder.name, log_file)
+        with self._environment() as environment, log_file.open("a", encoding="utf-8") as log:
+            code = self._call(
+                [sys.executable, "-m", "detprune", *arguments],
+                stdout=log,
+                stderr=log,
+                env=environment,
+            )
+        if code in _INTERRUPTED:
+            LOGGER.warning(
+                "%s: interrupted (exit code %d); started again, it goes on where it was; see %s",
+                *(plan.folder.name, code, log_file),
+            )
+        elif code or not plan.finished:
+            why = _last_line(log_file)
+            LOGGER.error(
+                "%s: failed with exit code %d: %s; see %s", plan.folder.name, code, why, log_file
+            )
+        else:
+            LOGGER.info("%s: finished", plan.folder.name)
+
+    def _call(self, command: Sequence[str], **options: Any) -> int:
+        with self._starting:
+            if self._ending:
+                return -signal.SIGTERM
+            process = subprocess.Popen(command, **options)
+            self._processes.add(process)
+        try:
+            return process.wait()
+        finally:
+            self._processes.discard(process)
+
+    def _end_processes(self) -> None:
+        with self._starting:  # a thread of the pool may be about to start one
+            self._ending = True
+            for process in list(self._processes):
+                process.terminate()
+
+    @contextmanager
+    def _environment(self) -> Iterator[dict[str, str]]:
+        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        environment = {"OMP_NUM_THREADS": threads, **os.environ}
+        if self._has_gpus:
+            gpu = self._gpus.get()
+            try:
+                yield {**environment, "CUDA_VISIBLE_DEVICES": gpu}
+            finally:
+                self._gpus.put(gpu)
+        else:
+            yield environment
+
+
+def _visible_gpus() -> list[str]:
+    """What ``CUDA_VISIBLE_DEVICES`` is set to for each GPU of this process, which may see only some."""
+    count = torch.cuda.device_count()
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return names.split(",")[:count] if names else [str(i) for i in range(count)]
+
+
+def _last_line(file: Path) -> str:
+    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

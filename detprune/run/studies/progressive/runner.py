@@ -1,0 +1,117 @@
+"""Progressive pruning (Ye et al. 2018, "Progressive weight pruning of deep neural networks using ADMM").
+
+The target rises in steps. A pool holds the best networks so far, at whatever rate each of them has; all of
+them are pruned to the next rate, by constrained training and masked retraining, and the parent of the best
+child gives its place to it.
+
+Choices made where the source is silent: the pool begins with the dense network alone and fills up before
+any parent is replaced; of equal children the one of the older parent is the best; the best is the one with
+the best metric after masked retraining.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from detprune.errors import InputError
+from detprune.run.directory import LOGGER
+from detprune.run.recipe import Settings
+from detprune.run.studies.planned import (
+    DENSE_ONLY,
+    PlannedRun,
+    Runs,
+    absolute,
+    dense_part,
+    folder_of_runs,
+)
+from detprune.run.studies.progressive.lineage import Network
+from detprune.run.studies.progressive.results import write_lineage
+from detprune.run.studies.progressive.spec import Progressive, read_progressive
+from detprune.run.studies.study.spec import rate_name
+
+
+def run_progressive(
+    file: Path, out: Path | None, changes: Sequence[Settings], jobs: int | None
+) -> tuple[Path, bool]:
+    """Run all steps that are not finished, then write table, lineage and report into the folder.
+
+    Args:
+        file: rates, pool and recipe.
+        out: folder of all runs; ``runs/<name>`` by default.
+        changes: settings of every run, on top of the file's own settings.
+        jobs: runs at a time; by default one per GPU, and one without a GPU.
+
+    Returns:
+        The folder, and whether every rate was reached by at least one network.
+
+    Raises:
+        InputError: anything wrong with file or recipe, before the first run; a folder that holds other runs.
+    """
+    spec = read_progressive(file)
+    folder = absolute(out or Path("runs") / spec.name)
+    settings = [spec.settings, *changes]
+    dense = Network(PlannedRun.plan(folder / "dense", spec.recipe, [*settings, DENSE_ONLY]), 1.0)
+    first = dense.run.recipe.from_dense(dense.run.folder)
+    for rate in spec.rates:  # all that is wrong shows before anything runs
+        _child(dense, rate, [*settings, first], folder)
+
+    with folder_of_runs(folder):
+        dense.run.check_same(dense_part)
+        runs = Runs(jobs)
+        runs.all([dense.run])
+        if not dense.run.finished:
+            return folder, False
+        networks, best = _prune(spec, dense, settings, runs)
+        write_lineage(spec, folder, networks, best)
+    return folder, len(best) == len(spec.rates)
+
+
+def _prune(
+    spec: Progressive, dense: Network, settings: Sequence[Settings], runs: Runs
+) -> tuple[list[Network], list[Network]]:
+    """All networks of the lineage, and the best of each rate; it ends early where all runs of a rate fail."""
+    folder = dense.run.folder.parent
+    networks, pool, best = [dense], [dense], []
+    for rate in spec.rates:
+        children = [_child(p, rate, [*settings, *_start(p, dense)], folder) for p in pool]
+        for child in children:
+            child.run.check_same()
+        runs.all(child.run for child in children)
+        children = [child for child in children if child.run.finished]
+        if not children:
+            LOGGER.error("no run reached %sx", rate_name(rate))
+            break
+        winner = max(children, key=lambda child: child.final)
+        networks += children
+        best.append(winner)
+        if len(pool) < spec.pool:
+            pool.append(winner)
+        else:
+            pool = [winner if network is winner.parent else network for network in pool]
+        LOGGER.info(
+            "%sx: %.4f, from %s",
+            rate_name(rate),
+            winner.final,
+            winner.parent and winner.parent.label,
+        )
+    return networks, best
+
+
+def _start(parent: Network, dense: Network) -> list[Settings]:
+    """With whose weights a child begins; the dense network teaches it, not a parent that was pruned."""
+    recipe, folder = parent.run.recipe, parent.run.folder
+    if not parent.parent:
+        return [recipe.from_dense(folder)]
+    return [recipe.from_pruned(folder), dense.run.recipe.taught_by_dense(dense.run.folder)]
+
+
+def _child(parent: Network, rate: float, settings: Sequence[Settings], folder: Path) -> Network:
+    plan = PlannedRun.plan(
+        folder / f"{rate_name(rate)}x_from_{parent.label}",
+        parent.run.recipe_file,
+        [*settings, {"budget.compression": rate}],
+    )
+    if plan.recipe.pruning_epochs == 0:
+        raise InputError(
+            "neither constrained training nor masked retraining has epochs, so that no step would train"
+        )
+    return Network(plan, rate, parent)

@@ -1,0 +1,147 @@
+"""What a study found, as numbers and tables."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detprune.run.directory import RunDirectory
+from detprune.run.report import style
+from detprune.run.report.tables import NOTHING, Table, number, report_link
+from detprune.run.studies.study.spec import Baseline, Cell, Published, Study, rate_name
+
+STAGES = {"hard_pruned": "hard-pruned", "final": "final"}
+
+
+class Results:
+    """The summaries of a study's finished runs."""
+
+    def __init__(self, study: Study, folder: Path, commands: Mapping[Cell, str]) -> None:
+        self.study, self.folder, self.commands = study, folder, commands
+        self.dense = {b: RunDirectory(folder / b.folder).summary() for b in study.baselines}
+        self.cells = {cell: RunDirectory(folder / cell.folder).summary() for cell in study.cells}
+        done = [s for s in (*self.cells.values(), *self.dense.values()) if s is not None]
+        self.example: dict[str, Any] = done[0] if done else {}
+        self.metric = str(self.example.get("metric", "metric"))
+        self.scale = style.metric_scale(self.metric)
+
+    def values(self, model: str, method: str, rate: float, stage: str) -> list[float]:
+        """A stage's metric of all seeds that are finished."""
+        found = [
+            summary
+            for cell, summary in self.cells.items()
+            if (cell.baseline.model, cell.method, cell.rate) == (model, method, rate)
+        ]
+        return [self.scale * summary[stage] for summary in found if summary is not None]
+
+    def baseline(self, model: str) -> list[float]:
+        """The dense metric of all seeds."""
+        found = [summary for b, summary in self.dense.items() if b.model == model]
+        return [self.scale * summary["dense"] for summary in found if summary is not None]
+
+    def tables(self) -> list[Table]:
+        """Per model: rates down, methods across, hard-pruned and final; then what was published."""
+        study = self.study
+        columns = [(stage, method) for stage in STAGES for method in study.methods]
+        header = ["rate", *(f"{method} {STAGES[stage]}" for stage, method in columns)]
+        tables = []
+        for model in study.labels:
+            rows = [
+                [
+                    study.label_of(rate),
+                    *(mean(self.values(model, m, rate, stage)) for stage, m in columns),
+                ]
+                for rate in study.sorted_rates(model)
+            ]
+            title = f"{model}: " if model else ""
+            title += f"{style.metric_label(self.metric)}, dense {mean(self.baseline(model))}"
+            tables.append(Table(title, header, rows))
+        if study.published is not None:
+            tables.append(_published_table(study.published))
+        return tables
+
+    def runs(self) -> Table:
+        """Every run with the command that reproduces it, and a link to its report."""
+        rows, links = [], []
+        for cell, summary in self.cells.items():
+            cells = [cell.baseline.model] if self.study.models else []
+            cells += [cell.method, self.study.label_of(cell.rate), str(cell.baseline.seed)]
+            if summary is None:
+                cells += [NOTHING] * 4
+            else:
+                cells += [number(self.scale * summary[s]) for s in ("dense", *STAGES)]
+                cells.append(f"{summary['seconds']['total'] / 60:.1f}")
+            rows.append([*cells, f"`{self.commands[cell]}`"])
+            links.append(report_link(self.folder, cell.folder))
+        model = ["model"] if self.study.models else []
+        header = [*model, "method", "rate", "seed", "dense", *STAGES.values(), "minutes", "command"]
+        return Table("Runs", header, rows, links)
+
+    def facts(self) -> str:
+        """What was trained, for how long and with what."""
+        done = [summary for summary in self.cells.values() if summary is not None]
+        if not done:
+            return "No run has finished yet."
+        models = dict.fromkeys(str(summary["model"]) for summary in done)
+        epochs = sorted({s["epochs"]["constrained"] + s["epochs"]["retrain"] for s in done})
+        return (
+            f"{', '.join(models)} on {done[0]['data']}; {len(done)} of {len(self.cells)} runs finished; "
+            f"constrained training and masked retraining together {' or '.join(map(str, epochs))} epochs, "
+            f"the same for every method; seeds {', '.join(map(str, self.study.seeds))}; "
+            f"torch {done[0]['versions']['torch']}. Mean ± standard deviation over the seeds; rates are "
+            + (
+                "over the pruned tensors."
+                if self.study.target == "compression"
+                else "of the dense network's."
+            )
+        )
+
+
+def mean(values: Sequence[float]) -> str:
+    """Mean ± standard deviation, without the latter for a single value."""
+    if not values:
+        return NOTHING
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
+
+
+def _published_table(published: Published) -> Table:
+    columns = [(index, m) for index in range(2) for m in published.values]
+    stages = list(STAGES.values())
+    header = ["rate", *(f"{method} {stages[index]}" for index, method in columns)]
+    rates = sorted({rate for values in published.values.values() for rate in values})
+    rows = [
+        [
+            f"{rate_name(rate)}×",
+            *(
+                number(published.values[method].get(rate, (None, None))[index])
+                for index, method in columns
+            ),
+        ]
+        for rate in rates
+    ]
+    return Table(f"Published: {published.source}", header, rows)
+
+
+def plain_results(results: Results) -> dict[str, Any]:
+    """What ``results.json`` holds."""
+
+    def entry(baseline: Baseline, summary: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
+        keys = ("dense", "hard_pruned", "final", "compression", "epochs", "seconds")
+        found = {key: None if summary is None else summary[key] for key in keys}
+        return {"model": baseline.model or None, "seed": baseline.seed, **more, **found}
+
+    return {
+        "name": results.study.name,
+        "metric": results.metric,
+        "cells": [
+            entry(
+                cell.baseline,
+                summary,
+                method=cell.method,
+                rate=cell.rate,
+                command=results.commands[cell],
+            )
+            for cell, summary in results.cells.items()
+        ],
+    }

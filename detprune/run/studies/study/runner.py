@@ -1,0 +1,123 @@
+"""Runs a study, then writes what was found."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from detprune.errors import InputError
+from detprune.files.problems import listed
+from detprune.run.recipe import Settings
+from detprune.run.studies.planned import (
+    DENSE_ONLY,
+    PlannedRun,
+    Runs,
+    absolute,
+    dense_part,
+    folder_of_runs,
+)
+from detprune.run.studies.study.page import write_results
+from detprune.run.studies.study.spec import Baseline, Cell, Study, read_study
+
+
+def run_study(
+    file: Path,
+    out: Path | None,
+    changes: Sequence[Settings],
+    jobs: int | None,
+    only: Sequence[str] | None = None,
+) -> tuple[Path, bool]:
+    """Run what is not finished, then write table, figure and report into the folder.
+
+    Args:
+        file: the study.
+        out: folder of all runs; ``runs/<name of the study>`` by default.
+        changes: settings of every run, on top of the study's own settings.
+        jobs: runs at a time; by default one per GPU, and one without a GPU.
+        only: patterns of names; pruned runs whose name matches none are left out this time.
+
+    Returns:
+        The folder, and whether all runs that were asked for succeeded.
+
+    Raises:
+        InputError: anything wrong with study or recipes, before the first run; budgets of epochs that
+            differ; a folder that holds another study's runs; a pattern that matches no run.
+    """
+    study = read_study(file)
+    folder = absolute(out or Path("runs") / study.name)
+    dense, cells = plan_study(study, folder, changes)
+    commands = {cell: plan.command for cell, plan in cells.items()}
+    if only:
+        cells = _matching(cells, only)
+        dense = {cell.baseline: dense[cell.baseline] for cell in cells}
+    for baseline in dense.values():
+        baseline.check_same(dense_part)
+    for planned in cells.values():
+        planned.check_same()
+
+    with folder_of_runs(folder):
+        runs = Runs(jobs)
+        runs.all(dense.values())
+        runs.all(plan for cell, plan in cells.items() if dense[cell.baseline].finished)
+        write_results(study, folder, commands)
+    return folder, all(plan.finished for plan in (*dense.values(), *cells.values()))
+
+
+def plan_study(
+    study: Study, folder: Path, changes: Sequence[Settings]
+) -> tuple[dict[Baseline, PlannedRun], dict[Cell, PlannedRun]]:
+    """All runs of a study, with their recipes resolved; see `run_study`."""
+    dense = {b: _plan_baseline(study, b, folder, changes) for b in study.baselines}
+    cells = {c: _plan_cell(study, c, folder, changes, dense[c.baseline]) for c in study.cells}
+    _check_epochs(cells)
+    return dense, cells
+
+
+def _matching(cells: dict[Cell, PlannedRun], only: Sequence[str]) -> dict[Cell, PlannedRun]:
+    names = [cell.folder for cell in cells]
+    for pattern in only:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InputError(
+                f"only is {pattern!r}, which no run matches; the runs are: {listed(names)}"
+            )
+    return {
+        cell: plan
+        for cell, plan in cells.items()
+        if any(fnmatchcase(cell.folder, pattern) for pattern in only)
+    }
+
+
+def _plan_baseline(
+    study: Study, baseline: Baseline, folder: Path, changes: Sequence[Settings]
+) -> PlannedRun:
+    settings = [*study.settings_of(baseline), *changes, DENSE_ONLY]
+    return PlannedRun.plan(folder / baseline.folder, study.recipe, settings)
+
+
+def _plan_cell(
+    study: Study, cell: Cell, folder: Path, changes: Sequence[Settings], dense: PlannedRun
+) -> PlannedRun:
+    settings = [
+        *study.settings_of(cell.baseline),
+        *changes,
+        dense.recipe.from_dense(dense.folder),
+        study.methods[cell.method],
+        {f"budget.{cell.target}": cell.rate},
+    ]
+    return PlannedRun.plan(folder / cell.folder, study.recipe, settings)
+
+
+def _check_epochs(cells: dict[Cell, PlannedRun]) -> None:
+    """What is compared, a model at a rate, trains for the same number of epochs with every method."""
+    lengths: dict[tuple[str, float], dict[int, list[str]]] = {}
+    for cell, plan in cells.items():
+        compared = lengths.setdefault((cell.baseline.model, cell.rate), {})
+        compared.setdefault(plan.recipe.pruning_epochs, []).append(cell.folder)
+    for compared in lengths.values():
+        if len(compared) > 1:
+            found = "; ".join(
+                f"{epochs} in {listed(names)}" for epochs, names in sorted(compared.items())
+            )
+            raise InputError(
+                "what is compared has the same epochs of constrained training and masked retraining "
+                f"together, but here are: {found}; give every method as many"
+            )

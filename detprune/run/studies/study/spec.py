@@ -1,0 +1,178 @@
+"""What a study is: one recipe, and the grid of what is changed in it."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from detprune.errors import InputError
+from detprune.files.problems import listed
+from detprune.run.recipe import FolderName, Section, Settings, read_yaml, validate
+
+SettingsField = dict[str, Any]
+Rates = tuple[Annotated[float, Field(gt=0)], ...]
+Target = Literal["compression", "macs", "parameters"]
+
+
+class Published(Section):
+    """Numbers of a paper, shown beside one's own.
+
+    Attributes:
+        source: where they stand, and on which data they were measured.
+        values: method → rate → (after hard pruning, final), in the unit of the table; None where there is none.
+    """
+
+    source: str
+    values: dict[FolderName, dict[float, tuple[float | None, float | None]]]
+
+
+class Study(Section):
+    """A grid of runs.
+
+    Attributes:
+        name: names the study.
+        recipe: the recipe that all runs start from; relative to the study's file.
+        settings: what is changed in it for every run.
+        methods: label → what is changed for the method: ``method`` at least.
+        target: what the rates are: compression rates, or the shares of MACs or parameters that are left where
+            whole channels are removed.
+        rates: as ``target`` says, 1 or more, or above 0 and below 1.
+        own_rates: label of a model → its rates, where they are others.
+        models: label → what is changed for the model; one without a label by default.
+        seeds: each has a dense network of its own, from which all its runs start.
+        published: numbers to be shown beside the results.
+    """
+
+    name: FolderName
+    recipe: Path
+    settings: SettingsField = Field(default_factory=dict)
+    methods: dict[FolderName, SettingsField] = Field(min_length=1)
+    target: Target = "compression"
+    rates: Rates = ()
+    own_rates: dict[FolderName, Rates] = Field(default_factory=dict)
+    models: dict[FolderName, SettingsField] = Field(default_factory=dict)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    published: Published | None = None
+
+    @model_validator(mode="after")
+    def _methods_have_one(self) -> Self:
+        for label, settings in self.methods.items():
+            if not any(key == "method" or key.startswith("method.") for key in settings):
+                raise InputError(f"methods.{label} sets no method; write {label}: {{method: slr}}")
+        return self
+
+    @model_validator(mode="after")
+    def _every_model_has_rates(self) -> Self:
+        if strangers := sorted(set(self.own_rates) - set(self.models)):
+            raise InputError(
+                f"own_rates are given for {listed(strangers)}, but the models are: {listed(self.models)}"
+            )
+        for rate in [rate for label in self.labels for rate in self.rates_of(label)]:
+            if (rate < 1) == (self.target == "compression"):
+                allowed = "1 or more" if self.target == "compression" else "above 0 and below 1"
+                raise InputError(f"rates: {rate:g} is no {self.target}, allowed is {allowed}")
+        if without := [label for label in self.labels if not self.rates_of(label)]:
+            of_model = f" for {listed(without)}" if self.models else ""
+            raise InputError(f"there is no rate{of_model}; write rates: [2, 4]")
+        return self
+
+    @model_validator(mode="after")
+    def _every_run_has_a_folder(self) -> Self:
+        # names may join to the same folder (a_b + c, a + b_c); some file systems ignore case
+        runs: list[Baseline | Cell] = [*self.baselines, *self.cells]
+        folders = Counter(run.folder.casefold() for run in runs)
+        if twice := sorted(name for name, count in folders.items() if count > 1):
+            raise InputError(
+                f"several runs would have the same folder: {listed(twice)}; give every rate and seed once, and "
+                "methods and models other labels"
+            )
+        return self
+
+    def rates_of(self, model: str) -> tuple[float, ...]:
+        """The rates to which a model is pruned."""
+        return self.own_rates.get(model, self.rates)
+
+    @property
+    def labels(self) -> list[str]:
+        """The models; one with an empty label if none is named."""
+        return list(self.models) or [""]
+
+    @property
+    def baselines(self) -> list["Baseline"]:
+        """The dense networks."""
+        return [Baseline(model, seed) for model in self.labels for seed in self.seeds]
+
+    @property
+    def cells(self) -> list["Cell"]:
+        """All pruned runs, seed by seed, so that a study that is cut off has whole seeds."""
+        return [
+            Cell(Baseline(model, seed), method, rate, self.target)
+            for seed in self.seeds
+            for model in self.labels
+            for rate in self.rates_of(model)
+            for method in self.methods
+        ]
+
+    def label_of(self, rate: float) -> str:
+        """A rate in tables and figures."""
+        if self.target == "compression":
+            return f"{rate_name(rate)}×"
+        return f"{rate_name(rate)} of the {'MACs' if self.target == 'macs' else self.target}"
+
+    def sorted_rates(self, model: str) -> list[float]:
+        """The rates of a model, from the mildest on."""
+        return sorted(self.rates_of(model), reverse=self.target != "compression")
+
+    def settings_of(self, baseline: "Baseline") -> list[Settings]:
+        """The settings of a dense network's run, without what makes it a dense one."""
+        return [self.settings, self.models.get(baseline.model, {}), {"seed": baseline.seed}]
+
+
+def rate_name(rate: float) -> str:
+    """A compression rate in names and tables: short, and no two rates alike."""
+    short = f"{rate:g}"
+    return short if float(short) == rate else repr(rate)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The dense network of a model and a seed."""
+
+    model: str
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Name of its run directory."""
+        return "_".join(part for part in (self.model, f"dense_{self.seed}") if part)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One pruned run: a method at a rate, from a dense network."""
+
+    baseline: Baseline
+    method: str
+    rate: float
+    target: Target = "compression"
+
+    @property
+    def folder(self) -> str:
+        """Name of its run directory."""
+        name = rate_name(self.rate)
+        rate = f"{name}x" if self.target == "compression" else f"{name}_{self.target}"
+        parts = (self.baseline.model, self.method, rate, str(self.baseline.seed))
+        return "_".join(part for part in parts if part)
+
+
+def read_study(path: Path) -> Study:
+    """Read a study's file; its recipe's path becomes one from here.
+
+    Raises:
+        InputError: no such file, or everything that is wrong with it.
+    """
+    study = validate(Study, read_yaml(path), str(path))
+    return study.model_copy(update={"recipe": Path(os.path.normpath(path.parent / study.recipe))})

@@ -1,5 +1,0 @@
-"""Studies: methods × rates × models × seeds over any adapter, under equal epochs."""
-
-from detprune.study.runner import run_study
-
-__all__ = ["run_study"]
