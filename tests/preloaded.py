@@ -31,18 +31,24 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 _PROGRAM = (
-    "detprune.run.cli.main",
-    "detprune.run.pipeline",
-    "detprune.run.report",
-    "matplotlib.pyplot",
+    *(
+        "detprune.run.cli.main",
+        "detprune.run.cli.terminal",
+        "detprune.run.claim",
+        "detprune.run.pipeline",
+    ),
+    *("detprune.run.measuring", "detprune.run.report", "matplotlib.pyplot"),
 )
 _FRAMEWORKS = {
     # two servers, for Ultralytics changes torch.save and others for all of its process
     "lightning": (
-        *("detprune_classification", "detprune_lanes.adapter"),
+        *("detprune_classification.task", "detprune_lanes.task", "detprune_lanes.export"),
         *("sklearn.datasets", "scipy.io", "torch.utils.tensorboard"),
     ),
-    "yolo": (*("detprune_yolo", "torchvision", "torch._dynamo", "scipy.stats", "albumentations"),),
+    "yolo": (
+        *("detprune_yolo.adapter", "detprune_yolo.task", "detprune_yolo.weights.export"),
+        *("torchvision", "torch._dynamo", "scipy.stats", "albumentations"),
+    ),
 }
 _OF_ALL = {"OMP_NUM_THREADS": "", "PYTHONPATH": "", "FORCE_COLOR": "", "NO_COLOR": ""}
 _READ_AT_IMPORT = {  # the variables, and what counts where one is not set

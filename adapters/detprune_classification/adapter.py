@@ -28,6 +28,7 @@ def _implement() -> Implementation:
 
 adapter = Adapter(
     line="image classifiers, trained by Lightning",
+    requires=("lightning", "torchmetrics", "torchvision"),
     models=list_models,
     data_sets=list_data,
     implement=_implement,

@@ -29,6 +29,7 @@ def _implement() -> Implementation:
 
 adapter = Adapter(
     line="Ultra-Fast-Lane-Detection on TuSimple, trained by Lightning",
+    requires=("lightning", "torchvision", "cv2", "albumentations"),
     models=list_models,
     data_sets=list_data,
     implement=_implement,

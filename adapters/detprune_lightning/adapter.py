@@ -2,4 +2,7 @@
 
 from detprune.run.adapter import Adapter
 
-adapter = Adapter(line="callbacks that prune any LightningModule while Lightning trains it")
+adapter = Adapter(
+    line="callbacks that prune any LightningModule while Lightning trains it",
+    requires=("lightning",),
+)

@@ -12,8 +12,6 @@ import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
-from matplotlib import get_data_path
-
 from detprune.files.atomic import atomic
 from detprune.files.folders import user_cache
 
@@ -62,6 +60,8 @@ def prepare() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         for font in _FONTS:
             if not (folder / font).exists():
+                from matplotlib import get_data_path  # slow to import, and needed once
+
                 with atomic(folder / font) as temporary:
                     shutil.copyfile(
                         Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", temporary

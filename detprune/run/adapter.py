@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +47,13 @@ class Adapter:
 
     Attributes:
         line: one line for ``detprune list``.
+        requires: the packages, by the names that are imported, without which it is of no use.
         models, data_sets: name → one line each, for ``detprune list``.
         implement: imports the framework and returns what needs it; None for an adapter that only offers hooks.
     """
 
     line: str
+    requires: Sequence[str] = ()
     models: Callable[[], Mapping[str, str]] = field(default=dict)
     data_sets: Callable[[], Mapping[str, str]] = field(default=dict)
     implement: Callable[[], Implementation] | None = None
@@ -126,9 +129,24 @@ def _missing_packages(entry: "EntryPoint") -> "Iterator[None]":
     try:
         yield
     except ModuleNotFoundError as error:
-        package = entry.module.partition(".")[0]
-        extras = {e.module.partition(".")[0]: e.name for e in adapter_entry_points().values()}
-        raise InputError(
-            f"{entry.name!r} needs the package {error.name!r}, which is not installed; install it "
-            f"with: pip install 'detprune[{extras.get(package, package)}]'"
-        ) from error
+        raise _not_installed(entry, str(error.name)) from error
+
+
+def check_packages(name: str, adapter: Adapter) -> None:
+    """Look for the packages that an adapter requires, without importing them.
+
+    Raises:
+        InputError: one is not installed.
+    """
+    for package in adapter.requires:
+        if find_spec(package) is None:
+            raise _not_installed(adapter_entry_points()[name], package)
+
+
+def _not_installed(entry: "EntryPoint", package: str) -> InputError:
+    own = entry.module.partition(".")[0]
+    extras = {e.module.partition(".")[0]: e.name for e in adapter_entry_points().values()}
+    return InputError(
+        f"{entry.name!r} needs the package {package!r}, which is not installed; install it "
+        f"with: pip install 'detprune[{extras.get(own, own)}]'"
+    )

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision.datasets import CIFAR10
 
-from detprune_classification.data import DATA_SETS, build_data, list_data
+from detprune_classification.data import DATA_SETS, build_data
 from detprune_classification.data.base import (
     IMAGENET,
     Augmentation,
@@ -24,6 +24,7 @@ from detprune_classification.data.base import (
     TensorImages,
     balanced_subset,
 )
+from detprune_classification.listing import list_data
 
 
 class TestRegistry:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detprune.errors import InputError
-from detprune_classification.models import MODELS, build_model, list_models
+from detprune_classification.listing import list_models
+from detprune_classification.models import MODELS, build_model
 from detprune_classification.models.cifar_resnet import OptionAShortcut
 
 CIFAR_RESNETS = {
@@ -42,7 +43,6 @@ def test_the_registry_holds_the_promised_names() -> None:
         "cifar_mobilenet_v3_small",
         "cifar_mobilenet_v3_large",
     }
-    assert all(name == spec.name for name, spec in MODELS.items())
 
 
 def test_list_models_describes_ours_and_torchvisions() -> None:

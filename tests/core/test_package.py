@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[2]
 IMPORT = """
 import sys, torch
 import detprune
-heavy = {"lightning", "pytorch_lightning", "ultralytics", "torchvision", "matplotlib", "sklearn"}
+for name in set(detprune.__all__) - {"load"}:
+    getattr(detprune, name)
+heavy = {"pydantic", "typer", "rich", "jinja2", "yaml", "matplotlib", "sklearn"}
+heavy |= {"lightning", "pytorch_lightning", "ultralytics", "torchvision"}
 print(sorted(heavy & {name.partition(".")[0] for name in sys.modules}))
 print(torch.cuda.is_initialized())
 """

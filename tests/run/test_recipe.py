@@ -9,7 +9,7 @@ import yaml
 
 import detprune as dp
 from detprune.files import dump_yaml_text, parse_yaml
-from detprune.run.adapter import load_adapter, load_recipe
+from detprune.run.adapter import implementation, load_recipe
 from detprune.run.directory import RunDirectory
 from detprune.run.recipe import dump_yaml, override, read_yaml, validate
 from detprune.run.studies.planned import PlannedRun, dense_part
@@ -48,7 +48,7 @@ def test_every_progressive_pruning_in_configs_has_a_valid_recipe(path: Path) -> 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_recipe_in_configs_is_valid_and_survives_its_own_dump(path: Path) -> None:
     values = read_yaml(path)
-    kind = load_adapter(values["task"]).recipe
+    kind = implementation(values["task"]).recipe
     assert kind is not None
     recipe = validate(kind, values)
     assert recipe.name == path.stem

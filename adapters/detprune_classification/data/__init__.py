@@ -1,6 +1,6 @@
 """Data sets for classification, by name."""
 
 from .base import ImageData
-from .registry import DATA_SETS, DataSpec, build_data, list_data
+from .registry import DATA_SETS, build_data
 
-__all__ = ["DATA_SETS", "DataSpec", "ImageData", "build_data", "list_data"]
+__all__ = ["DATA_SETS", "ImageData", "build_data"]

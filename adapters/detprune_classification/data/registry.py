@@ -1,7 +1,6 @@
 """The data sets by name."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from detprune.errors import InputError, unknown
@@ -11,41 +10,11 @@ from .cifar10 import build_cifar10
 from .digits import build_digits
 from .image_folder import build_image_folder
 
-
-@dataclass(frozen=True)
-class DataSpec:
-    """A data set's name, its one-line description, and what builds it."""
-
-    name: str
-    line: str
-    build: Callable[[DataRequest], ImageData]
-
-
-DATA_SETS: dict[str, DataSpec] = {
-    spec.name: spec
-    for spec in (
-        DataSpec(
-            "digits",
-            "scikit-learn's 1,797 handwritten digits, 8×8 grey, 10 classes; needs no files",
-            build_digits,
-        ),
-        DataSpec(
-            "cifar10",
-            "CIFAR-10's original files in root/cifar-10-batches-py, 32×32, 10 classes",
-            build_cifar10,
-        ),
-        DataSpec(
-            "image_folder",
-            "any images as root/train/<class>/* and root/test/<class>/*, scaled to image_size",
-            build_image_folder,
-        ),
-    )
+DATA_SETS: dict[str, Callable[[DataRequest], ImageData]] = {
+    "digits": build_digits,
+    "cifar10": build_cifar10,
+    "image_folder": build_image_folder,
 }
-
-
-def list_data() -> dict[str, str]:
-    """Return name -> one-line description of every data set."""
-    return {spec.name: spec.line for spec in DATA_SETS.values()}
 
 
 def build_data(
@@ -73,6 +42,4 @@ def build_data(
         if limit is not None and limit < 1:
             raise InputError(f"{argument} is {limit}; it must be 1 or more, or left out for all")
     folder = None if root is None else Path(root)
-    return DATA_SETS[name].build(
-        DataRequest(folder, image_size, augment, train_limit, test_limit, seed)
-    )
+    return DATA_SETS[name](DataRequest(folder, image_size, augment, train_limit, test_limit, seed))

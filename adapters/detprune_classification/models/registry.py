@@ -1,104 +1,28 @@
 """The models by name: the CIFAR networks here, and every classification model of torchvision."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from detprune.errors import InputError, nearest, unknown
+from detprune_classification import listing
+from detprune_classification.listing import TORCHVISION
 
 from . import cifar_resnet, cifar_variants
 from .checkpoints import load_checkpoint
 from .torchvision_models import build_plain, build_pretrained, torchvision_names, weights_names
 
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A model's name, its one-line description, and ``build(num_classes, in_channels)``."""
-
-    name: str
-    line: str
-    build: Callable[[int, int], nn.Module]
-
-
-MODELS: dict[str, ModelSpec] = {
-    spec.name: spec
-    for spec in (
-        ModelSpec(
-            "cifar_resnet20",
-            "ResNet-20, option-A shortcuts, 0.27M weights; images of 8 px or more",
-            cifar_resnet.cifar_resnet20,
-        ),
-        ModelSpec(
-            "cifar_resnet32",
-            "ResNet-32, option-A shortcuts, 0.46M weights; images of 8 px or more",
-            cifar_resnet.cifar_resnet32,
-        ),
-        ModelSpec(
-            "cifar_resnet44",
-            "ResNet-44, option-A shortcuts, 0.66M weights; images of 8 px or more",
-            cifar_resnet.cifar_resnet44,
-        ),
-        ModelSpec(
-            "cifar_resnet56",
-            "ResNet-56, option-A shortcuts, 0.85M weights; images of 8 px or more",
-            cifar_resnet.cifar_resnet56,
-        ),
-        ModelSpec(
-            "cifar_resnet110",
-            "ResNet-110, option-A shortcuts, 1.7M weights; images of 8 px or more",
-            cifar_resnet.cifar_resnet110,
-        ),
-        ModelSpec(
-            "cifar_resnet18",
-            "ResNet-18 with a 3×3 stem and no max-pool, 11.2M weights; for 32×32 images",
-            cifar_variants.cifar_resnet18,
-        ),
-        ModelSpec(
-            "cifar_resnet50",
-            "ResNet-50 with a 3×3 stem and no max-pool, 23.5M weights; for 32×32 images",
-            cifar_variants.cifar_resnet50,
-        ),
-        ModelSpec(
-            "cifar_vgg16",
-            "VGG-16 with batch norm and one linear layer, 14.7M weights; images of 32 px or more",
-            cifar_variants.cifar_vgg16,
-        ),
-        ModelSpec(
-            "cifar_mobilenet_v2",
-            "MobileNetV2 with its first two strides 1, 2.2M weights; for 32×32 images",
-            cifar_variants.cifar_mobilenet_v2,
-        ),
-        ModelSpec(
-            "cifar_mobilenet_v3_small",
-            "MobileNetV3-Small with its first two strides 1, 1.5M weights; for 32×32 images",
-            cifar_variants.cifar_mobilenet_v3_small,
-        ),
-        ModelSpec(
-            "cifar_mobilenet_v3_large",
-            "MobileNetV3-Large with its first two strides 1, 4.2M weights; for 32×32 images",
-            cifar_variants.cifar_mobilenet_v3_large,
-        ),
-    )
+MODELS: dict[str, Callable[[int, int], nn.Module]] = {
+    name: getattr(cifar_resnet if hasattr(cifar_resnet, name) else cifar_variants, name)
+    for name in listing.MODELS
 }
-
-_TORCHVISION = "torchvision:"
-
-
-def list_models() -> dict[str, str]:
-    """Return name -> one-line description of every model; torchvision's share one entry."""
-    lines = {spec.name: spec.line for spec in MODELS.values()}
-    lines[f"{_TORCHVISION}<any>"] = (
-        "any of torchvision's classification models under its own name, with or without "
-        f"{_TORCHVISION!r} before it, for example resnet50; its ImageNet layout and weights"
-    )
-    return lines
+"""Name → ``build(num_classes, in_channels)``: the function of that name."""
 
 
 def check_model_name(name: str) -> None:
     """Raise `InputError`, with the nearest known name, for a model that `build_model` does not know."""
-    plain = name.removeprefix(_TORCHVISION)
+    plain = name.removeprefix(TORCHVISION)
     if name not in MODELS and plain not in torchvision_names():
         raise unknown("model", plain, [*MODELS, *torchvision_names()])
 
@@ -122,9 +46,9 @@ def build_model(
     check_model_name(name)
     if name in MODELS:
         _require_weights_file(name, weights, [])
-        model = MODELS[name].build(num_classes, in_channels)
+        model = MODELS[name](num_classes, in_channels)
     else:
-        plain = name.removeprefix(_TORCHVISION)
+        plain = name.removeprefix(TORCHVISION)
         pretrained = weights_names(plain)
         if weights in pretrained:
             return build_pretrained(plain, num_classes, in_channels, weights)

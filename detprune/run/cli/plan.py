@@ -55,7 +55,7 @@ def list_components() -> None:
     from rich.console import Console
 
     from detprune.methods import METHODS
-    from detprune.run.adapter import Adapter, adapter_entry_points, load_adapter
+    from detprune.run.adapter import Adapter, adapter_entry_points, check_packages, load_adapter
     from detprune.run.cli.terminal import first_line, listing
     from detprune.run.recipe.components import SETS_BY_NAME
 
@@ -68,8 +68,9 @@ def list_components() -> None:
     lines = {}
     for name in sorted(adapter_entry_points()):
         try:
-            adapters[name] = load_adapter(name)
-            lines[name] = adapters[name].line
+            adapter = load_adapter(name)
+            check_packages(name, adapter)
+            adapters[name], lines[name] = adapter, adapter.line
         except InputError as error:
             lines[name] = f"not usable: {error}"
     console.print(listing("adapters", lines))
