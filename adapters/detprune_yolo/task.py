@@ -50,7 +50,12 @@ from detprune_yolo.training.settings import StageSettings
 from detprune_yolo.training.sidecar import remove_sidecar
 from detprune_yolo.training.sizes import check_sizes
 from detprune_yolo.training.trainers import ConstrainedTrainer, RetrainingTrainer
-from detprune_yolo.weights.checkpoints import load_model, pruned_checkpoint, save_checkpoint
+from detprune_yolo.weights.checkpoints import (
+    load_model,
+    pruned_checkpoint,
+    round_to_half,
+    save_checkpoint,
+)
 from detprune_yolo.weights.deployment import open_file
 from detprune_yolo.weights.filenames import check_output_name
 
@@ -402,6 +407,10 @@ class DetectionTask(Task):
             return pruned_checkpoint(model, masks, train_args=options)
         except NonFiniteError as error:
             raise NonFiniteError(f"the network after the stage retrain: {error}") from error
+
+    def round_as_saved(self, network: nn.Module) -> None:
+        """To half precision: batch norm's statistics were estimated in single precision."""
+        round_to_half(network)
 
     @staticmethod
     def open_file(path: Path) -> Opened:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from detprune.binding.distributed import mean_over_ranks
+from detprune.distributed import mean_over_ranks
 from detprune.errors import InputError
 
 

@@ -31,7 +31,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from detprune.binding.distributed import from_rank_zero
+from detprune.distributed import from_rank_zero
 from detprune.errors import InputError, NonFiniteError
 from detprune.methods.base import OuterIteration, Pace, Problem, State
 from detprune.methods.residuals import (

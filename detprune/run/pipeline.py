@@ -194,6 +194,8 @@ class _Stages:
             self.task.retrain(model, pruner)
             if pruner is not None:
                 pruner.detach()
+        else:
+            self.task.round_as_saved(model)
         check_finite(model, "the network after the stage retrain")
         self.run.save(self.run.pruned, self.task.pruned_file(model, pruner))
         self._finish("final", model, time.perf_counter() - began)

@@ -137,6 +137,12 @@ class Task(ABC):
     def finish_shrinking(self, network: nn.Module) -> None:
         """Set what this kind of network states about its channels apart from PyTorch's own modules."""
 
+    def round_as_saved(self, network: nn.Module) -> None:
+        """Round the final network in place to what ``pruned.pt`` holds, where that is less than its own precision.
+
+        Called where no retraining follows hard pruning, for training may end with a rounded network by itself.
+        """
+
     def plan_notes(self, model: nn.Module) -> Sequence[str]:
         """What has to be known about the plan of what is pruned: printed with it, and in the report."""
         return ()

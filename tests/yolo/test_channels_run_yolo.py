@@ -14,6 +14,7 @@ from detection_recipe import TINY
 
 from command_line import detprune_here, kill_after
 from detprune.errors import InputError
+from detprune.files import load_tensors
 from detprune.run.directory import RunDirectory
 
 # isort: split
@@ -52,6 +53,27 @@ def finished(tmp_path_factory: pytest.TempPathFactory, recipe_file: RecipeFile) 
     with pytest.MonkeyPatch.context() as patch:
         assert detprune_here("run", recipe, "--out", folder / "run", monkeypatch=patch) == 0
     return folder / "run"
+
+
+@pytest.mark.parametrize("pruned", ["coupled_channels", "unstructured"])
+def test_without_retraining_the_saved_network_is_the_one_that_was_measured(
+    pruned: str, tmp_path: Path, recipe_file: RecipeFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = {"macs": 0.5} if pruned == "coupled_channels" else {"compression": 2}
+    nothing = {stage: {"epochs": 0} for stage in ("dense", "constrained", "retrain")}
+    chosen = RECIPE["set"] if pruned == "coupled_channels" else pruned
+    changed = {"set": chosen, "budget": budget, "method": "oneshot", "stages": nothing}
+    values = {**RECIPE, **changed, "measure": False}
+    del values["distillation"]
+    run = tmp_path / "run"
+    assert (
+        detprune_here("run", recipe_file(tmp_path, values), "--out", run, monkeypatch=monkeypatch)
+        == 0
+    )
+    measured = load_tensors(run / "checkpoints" / "final.pt", "")
+    saved = load_model(run / "pruned.pt").float().state_dict()
+    assert saved.keys() == measured.keys()
+    assert [name for name in saved if not torch.equal(saved[name], measured[name])] == []
 
 
 def same_bits(one: Path, other: Path) -> bool:

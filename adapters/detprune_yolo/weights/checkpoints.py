@@ -229,6 +229,14 @@ def _plain(value: Any) -> Any:
     return value if value is None or type(value) in (bool, int, float, str) else str(value)
 
 
+@torch.no_grad()
+def round_to_half(model: nn.Module) -> None:
+    """Round weights and statistics in place to what a checkpoint holds of them; what is too large, to the largest."""
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.nan_to_num(tensor.half()))
+
+
 def _stripped(model: DetectionModel, settings: Mapping[str, Any]) -> DetectionModel:
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
