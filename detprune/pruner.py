@@ -9,45 +9,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
 
+from detprune.binding.attached import AttachedMethod
 from detprune.binding.checks import (
-    StepWatch,
-    check_attachable,
-    check_bound,
     check_kind,
-    check_length,
     check_zeros,
-    present_layers,
 )
-from detprune.binding.extrapolation import ExtrapolatedWeights
-from detprune.binding.hooks import OptimizerSeam
-from detprune.binding.losses import MeanLoss, as_number
-from detprune.binding.saved import check_masks, check_saved_state
+from detprune.binding.losses import as_number
+from detprune.binding.saved import check_masks, check_saved_state, masked_weights
 from detprune.budgets import Budget
 from detprune.channels import BoundChannels
-from detprune.channels.removal import Kept, carry_over, removed
+from detprune.channels.bound import kept_indices
+from detprune.channels.removal import carry_over, removed
 from detprune.errors import InputError, MissingLossError, NonFiniteError
-from detprune.layers import select_layers
 from detprune.loggers import logger
-from detprune.methods import METHODS, Method, OneShot, OuterIteration, Pace, Problem, State
-from detprune.methods.base import OptimizerRates
+from detprune.methods import OneShot, OuterIteration, State, name_of
 from detprune.networks.finite import check_finite, listed, not_finite
 from detprune.networks.optimizers import (
-    may_keep_copies,
     start_momentum,
     usable_optimizer,
-    zero_copies,
 )
-from detprune.networks.wrappers import unwrap
 from detprune.projections import zero_outside
-from detprune.sets import SparsitySet, Unstructured
 from detprune.summary import Summary, summarize
 
 LOGGER = logger(__name__)
 
 
-class Pruner:
+class Pruner(AttachedMethod):
     """Prunes ``model`` under constraints while somebody else's loop trains it.
 
     Two phases. Constrained training: the method acts on every optimizer step, and ``update`` ends an
@@ -70,55 +58,6 @@ class Pruner:
             hold them, or that another pruner follows already.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer | None,
-        method: Method,
-        sparsity_set: SparsitySet | None = None,
-        budget: Budget | None = None,
-        *,
-        steps_per_update: int | None = None,
-        updates: int | None = None,
-    ) -> None:
-        self.model = unwrap(model)
-        self.method = check_kind(method, Method, "method", "SLR()")
-        self.sparsity_set = (
-            Unstructured()
-            if sparsity_set is None
-            else check_kind(sparsity_set, SparsitySet, "sparsity_set", "Unstructured()")
-        )
-        self.budget = (
-            Budget()
-            if budget is None
-            else check_kind(budget, Budget, "budget", "Budget(compression=10)")
-        )
-        self.steps_per_update = check_length("steps_per_update", steps_per_update)
-        self.updates = check_length("updates", updates)
-        optimizer = None if optimizer is None else usable_optimizer(optimizer)
-        bound = self.sparsity_set.for_network(self.model, self.budget, optimizer)
-        self.layers = select_layers(self.model, bound, self.budget, optimizer)
-        self.history: list[OuterIteration] = []
-        self._problem = Problem(
-            names=[layer.name for layer in self.layers],
-            weights=[layer.weight for layer in self.layers],
-            sparsity_set=bound,
-            sparsities=[layer.sparsity for layer in self.layers],
-            jointly=self.budget.scope == "global",
-        )
-        self._outside: list[Tensor] | None = None
-        self._losses = MeanLoss()
-        self._withheld: list[Tensor | None] = []
-        self._optimizer = optimizer
-        self._rates: OptimizerRates | None = None
-        self._seam: OptimizerSeam | None = None
-        self._lookahead: ExtrapolatedWeights | None = None
-        self._watch: StepWatch | None = None
-        self._keeps_copies = False
-        # may refuse the optimizer: before any hook is on it
-        self._state: State = method.start(self._problem, self._pace())
-        self.attach(optimizer)
-
     @classmethod
     def with_masks(
         cls, model: nn.Module, masks: Mapping[str, Tensor], optimizer: Optimizer | None = None
@@ -138,140 +77,6 @@ class Pruner:
         pruner._place_masks(check_masks(masks, pruner._weights_by_name()))
         pruner.attach(optimizer)
         return pruner
-
-    # ---------------------------------------------------------------- binding
-
-    def attach(self, optimizer: Optimizer | None) -> None:
-        """Bind to another optimizer, for example the one of masked retraining; None binds to none.
-
-        Parameters that were replaced since (``load_state_dict(assign=True)``) are taken up, masked weights
-        become zero again, and the pruner's tensors follow the model to its device.
-
-        Raises:
-            InputError: an optimizer that does not hold the weights, or that another pruner follows.
-        """
-        optimizer = None if optimizer is None else usable_optimizer(optimizer)
-        layers = present_layers(self.model, self.layers)
-        self.detach()
-        if optimizer is not None:
-            check_attachable(layers, optimizer, pruned=self._outside is not None)
-        self.layers = layers
-        self._problem = replace(self._problem, weights=[layer.weight for layer in layers])
-        for values in self._state.tensors.values():
-            values[:] = [v.to(w.device) for v, w in zip(values, self._problem.weights, strict=True)]
-        self._optimizer = optimizer
-        self._bind()
-
-    def _bind(self) -> None:
-        optimizer = self._optimizer
-        self._keeps_copies = optimizer is not None and may_keep_copies(optimizer)
-        if (masks := self.masks) is not None:  # the model may have moved since
-            self._place_masks(list(masks.values()))
-        if optimizer is None:
-            return
-        weights = self._problem.weights
-        if self.method.looks_ahead and self._outside is None:  # may refuse: before other hooks
-            self._lookahead = ExtrapolatedWeights(
-                self.model,
-                self.layers,
-                lambda index, weight: self.method.lookahead(self._state, index, weight),
-                type(self.method).__name__,
-            )
-        self._seam = OptimizerSeam(optimizer, weights, self._before_step, self._after_step)
-        self._watch = StepWatch(weights, self._own_writes)
-
-    def _unbound(self) -> None:
-        self._seam, self._lookahead, self._watch = None, None, None
-        self._keeps_copies = False
-
-    def _check_bound(self) -> None:
-        pruned = self._outside is not None
-        check_bound(self.model, self.layers, self._optimizer, pruned=pruned)
-
-    def _own_writes(self) -> Sequence[int]:
-        if self._lookahead is None:
-            return [0] * len(self.layers)
-        return self._lookahead.writes
-
-    def detach(self) -> None:
-        """Take every hook off model and optimizer; the weights stay as they are."""
-        if self._seam is not None:
-            self._seam.remove()
-        if self._lookahead is not None:
-            self._lookahead.remove()
-        self._unbound()
-        self._optimizer = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy or a pickle is bound to the copy of the optimizer; W is what it goes on from."""
-        state = dict(vars(self))
-        for hook in ("_seam", "_lookahead", "_watch"):
-            state[hook] = None
-        state["_swapped"] = {}
-        if self._lookahead is not None:
-            swapped = self._lookahead.swapped_weights()
-            state["_swapped"] = {i: w.clone() for i, w in swapped.items()}
-            self._lookahead.restore_all()
-        return state
-
-    @torch.no_grad()
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Hook the copy to its own model and optimizer.
-
-        Raises:
-            InputError: a shallow copy, which would be the second pruner on one optimizer.
-        """
-        swapped = state.pop("_swapped")
-        vars(self).update(state)
-        for index, weight in swapped.items():  # the model may have been copied at Ŵ
-            self._problem.weights[index].copy_(weight)
-        if self._optimizer is not None:
-            check_attachable(self.layers, self._optimizer, pruned=self._outside is not None)
-            self._bind()
-
-    def _before_step(self, skipped: bool = False) -> None:
-        if self._outside is not None:
-            return
-        if self._lookahead is not None:
-            self._lookahead.end_step()
-        if not skipped:
-            self.method.before_step(self._problem, self._state, self._pace())
-        if self.method.replaces_optimizer:
-            self._withheld = [weight.grad for weight in self._problem.weights]
-            for weight in self._problem.weights:
-                weight.grad = None
-
-    def _after_step(self) -> None:
-        if self._watch is not None:
-            self._watch.steps += 1
-        if self._outside is not None:
-            self._zero_outside()
-            return
-        if self._withheld:
-            for weight, grad in zip(self._problem.weights, self._withheld, strict=True):
-                weight.grad = grad
-            self._withheld = []
-        self.method.after_step(self._problem, self._state)
-
-    def _place_masks(self, masks: Sequence[Tensor]) -> None:
-        """Keep masks where the weights are, and bring the weights under them.
-
-        What is kept is where the zeros are: inverting the masks at every step would cost memory and time.
-        """
-        self._outside = [
-            ~mask.to(weight.device)
-            for mask, weight in zip(masks, self._problem.weights, strict=True)
-        ]
-        self._zero_outside()
-
-    @torch.no_grad()
-    def _zero_outside(self) -> None:
-        for weight, outside in zip(self._problem.weights, self._outside or [], strict=True):
-            weight.masked_fill_(outside, 0.0)
-        if self._keeps_copies and self._optimizer is not None:
-            zero_copies(self._optimizer, self._problem.weights, self._outside or [])
-
-    # ---------------------------------------------------------------- training
 
     def observe(self, loss: Tensor | float) -> None:
         """Note the task loss of a batch (without the penalty); no synchronisation with the device.
@@ -307,8 +112,8 @@ class Pruner:
         """
         if self._outside is not None:
             raise InputError("update() was called after hard_prune(); there is nothing to update")
-        if self._lookahead is not None:
-            self._lookahead.forget()
+        if self._extrapolated is not None:
+            self._extrapolated.forget()
         self._check_bound()
         device = self._problem.device
         loss = self._losses.over_ranks(device) if task_loss is None else as_number(task_loss)
@@ -331,20 +136,7 @@ class Pruner:
             self._watch.begin()
         return entry
 
-    def _pace(self) -> Pace:
-        rates, weights = self._rates, self._problem.weights
-        if rates is None or rates.optimizer is not self._optimizer or rates.weights is not weights:
-            self._rates = rates = OptimizerRates(self._optimizer, weights)
-        return Pace(rates.now(), self.steps_per_update, self.updates)
-
     # ---------------------------------------------------------------- pruning
-
-    @property
-    def masks(self) -> dict[str, Tensor] | None:
-        """Boolean supports by name after ``hard_prune``, None before."""
-        if self._outside is None:
-            return None
-        return {n: ~outside for n, outside in zip(self._problem.names, self._outside, strict=True)}
 
     def hard_prune(self) -> None:
         """W ← Π_S(W), in place; from now on masked weights stay exactly 0.0. Frees the method's tensors.
@@ -355,16 +147,16 @@ class Pruner:
         """
         if self._outside is not None:
             return
-        if self._lookahead is not None:
-            self._lookahead.restore_all()
+        if self._extrapolated is not None:
+            self._extrapolated.restore_all()
         self._check_bound()
         check_finite(self.model, "the network that is to be hard-pruned")
         points, masks = self._final()
         if bad := not_finite(list(zip(self._problem.names, points, strict=True))):
             raise NonFiniteError(f"the mean of {listed(bad)} that is to be pruned is not finite")
-        if self._lookahead is not None:
-            self._lookahead.remove()
-            self._lookahead = None
+        if self._extrapolated is not None:
+            self._extrapolated.remove()
+            self._extrapolated = None
         if (left := self.method.unfinished(self._state, self._pace())) is not None:
             LOGGER.warning(
                 "%s is hard-pruned at %s: the rest is cut off at once. Constrained training was shorter than "
@@ -391,7 +183,7 @@ class Pruner:
             ZerosLostError: what is to be taken out is not zero any more.
             NonFiniteError: the network holds NaN or infinities.
         """
-        kept = self._kept_indices("shrink()")
+        kept = kept_indices(self._problem.sparsity_set, self.masks, "shrink()")
         if self._outside is not None:
             check_zeros(self.layers, self._outside, self._optimizer)
         check_finite(self.model, "the network that is to be shrunk")
@@ -409,24 +201,13 @@ class Pruner:
         """
         if self._optimizer is None:
             raise InputError("carry_over() needs the optimizer that has trained; attach() it first")
-        kept = self._kept_indices("carry_over()")
+        kept = kept_indices(self._problem.sparsity_set, self.masks, "carry_over()")
         carry_over(self._optimizer, self.model, usable_optimizer(optimizer), small, kept)
-
-    def _kept_indices(self, what: str) -> Kept:
-        bound = self._problem.sparsity_set
-        if not isinstance(bound, BoundChannels):
-            raise InputError(
-                f"{what} takes whole channels out, and {self.sparsity_set!r} leaves single zeros in all of them; prune "
-                "with CoupledChannels(example_inputs)"
-            )
-        if (masks := self.masks) is None:
-            raise InputError(f"{what} takes out what is zero; call hard_prune() first")
-        return bound.kept_indices(bound.alive(list(masks.values())))
 
     def hard_pruned_copy(self) -> nn.Module:
         """A deep copy of the model as ``hard_prune`` would leave it now; training is not touched."""
-        if self._lookahead is not None:
-            self._lookahead.restore_all()
+        if self._extrapolated is not None:
+            self._extrapolated.restore_all()
         self._check_bound()
         clone = copy.deepcopy(self.model)
         weights = dict(clone.named_parameters())
@@ -458,16 +239,7 @@ class Pruner:
         """
         if (masks := self.masks) is None:
             raise InputError("zero_masked() needs masks; call hard_prune() first")
-        model = unwrap(model)
-        if isinstance(model, AveragedModel):
-            model = unwrap(model.module)
-        weights = dict(model.named_parameters(remove_duplicate=False))
-        missing = [n for n, m in masks.items() if n not in weights or weights[n].shape != m.shape]
-        if missing:
-            raise InputError(
-                f"the model has no weights {listed(missing)} of the masks' shapes; pass a copy of the model that "
-                "was pruned"
-            )
+        weights = masked_weights(model, masks)
         for name, mask in masks.items():
             zero_outside(weights[name], mask.to(weights[name].device))
 
@@ -486,13 +258,11 @@ class Pruner:
             self._watch.check(self._losses.count, ends=False)
         return summarize(self.model, self.layers)
 
-    # ---------------------------------------------------------------- saving
-
     def state_dict(self) -> dict[str, Any]:
         """Everything that evolves: method state, masks, losses seen, history. Tensors are not copied."""
         names = self._problem.names
         return {
-            "method": _name_of(self.method),
+            "method": name_of(self.method),
             "layers": list(names),
             "masks": self.masks,
             "state": self._state.state_dict(names),
@@ -517,7 +287,7 @@ class Pruner:
         """
         weights, pruned = self._weights_by_name(), self._outside is not None
         names = list(weights)
-        state = check_saved_state(state, weights, _name_of(self.method), pruned)
+        state = check_saved_state(state, weights, name_of(self.method), pruned)
         bound, counts = self._problem.sparsity_set, state.get("channels")
         if isinstance(bound, BoundChannels) and counts is not None:
             self._take_up(bound.with_counts(counts))
@@ -525,12 +295,12 @@ class Pruner:
         if masks is not None:
             self._place_masks([masks[name] for name in names])
             self._state = State(k=state["state"]["scalars"]["k"])
-            if self._lookahead is not None:
-                self._lookahead.remove()
-                self._lookahead = None
+            if self._extrapolated is not None:
+                self._extrapolated.remove()
+                self._extrapolated = None
         else:
-            if self._lookahead is not None:
-                self._lookahead.forget()
+            if self._extrapolated is not None:
+                self._extrapolated.forget()
             self._state.load_state_dict(state["state"], names)
         self._losses.total, self._losses.count = state["loss_sum"], state["loss_count"]
         self.history = [OuterIteration(**entry) for entry in state["history"]]
@@ -546,8 +316,3 @@ class Pruner:
 
     def _weights_by_name(self) -> dict[str, Tensor]:
         return dict(zip(self._problem.names, self._problem.weights, strict=True))
-
-
-def _name_of(method: Method) -> str:
-    by_type = {kind: name for name, kind in METHODS.items()}
-    return by_type.get(type(method), type(method).__qualname__)

@@ -176,7 +176,7 @@ def tensors_kept(method: dp.Method) -> float:
     weights = sum(layer.weight.numel() * layer.weight.element_size() for layer in pruner.layers)
     tensors = pruner.state_dict()["state"]["tensors"].values()
     size = sum(t.numel() * t.element_size() for kind in tensors for t in kind.values())
-    if method.looks_ahead:  # the weights that wait while their gradients are taken elsewhere
+    if method.extrapolates:  # the weights that wait while their gradients are taken elsewhere
         size += weights
     return float(size / weights)
 

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from detprune.errors import InputError
 
-_LIVE: "weakref.WeakSet[OptimizerSeam]" = weakref.WeakSet()
+_LIVE: "weakref.WeakSet[OptimizerHooks]" = weakref.WeakSet()
 
 
 def refuse_second_pruner(optimizer: Optimizer, weights: Sequence[Tensor]) -> None:
@@ -30,7 +30,7 @@ def refuse_second_pruner(optimizer: Optimizer, weights: Sequence[Tensor]) -> Non
             )
 
 
-class OptimizerSeam:
+class OptimizerHooks:
     """Calls ``before`` when gradients are final and ``after`` when the weights have moved.
 
     ``before`` is told whether the optimizer will skip the step, for a GradScaler found infinities.

@@ -6,12 +6,14 @@ from dataclasses import fields
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from detprune.errors import InputError
 from detprune.loggers import logger
 from detprune.methods import OuterIteration
 from detprune.networks.finite import listed
+from detprune.networks.wrappers import unwrap
 
 LOGGER = logger(__name__)
 
@@ -150,3 +152,22 @@ def check_masks(masks: object, weights: Mapping[str, Tensor]) -> Sequence[Tensor
             "the masks keep no weight of %s: these layers give a constant", listed(empty)
         )
     return ordered
+
+
+def masked_weights(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights by name of a copy of the pruned model, or of `AveragedModel` of it.
+
+    Raises:
+        InputError: a model without weights of the masks' names and shapes.
+    """
+    model = unwrap(model)
+    if isinstance(model, AveragedModel):
+        model = unwrap(model.module)
+    weights: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    missing = [n for n, m in masks.items() if n not in weights or weights[n].shape != m.shape]
+    if missing:
+        raise InputError(
+            f"the model has no weights {listed(missing)} of the masks' shapes; pass a copy of the model that "
+            "was pruned"
+        )
+    return weights

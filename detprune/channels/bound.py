@@ -1,7 +1,7 @@
 """The set of networks in which every family of channel groups keeps its number of groups."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -204,3 +204,24 @@ class BoundChannels(SparsitySet):
             torch.from_numpy(families).to(device),
             [torch.from_numpy(member.groups).to(device) for member in members],
         )
+
+
+def kept_indices(sparsity_set: SparsitySet, masks: Mapping[str, Tensor] | None, what: str) -> Kept:
+    """Which channels of every tensor stay.
+
+    Args:
+        sparsity_set: what was pruned.
+        masks: supports after hard pruning by name; None before it.
+        what: the call that asks, for the errors.
+
+    Raises:
+        InputError: another set than one of whole channels, or no hard pruning yet.
+    """
+    if not isinstance(sparsity_set, BoundChannels):
+        raise InputError(
+            f"{what} takes whole channels out, and {sparsity_set!r} leaves single zeros in all of them; prune "
+            "with CoupledChannels(example_inputs)"
+        )
+    if masks is None:
+        raise InputError(f"{what} takes out what is zero; call hard_prune() first")
+    return sparsity_set.kept_indices(sparsity_set.alive(list(masks.values())))

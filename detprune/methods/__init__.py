@@ -19,6 +19,13 @@ METHODS: dict[str, type[Method]] = {
 }
 """Every method that recipes and the command line know, by name."""
 
+
+def name_of(method: Method) -> str:
+    """The registered name of a method; the name of its class where it is not registered."""
+    by_type = {kind: name for name, kind in METHODS.items()}
+    return by_type.get(type(method), type(method).__qualname__)
+
+
 __all__ = [
     "ADMM",
     "DPF",
@@ -35,4 +42,5 @@ __all__ = [
     "Problem",
     "Pull",
     "State",
+    "name_of",
 ]

@@ -235,8 +235,8 @@ class Method(ABC):
 
     needs_loss: ClassVar[bool] = False
     """Whether ``end_outer_iteration`` cannot do without fₖ."""
-    looks_ahead: ClassVar[bool] = False
-    """Whether gradients are to be taken at ``lookahead`` rather than at W."""
+    extrapolates: ClassVar[bool] = False
+    """Whether gradients are to be taken at ``extrapolated`` rather than at W."""
     replaces_optimizer: ClassVar[bool] = False
     """Whether the method moves the pruned tensors itself: the optimizer does not see their gradients."""
     has_inner_loop: ClassVar[bool] = False
@@ -280,7 +280,7 @@ class Method(ABC):
         """The points that hard pruning projects; W unless a method averages."""
         return problem.weights
 
-    def lookahead(self, state: State, index: int, weight: Tensor) -> Tensor:
+    def extrapolated(self, state: State, index: int, weight: Tensor) -> Tensor:
         """The point at which tensor ``index`` takes its gradient."""
         return weight
 

@@ -154,9 +154,9 @@ class DPF(_Gradual):
         every: optimizer steps between two choices of what is masked; 16 in the paper.
     """
 
-    looks_ahead: ClassVar[bool] = True
+    extrapolates: ClassVar[bool] = True
 
-    def lookahead(self, state: State, index: int, weight: Tensor) -> Tensor:
+    def extrapolated(self, state: State, index: int, weight: Tensor) -> Tensor:
         """Π_S(W) with the present support."""
         return keep(weight.detach(), _of(state).supports[index])
 

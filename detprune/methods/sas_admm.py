@@ -80,7 +80,7 @@ class SASADMM(Method):
     average_from: int | None = None
     ramp: float = 0.0
 
-    looks_ahead: ClassVar[bool] = True
+    extrapolates: ClassVar[bool] = True
     replaces_optimizer: ClassVar[bool] = True
     has_inner_loop: ClassVar[bool] = True
 
@@ -158,7 +158,7 @@ class SASADMM(Method):
                 state.tensors["mean"][index].copy_(value)
         return state
 
-    def lookahead(self, state: State, index: int, weight: Tensor) -> Tensor:
+    def extrapolated(self, state: State, index: int, weight: Tensor) -> Tensor:
         """Ŵ = βₜ W̆ + (1 − βₜ) W of the step that comes."""
         beta_t = 2 / (self._of(state).t + 2)
         momentum_point = state.tensors["momentum_point"][index]

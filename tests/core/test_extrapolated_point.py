@@ -73,7 +73,7 @@ def plain_twin(weights: dict[str, Tensor]) -> nn.Module:
     return twin
 
 
-def test_the_gradient_is_taken_at_the_lookahead_point(run: Run) -> None:
+def test_the_gradient_is_taken_at_the_extrapolated_point(run: Run) -> None:
     twin = plain_twin({**run.weights, **run.hat})
     expected = loss_of(twin, DATA[7])
     expected.backward()
@@ -200,7 +200,7 @@ def test_copies_and_pickles_are_inert(run: Run, how: str) -> None:
         if how == "deepcopy of a deepcopy":
             clone = pickle.loads(pickle.dumps(copy.deepcopy(clone)))
     assert_inert(clone, run)
-    test_the_gradient_is_taken_at_the_lookahead_point(run)
+    test_the_gradient_is_taken_at_the_extrapolated_point(run)
 
 
 WITHOUT_DETPRUNE = """

@@ -1,0 +1,227 @@
+"""A method bound to a model and to the optimizer that trains it: what happens at every step, until it is detached."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from detprune.binding.checks import (
+    StepWatch,
+    check_attachable,
+    check_bound,
+    check_kind,
+    check_length,
+    present_layers,
+)
+from detprune.binding.extrapolation import ExtrapolatedWeights
+from detprune.binding.hooks import OptimizerHooks
+from detprune.binding.losses import MeanLoss
+from detprune.budgets import Budget
+from detprune.layers import select_layers
+from detprune.methods import Method, OuterIteration, Pace, Problem, State
+from detprune.methods.base import OptimizerRates
+from detprune.networks.optimizers import may_keep_copies, usable_optimizer, zero_copies
+from detprune.networks.wrappers import unwrap
+from detprune.sets import SparsitySet, Unstructured
+
+
+class AttachedMethod:
+    """What a `Pruner` is at every step: hooks that let the method act before hard pruning, and hold zeros after it.
+
+    Arguments and errors are those of `Pruner`, which adds outer iterations, hard pruning and saving.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None,
+        method: Method,
+        sparsity_set: SparsitySet | None = None,
+        budget: Budget | None = None,
+        *,
+        steps_per_update: int | None = None,
+        updates: int | None = None,
+    ) -> None:
+        self.model = unwrap(model)
+        self.method = check_kind(method, Method, "method", "SLR()")
+        self.sparsity_set = (
+            Unstructured()
+            if sparsity_set is None
+            else check_kind(sparsity_set, SparsitySet, "sparsity_set", "Unstructured()")
+        )
+        self.budget = (
+            Budget()
+            if budget is None
+            else check_kind(budget, Budget, "budget", "Budget(compression=10)")
+        )
+        self.steps_per_update = check_length("steps_per_update", steps_per_update)
+        self.updates = check_length("updates", updates)
+        optimizer = None if optimizer is None else usable_optimizer(optimizer)
+        bound = self.sparsity_set.for_network(self.model, self.budget, optimizer)
+        self.layers = select_layers(self.model, bound, self.budget, optimizer)
+        self.history: list[OuterIteration] = []
+        self._problem = Problem(
+            names=[layer.name for layer in self.layers],
+            weights=[layer.weight for layer in self.layers],
+            sparsity_set=bound,
+            sparsities=[layer.sparsity for layer in self.layers],
+            jointly=self.budget.scope == "global",
+        )
+        self._outside: list[Tensor] | None = None
+        self._losses = MeanLoss()
+        self._withheld: list[Tensor | None] = []
+        self._optimizer = optimizer
+        self._rates: OptimizerRates | None = None
+        self._hooks: OptimizerHooks | None = None
+        self._extrapolated: ExtrapolatedWeights | None = None
+        self._watch: StepWatch | None = None
+        self._keeps_copies = False
+        # may refuse the optimizer: before any hook is on it
+        self._state: State = method.start(self._problem, self._pace())
+        self.attach(optimizer)
+
+    @property
+    def masks(self) -> dict[str, Tensor] | None:
+        """Boolean supports by name after ``hard_prune``, None before."""
+        if self._outside is None:
+            return None
+        return {n: ~outside for n, outside in zip(self._problem.names, self._outside, strict=True)}
+
+    def attach(self, optimizer: Optimizer | None) -> None:
+        """Bind to another optimizer, for example the one of masked retraining; None binds to none.
+
+        Parameters that were replaced since (``load_state_dict(assign=True)``) are taken up, masked weights
+        become zero again, and the pruner's tensors follow the model to its device.
+
+        Raises:
+            InputError: an optimizer that does not hold the weights, or that another pruner follows.
+        """
+        optimizer = None if optimizer is None else usable_optimizer(optimizer)
+        layers = present_layers(self.model, self.layers)
+        self.detach()
+        if optimizer is not None:
+            check_attachable(layers, optimizer, pruned=self._outside is not None)
+        self.layers = layers
+        self._problem = replace(self._problem, weights=[layer.weight for layer in layers])
+        for values in self._state.tensors.values():
+            values[:] = [v.to(w.device) for v, w in zip(values, self._problem.weights, strict=True)]
+        self._optimizer = optimizer
+        self._bind()
+
+    def _bind(self) -> None:
+        optimizer = self._optimizer
+        self._keeps_copies = optimizer is not None and may_keep_copies(optimizer)
+        if (masks := self.masks) is not None:  # the model may have moved since
+            self._place_masks(list(masks.values()))
+        if optimizer is None:
+            return
+        weights = self._problem.weights
+        if self.method.extrapolates and self._outside is None:  # may refuse: before other hooks
+            self._extrapolated = ExtrapolatedWeights(
+                self.model,
+                self.layers,
+                lambda index, weight: self.method.extrapolated(self._state, index, weight),
+                type(self.method).__name__,
+            )
+        self._hooks = OptimizerHooks(optimizer, weights, self._before_step, self._after_step)
+        self._watch = StepWatch(weights, self._own_writes)
+
+    def _unbound(self) -> None:
+        self._hooks, self._extrapolated, self._watch = None, None, None
+        self._keeps_copies = False
+
+    def _check_bound(self) -> None:
+        pruned = self._outside is not None
+        check_bound(self.model, self.layers, self._optimizer, pruned=pruned)
+
+    def _own_writes(self) -> Sequence[int]:
+        if self._extrapolated is None:
+            return [0] * len(self.layers)
+        return self._extrapolated.writes
+
+    def detach(self) -> None:
+        """Take every hook off model and optimizer; the weights stay as they are."""
+        if self._hooks is not None:
+            self._hooks.remove()
+        if self._extrapolated is not None:
+            self._extrapolated.remove()
+        self._unbound()
+        self._optimizer = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy or a pickle is bound to the copy of the optimizer; W is what it goes on from."""
+        state = dict(vars(self))
+        for hook in ("_hooks", "_extrapolated", "_watch"):
+            state[hook] = None
+        state["_swapped"] = {}
+        if self._extrapolated is not None:
+            swapped = self._extrapolated.swapped_weights()
+            state["_swapped"] = {i: w.clone() for i, w in swapped.items()}
+            self._extrapolated.restore_all()
+        return state
+
+    @torch.no_grad()
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Hook the copy to its own model and optimizer.
+
+        Raises:
+            InputError: a shallow copy, which would be the second pruner on one optimizer.
+        """
+        swapped = state.pop("_swapped")
+        vars(self).update(state)
+        for index, weight in swapped.items():  # the model may have been copied at Ŵ
+            self._problem.weights[index].copy_(weight)
+        if self._optimizer is not None:
+            check_attachable(self.layers, self._optimizer, pruned=self._outside is not None)
+            self._bind()
+
+    def _before_step(self, skipped: bool = False) -> None:
+        if self._outside is not None:
+            return
+        if self._extrapolated is not None:
+            self._extrapolated.end_step()
+        if not skipped:
+            self.method.before_step(self._problem, self._state, self._pace())
+        if self.method.replaces_optimizer:
+            self._withheld = [weight.grad for weight in self._problem.weights]
+            for weight in self._problem.weights:
+                weight.grad = None
+
+    def _after_step(self) -> None:
+        if self._watch is not None:
+            self._watch.steps += 1
+        if self._outside is not None:
+            self._zero_outside()
+            return
+        if self._withheld:
+            for weight, grad in zip(self._problem.weights, self._withheld, strict=True):
+                weight.grad = grad
+            self._withheld = []
+        self.method.after_step(self._problem, self._state)
+
+    def _place_masks(self, masks: Sequence[Tensor]) -> None:
+        """Keep masks where the weights are, and bring the weights under them.
+
+        What is kept is where the zeros are: inverting the masks at every step would cost memory and time.
+        """
+        self._outside = [
+            ~mask.to(weight.device)
+            for mask, weight in zip(masks, self._problem.weights, strict=True)
+        ]
+        self._zero_outside()
+
+    @torch.no_grad()
+    def _zero_outside(self) -> None:
+        for weight, outside in zip(self._problem.weights, self._outside or [], strict=True):
+            weight.masked_fill_(outside, 0.0)
+        if self._keeps_copies and self._optimizer is not None:
+            zero_copies(self._optimizer, self._problem.weights, self._outside or [])
+
+    def _pace(self) -> Pace:
+        rates, weights = self._rates, self._problem.weights
+        if rates is None or rates.optimizer is not self._optimizer or rates.weights is not weights:
+            self._rates = rates = OptimizerRates(self._optimizer, weights)
+        return Pace(rates.now(), self.steps_per_update, self.updates)
