@@ -54,6 +54,26 @@ def test_every_registered_method_is_in_the_suite() -> None:
 
 
 @every_method
+def test_an_optimizer_that_maximises_goes_up(method: Method) -> None:
+    """Up on the negative loss is down on the loss."""
+    ends = []
+    for maximize in (False, True):
+        model = small_net()
+        optimizer = sgd(model, maximize=maximize)
+        pruner = Pruner(model, optimizer, method, budget=HALF, steps_per_update=5, updates=4)
+        for index, batch in enumerate(batches(20), start=1):
+            optimizer.zero_grad()
+            loss = loss_of(model, batch)
+            (-loss if maximize else loss).backward()
+            optimizer.step()
+            pruner.observe(loss)
+            if index % 5 == 0:
+                pruner.update()
+        ends.append(snapshot(model))
+    assert_same(*ends)
+
+
+@every_method
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_feasible_after_hard_prune_and_dtype_and_storage_kept(
     method: Method, dtype: torch.dtype
