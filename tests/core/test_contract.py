@@ -14,6 +14,7 @@ from core_models import (
     METHOD_EXAMPLES,
     assert_same,
     batches,
+    loss_of,
     pruned_weights,
     scalars_of,
     sgd,
