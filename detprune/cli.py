@@ -60,6 +60,7 @@ def main() -> None:
     prepare_streams()
     try:
         with exit_on_signals(), plain_refusals():
+            _check_working_directory()
             _add_adapter_commands()
             app()
     except InputError as error:
@@ -265,6 +266,16 @@ def export(
 
 
 app.command()(measure)
+
+
+def _check_working_directory() -> None:
+    """Refuse a working directory that is gone: frameworks ask for it long after paths were checked."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise InputError(
+            "the working directory was deleted or replaced; change to a folder that is there (cd)"
+        ) from error
 
 
 def _add_adapter_commands() -> None:
