@@ -26,7 +26,15 @@ from detprune.rundir import LOGGER, RunDirectory, atomic, is_main_process
 from detprune.signals import exit_on_signals
 from detprune.storage import plain_refusals
 from detprune.task import Adapter, adapter_entry_points, load_adapter, load_entry, load_recipe
-from detprune.terminal import first_line, gains, headline, listing, log_to_terminal, print_results
+from detprune.terminal import (
+    first_line,
+    gains,
+    headline,
+    listing,
+    log_to_terminal,
+    prepare_streams,
+    print_results,
+)
 
 app = typer.Typer(
     help="Prune networks under constraints, inside the trainers you already use.",
@@ -49,8 +57,10 @@ _GROUPS = {"evaluate": evaluate_app, "data": data_app}
 
 def main() -> None:
     """Entry point of the ``detprune`` command."""
+    prepare_streams()
     try:
         with exit_on_signals(), plain_refusals():
+            _check_working_directory()
             _add_adapter_commands()
             app()
     except InputError as error:
@@ -96,9 +106,9 @@ def run(
     ):
         summary = _logged(adapter, resolved, run_directory)
     if is_main_process():
-        Console().print(headline(summary))
+        Console(markup=False).print(headline(summary))
         if (gained := gains(summary)) is not None:
-            Console().print(gained)
+            Console(markup=False).print(gained)
         typer.echo(f"report: {run_directory.path / 'report.html'}")
         typer.echo(f"pruned model: {run_directory.pruned}")
 
@@ -186,7 +196,7 @@ def suggest(
     suggestion = suggest_plan(adapter, resolved, images)
     with atomic(out) as temporary:
         temporary.write_text(dump_yaml(suggestion.recipe), encoding="utf-8")
-    Console().print(suggestion.table())
+    Console(markup=False).print(suggestion.table())
     typer.echo(f"recipe: {out}")
 
 
@@ -202,7 +212,7 @@ def validate_recipe(
 @app.command("list")
 def list_components() -> None:
     """List methods, sets, adapters, models and data sets."""
-    console = Console()
+    console = Console(markup=False)
     methods = {name: first_line(kind) for name, kind in METHODS.items()}
     console.print(listing("methods", methods))
     sets = {name: first_line(kind) for name, kind in SETS_BY_NAME.items()}
@@ -256,6 +266,16 @@ def export(
 
 
 app.command()(measure)
+
+
+def _check_working_directory() -> None:
+    """Refuse a working directory that is gone: frameworks ask for it long after paths were checked."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise InputError(
+            "the working directory was deleted or replaced; change to a folder that is there (cd)"
+        ) from error
 
 
 def _add_adapter_commands() -> None:

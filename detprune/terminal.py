@@ -1,25 +1,49 @@
 """What the commands show in the terminal."""
 
 import logging
+import os
+import sys
 from collections.abc import Mapping
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.logging import RichHandler
-from rich.markup import escape
 from rich.table import Table
 
 from detprune.rundir import LOGGER, is_main_process
+
+
+def prepare_streams() -> None:
+    """Let what is said never end a run: closed streams swallow it, characters that a terminal lacks are replaced."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: the next file would get its number, and what C code prints
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the end
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+class _Terminal(RichHandler):
+    """Shows records; where they cannot be written, the run goes on, and ``run.log`` has them."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say nothing about a full disk: there is nowhere to say it."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 def log_to_terminal() -> None:
     """Show what detprune logs, warnings alone on all processes but the first; the log file has the rest."""
     LOGGER.setLevel(logging.DEBUG)
     LOGGER.propagate = False
-    handler = RichHandler(
-        show_path=False, show_level=False, log_time_format="%H:%M:%S", markup=False
-    )
+    handler = _Terminal(show_path=False, show_level=False, log_time_format="%H:%M:%S", markup=False)
     handler.setLevel(logging.INFO if is_main_process() else logging.WARNING)
     LOGGER.handlers = [handler]
 
@@ -76,7 +100,7 @@ def listing(title: str, lines: Mapping[str, str]) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     for name, line in lines.items():
-        table.add_row(name, escape(line))
+        table.add_row(name, line)
     return table
 
 

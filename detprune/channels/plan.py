@@ -1,6 +1,7 @@
 """What of a network's channels can go, how many stay, and why."""
 
 from dataclasses import dataclass
+from io import StringIO
 
 from rich.console import Console
 from rich.table import Table
@@ -104,7 +105,6 @@ class ChannelPlan:
         return table
 
     def __str__(self) -> str:
-        console = Console(width=140)
-        with console.capture() as capture:
-            console.print(self.table())
-        return capture.get()
+        text = StringIO()  # and not the terminal, which may be closed or take no such characters
+        Console(file=text, width=140, markup=False).print(self.table())
+        return text.getvalue()
