@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
 from typing import TYPE_CHECKING
 
 import torch
@@ -106,10 +107,9 @@ class Summary:
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(width=120)
-        with console.capture() as capture:
-            console.print(self.table())
-        return capture.get()
+        text = StringIO()  # and not the terminal, which may be closed or take no such characters
+        Console(file=text, width=120, markup=False).print(self.table())
+        return text.getvalue()
 
 
 def summarize(model: nn.Module, layers: Sequence[Layer]) -> Summary:

@@ -17,6 +17,7 @@ import atexit
 import ctypes
 import gc
 import importlib
+import io
 import json
 import os
 import random
@@ -206,6 +207,14 @@ def _become(request: dict[str, Any], streams: list[int], added: dict[str, str]) 
     for own, given in enumerate(streams):
         os.dup2(given, own)
         os.close(given)
+    encoding = request["environment"].get("PYTHONIOENCODING", "utf-8").partition(":")[0]
+    for name, own in (
+        ("stdout", 1),
+        ("stderr", 2),
+    ):  # the server's may have been a file, in which one can seek
+        buffering = {"line_buffering": True} if name == "stderr" else {}
+        stream = io.TextIOWrapper(os.fdopen(own, "wb", closefd=False), encoding, **buffering)
+        setattr(sys, name, stream)
     if request["session"]:
         os.setsid()
     elif request["group"] != -1:

@@ -1,5 +1,6 @@
 """Checkpoints of a stage: written whole or not at all, and read only where every part is there."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ _KINDS: Mapping[str, type] = {
     "pytorch-lightning_version": str,
 }
 """Of what type the values of a checkpoint are without which Lightning resumes nothing."""
+
+_VERSION = r"([2-9]|[1-9]\d+)(\.\d+)+((a|b|rc|\.?dev|\.?post)\d+)*(\+[\w.]+)?\Z"
+"""Lightning rewrites checkpoints of older versions, and finds in ours nothing to rewrite."""
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -79,6 +83,10 @@ class AtomicCheckpoints(TorchCheckpointIO):
             ]
         if wrong:
             raise InputError(f"{file} holds another type of value as {', '.join(wrong)}; {way_out}")
+        if not re.match(_VERSION, content["pytorch-lightning_version"]):
+            raise InputError(
+                f"{file} is of Lightning {content['pytorch-lightning_version']!r}, allowed is 2 or newer; {way_out}"
+            )
         states = content["callbacks"]
         if lacking := [key for key in self._stateful if not states.get(key)]:
             raise InputError(f"{file} lacks the state of {', '.join(lacking)}; {way_out}")

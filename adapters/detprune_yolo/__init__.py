@@ -12,10 +12,4 @@ from detprune_yolo import environment
 
 environment.prepare()  # before anything imports ultralytics
 
-_lazy, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-
-
-def __getattr__(name: str) -> object:
-    if name in __all__:
-        environment.settle()
-    return _lazy(name)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

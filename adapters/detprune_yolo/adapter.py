@@ -2,12 +2,10 @@
 """What detprune finds under the task ``yolo``."""
 
 from detprune.run.adapter import Adapter, Implementation
-from detprune_yolo import environment
 from detprune_yolo.listing import list_data, list_models
 
 
 def _implement() -> Implementation:
-    environment.settle()
     from detprune_yolo.recipe import DetectionRecipe
     from detprune_yolo.task import DetectionTask
     from detprune_yolo.weights.export import export

@@ -11,6 +11,9 @@ import tempfile
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
+
+import wrapt
 
 from detprune.files.atomic import atomic
 from detprune.files.folders import user_cache
@@ -55,6 +58,7 @@ def prepare() -> Path:
         )
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    wrapt.register_post_import_hook(_settle, "ultralytics")  # at once, where it is imported already
     folder = Path(os.environ["YOLO_CONFIG_DIR"]).expanduser() / "Ultralytics"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,8 +89,8 @@ def _cache() -> Path:
     return home if os.access(home, os.W_OK) else Path(tempfile.mkdtemp(prefix="detprune-"))
 
 
-def settle() -> None:
-    """After Ultralytics was imported: no analytics, no attached loggers, no installer for images.
+def _settle(_: ModuleType) -> None:
+    """What follows the import of Ultralytics: no analytics, no attached loggers, no installer for images.
 
     The settings of a configuration folder that the user chose stay.
     """

@@ -23,7 +23,7 @@ def build_network(spec: ModelSpec, names: Mapping[int, str], *, any_classes: boo
             number of classes only gives the weights that fit, as in Ultralytics' own fine-tuning.
     """
     if spec.weights is None:
-        network = DetectionModel(architecture(spec), nc=len(names), verbose=False)
+        network = _built(architecture(spec), len(names), f"model.cfg is {spec.cfg!r}, which")
         network.names = dict(names)
         return network
     network = load_model(spec.weights, trust=spec.unsafe_load)
@@ -35,13 +35,32 @@ def build_network(spec: ModelSpec, names: Mapping[int, str], *, any_classes: boo
                 f"{len(loaded.names)} classes; the data set has others ({', '.join(names.values())}): train the dense "
                 "network on it, and prune that"
             )
-        network = DetectionModel(loaded.yaml, nc=len(names), verbose=False)
+        network = _built(
+            loaded.yaml, len(names), f"the description of the network in {spec.weights}"
+        )
         network.names = dict(names)  # first: rows of the head follow the names
         network.load(loaded, verbose=False)
     if not any_classes and len(network.names) == len(names):
         _check_order(network.names, names, spec)
         network.names = dict(names)
     return network
+
+
+def _built(description: Any, classes: int, what: str) -> DetectionModel:
+    """The network of a description, which Ultralytics builds and runs once.
+
+    Raises:
+        InputError: it cannot be built.
+    """
+    try:
+        return DetectionModel(description, nc=classes, verbose=False)
+    except Exception as error:  # any, for it does what the description says
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"{what} describes no network that Ultralytics can build: {type(error).__name__}: {reason}; each row "
+            "of backbone and head is [from, repeats, module, arguments], with modules of Ultralytics or nn.…, "
+            "and an activation is written as nn.SiLU()"
+        ) from error
 
 
 def _check_order(own: Mapping[int, str], names: Mapping[int, str], spec: ModelSpec) -> None:
@@ -60,15 +79,19 @@ def architecture(spec: ModelSpec) -> dict[str, Any]:
     """Ultralytics' description of an architecture, with the width that is asked for.
 
     Raises:
-        InputError: no such architecture.
+        InputError: no such architecture, or one whose scales are none.
     """
     layers = read_layers(str(spec.cfg))
     if spec.width is not None:
         if scales := layers.get("scales"):
-            scale = layers.get("scale") or next(
-                iter(scales)
-            )  # without one Ultralytics takes the first
-            depth, _, most_channels = scales[scale]
+            # without one Ultralytics takes the first
+            scale = layers.get("scale") or next(iter(scales))
+            try:
+                depth, _, most_channels = scales[scale]
+            except (TypeError, LookupError, ValueError) as error:
+                raise InputError(
+                    f"scales in {spec.cfg} are {scales!r}; allowed is a letter with [depth, width, most channels] each"
+                ) from error
             # one scale is left: written into a file, whose name says none, it is the one that is taken
             layers["scales"] = {scale: [depth, spec.width, most_channels]}
         else:

@@ -1,6 +1,7 @@
 """What of a network's channels can go, how many stay, and why."""
 
 from dataclasses import dataclass
+from io import StringIO
 from typing import TYPE_CHECKING
 
 from detprune.channels.bound import BoundChannels
@@ -109,7 +110,6 @@ class ChannelPlan:
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(width=140)
-        with console.capture() as capture:
-            console.print(self.table())
-        return capture.get()
+        text = StringIO()  # and not the terminal, which may be closed or take no such characters
+        Console(file=text, width=140, markup=False).print(self.table())
+        return text.getvalue()

@@ -171,24 +171,30 @@ class SASADMM(Method):
         t = state.t + 1
         beta_t, gamma_t = 2 / (t + 1), 2 / (t * self.eta(state.k + 1))
         active = [
-            (weight, weight.grad, pull, momentum_point)
-            for weight, pull, momentum_point in zip(
-                problem.weights, state.tensors["pull"], state.tensors["momentum_point"], strict=True
+            (weight, weight.grad, pull, momentum_point, rate.sign)
+            for weight, pull, momentum_point, rate in zip(
+                problem.weights,
+                state.tensors["pull"],
+                state.tensors["momentum_point"],
+                pace.rates,
+                strict=True,
             )
             if weight.grad is not None
         ]
-        same_dtype = all(weight.dtype == point.dtype for weight, _, _, point in active)
-        if active and same_dtype and problem.device.type != "cpu":
+        same_dtype = all(weight.dtype == point.dtype for weight, _, _, point, _ in active)
+        signs = {sign for *_, sign in active}  # −1 where the optimizer maximises
+        if same_dtype and len(signs) == 1 and problem.device.type != "cpu":
             # one launch for all tensors
-            weights, grads, pulls, points = (list(tensors) for tensors in zip(*active, strict=True))
+            columns = list(zip(*active, strict=True))[:4]
+            weights, grads, pulls, points = (list(tensors) for tensors in columns)
             torch._foreach_mul_(points, gamma_t)
             torch._foreach_add_(points, pulls)
-            torch._foreach_sub_(points, grads)
+            torch._foreach_sub_(points, grads, alpha=signs.pop())
             torch._foreach_div_(points, gamma_t + self.beta)
             torch._foreach_lerp_(weights, points, beta_t)
             active = []
-        for weight, grad, pull, momentum_point in active:
-            momentum_point.mul_(gamma_t).add_(pull).sub_(grad)
+        for weight, grad, pull, momentum_point, sign in active:
+            momentum_point.mul_(gamma_t).add_(pull).sub_(grad, alpha=sign)
             momentum_point.div_(gamma_t + self.beta)
             if weight.dtype == momentum_point.dtype:
                 weight.lerp_(momentum_point, beta_t)

@@ -63,7 +63,7 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> d
     plan = _plan(task, model)
     LOGGER.debug("%s", plan)
     if is_main_process():
-        Console().print(plan.table())
+        Console(markup=False).print(plan.table())
         for note in task.plan_notes(model):
             LOGGER.info("%s", note)
         _advise(recipe)

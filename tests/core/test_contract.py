@@ -14,6 +14,7 @@ from core_models import (
     METHOD_EXAMPLES,
     assert_same,
     batches,
+    loss_of,
     pruned_weights,
     scalars_of,
     sgd,
@@ -51,6 +52,26 @@ def saved_and_loaded(state: Any) -> Any:
 
 def test_every_registered_method_is_in_the_suite() -> None:
     assert {type(method) for method in METHOD_EXAMPLES.values()} == set(METHODS.values())
+
+
+@every_method
+def test_an_optimizer_that_maximises_goes_up(method: Method) -> None:
+    """Up on the negative loss is down on the loss."""
+    ends = []
+    for maximize in (False, True):
+        model = small_net()
+        optimizer = sgd(model, maximize=maximize)
+        pruner = Pruner(model, optimizer, method, budget=HALF, steps_per_update=5, updates=4)
+        for index, batch in enumerate(batches(20), start=1):
+            optimizer.zero_grad()
+            loss = loss_of(model, batch)
+            (-loss if maximize else loss).backward()
+            optimizer.step()
+            pruner.observe(loss)
+            if index % 5 == 0:
+                pruner.update()
+        ends.append(snapshot(model))
+    assert_same(*ends)
 
 
 @every_method

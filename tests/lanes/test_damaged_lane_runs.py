@@ -97,6 +97,8 @@ def test_a_damaged_checkpoint_of_a_stage(
         ("callbacks", {"EventLog": [1, 2]}),
         ("epoch", None),
         ("pytorch-lightning_version", 2),
+        ("pytorch-lightning_version", "1.4.0"),
+        ("pytorch-lightning_version", "banana"),
     ],
 )
 def test_a_checkpoint_that_can_be_read_and_does_not_fit(

@@ -231,6 +231,18 @@ def test_odd_places_are_refused_before_anything_is_done(
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_working_directory_that_is_gone(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Called
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, error = call("run", recipe, "--out", tmp_path / "run")
+    assert code == 2, error
+    assert "the working directory was deleted" in error
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

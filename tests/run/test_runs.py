@@ -1,5 +1,9 @@
 """Which GPU and how many threads a run of a study is given."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -47,3 +51,18 @@ def test_without_a_gpu_the_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the caller's choice stays
     with Runs(4)._environment() as environment:
         assert environment["OMP_NUM_THREADS"] == "1"
+
+
+def test_modules_in_the_working_directory_do_not_run(tmp_path: Path) -> None:
+    """A study is called in folders of data, and ``python -m`` takes modules from there before all others."""
+    for name in ("detprune", "typer", "yaml"):
+        (tmp_path / f"{name}.py").write_text("open('code_ran', 'w').close()")
+    with Runs(1)._environment() as environment:
+        code = Runs(1)._call(
+            [sys.executable, "-m", "detprune", "--help"],
+            env=environment,
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+        )
+    assert code == 0
+    assert not (tmp_path / "code_ran").exists()

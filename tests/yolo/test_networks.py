@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from PIL import Image, UnidentifiedImageError
 from trainings import NAMES, start_file, tiny_model
 
@@ -21,6 +22,7 @@ from detprune_yolo.task import _first_device
 
 # isort: split
 from ultralytics import YOLO
+from ultralytics.nn.tasks import yaml_model_load
 
 
 def test_the_scale_of_a_name_counts() -> None:
@@ -41,6 +43,42 @@ def test_the_width_of_a_recipe_replaces_the_architectures_own(cfg: str) -> None:
     usual, narrow = (sum(p.numel() for p in network.parameters()) for network in networks)
     assert narrow < usual / 2
     assert len(networks[0].model) == len(networks[1].model)  # as deep as before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"activation": "__import__('os').system('touch code_ran')"},
+        {"activation": "nn.SiLu()"},
+        {"activation": "nn.Conv2d(1, 1, 1)"},
+        {"scales": [1, 2]},
+        {"scales": {"n": [1]}},
+        {"reg_max": 0},
+        {"row": [-1, 1, "MyConv", [3]]},
+        {"row": [-1, 1, "nn.Foo", [3]]},
+        {"row": [-1, 1, "torch_safe_load", ["evil.pt"]]},
+        {"row": [-1, 1, "Conv", [3, 3, 1, 1, 1, 1, 1, 1]]},
+        {"row": [99, 1, "Conv", [32, 3, 1]]},
+        {"row": [-1, "x", "Conv", [32, 3, 1]]},
+        {"row": [-1, 1, "Conv"]},
+        {"row": [-1, 1, "Conv", [0, 3, 1]]},
+        {"row": "Conv"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("width", [None, 0.0625])
+def test_an_architecture_that_cannot_be_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], width: float | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    description = yaml_model_load("yolov3-tiny.yaml")
+    if row := changes.get("row"):
+        description["backbone"][2] = row
+    description.update(changes)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(description))
+    with pytest.raises(dp.InputError, match=r"mine\.yaml"):
+        build_network(ModelSpec(cfg="mine.yaml", width=width), NAMES, any_classes=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
 
 
 def test_rows_of_the_head_follow_their_classes_when_a_dense_stage_comes(tmp_path: Path) -> None:

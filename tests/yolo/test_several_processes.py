@@ -1,5 +1,8 @@
 """What Ultralytics hands to the processes it starts on several GPUs; those themselves need GPUs."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,19 @@ def test_a_worker_makes_the_same_trainer_with_callbacks_attached_once(
     for event, attached in worker.callbacks.items():
         ours = [f for f in attached if getattr(f, "__module__", "").startswith("detprune_yolo")]
         assert len(ours) == (event in _CALLBACKS), event
+
+
+def test_processes_take_no_modules_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ultralytics starts them with ``python -m``, which looks there first."""
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    (tmp_path / "torch.py").write_text("open('code_ran', 'w').close()")
+    before = dict(os.environ)
+    with constrained_settings(dp.ADMM(), run_dir=tmp_path).active():
+        subprocess.run([sys.executable, "-m", "torch.torch_version"], cwd=tmp_path, check=True)
+    assert dict(os.environ) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["torch.py"]
 
 
 def test_the_fresh_folder_of_several_processes_does_not_hold_what_they_start_from(

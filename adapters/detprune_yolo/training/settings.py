@@ -67,16 +67,22 @@ class StageSettings(Section):
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Make these the settings for the time of the block."""
-        before = os.environ.get(VARIABLE)
+        """Make these the settings for the time of the block.
+
+        Ultralytics starts its processes with ``python -m``, which would take modules from the working directory
+        first: a torch.py there would run.
+        """
+        before = {name: os.environ.get(name) for name in (VARIABLE, "PYTHONSAFEPATH")}
         self.put()
+        os.environ["PYTHONSAFEPATH"] = "1"
         try:
             yield
         finally:
-            if before is None:
-                del os.environ[VARIABLE]
-            else:
-                os.environ[VARIABLE] = before
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
     @classmethod
     def current(cls) -> "StageSettings | None":

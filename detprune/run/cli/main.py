@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 the run failed (diverged, or the saved file does not prove
 after a signal (Ctrl-C 130, SIGTERM 143).
 """
 
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -18,6 +19,7 @@ from detprune.run.cli import plan, results, studies
 from detprune.run.cli.measure import measure
 from detprune.run.cli.run import run
 from detprune.run.cli.signals import exit_on_signals
+from detprune.run.cli.streams import prepare_streams
 
 LOGGER = logger("detprune")
 
@@ -53,14 +55,26 @@ _GROUPS = {"evaluate": evaluate_app, "data": data_app}
 
 def main() -> None:
     """Entry point of the ``detprune`` command."""
+    prepare_streams()
     try:
         with exit_on_signals(), plain_refusals():
+            _check_working_directory()
             _add_adapter_commands()
             app()
     except InputError as error:
         _complain(error, code=2)
     except DetpruneError as error:
         _complain(error, code=1)
+
+
+def _check_working_directory() -> None:
+    """Refuse a working directory that is gone: frameworks ask for it long after paths were checked."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise InputError(
+            "the working directory was deleted or replaced; change to a folder that is there (cd)"
+        ) from error
 
 
 def _add_adapter_commands() -> None:

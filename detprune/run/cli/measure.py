@@ -46,4 +46,4 @@ def measure(
         names = {"name": found.pruned.name, "against": found.dense and found.dense.name}
         typer.echo(json.dumps({**names, **measurement.as_dict()}, indent=2))
     else:
-        Console().print(measurement_table(found.title, measurement))
+        Console(markup=False).print(measurement_table(found.title, measurement))

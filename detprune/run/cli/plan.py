@@ -35,7 +35,7 @@ def suggest(
     suggestion = suggest_plan(implementation, resolved, images)
     with atomic(out) as temporary:
         temporary.write_text(dump_yaml(suggestion.recipe), encoding="utf-8")
-    Console().print(suggestion.table())
+    Console(markup=False).print(suggestion.table())
     typer.echo(f"recipe: {out}")
 
 
@@ -59,7 +59,7 @@ def list_components() -> None:
     from detprune.run.cli.terminal import first_line, listing
     from detprune.run.recipe.components import SETS_BY_NAME
 
-    console = Console()
+    console = Console(markup=False)
     methods = {name: first_line(kind) for name, kind in METHODS.items()}
     console.print(listing("methods", methods))
     sets = {name: first_line(kind) for name, kind in SETS_BY_NAME.items()}

@@ -61,9 +61,9 @@ def run(
     ):
         summary = _logged(implementation, resolved, run_directory)
     if is_main_process():
-        Console().print(headline(summary))
+        Console(markup=False).print(headline(summary))
         if (gained := gains(summary)) is not None:
-            Console().print(gained)
+            Console(markup=False).print(gained)
         typer.echo(f"report: {run_directory.path / 'report.html'}")
         typer.echo(f"pruned model: {run_directory.pruned}")
 

@@ -1,25 +1,32 @@
 """What the commands show in the terminal."""
 
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.logging import RichHandler
-from rich.markup import escape
 from rich.table import Table
 
 from detprune.run.directory import LOGGER, is_main_process
+
+
+class _Terminal(RichHandler):
+    """Shows records; where they cannot be written, the run goes on, and ``run.log`` has them."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say nothing about a full disk: there is nowhere to say it."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 def log_to_terminal() -> None:
     """Show what detprune logs, warnings alone on all processes but the first; the log file has the rest."""
     LOGGER.setLevel(logging.DEBUG)
     LOGGER.propagate = False
-    handler = RichHandler(
-        show_path=False, show_level=False, log_time_format="%H:%M:%S", markup=False
-    )
+    handler = _Terminal(show_path=False, show_level=False, log_time_format="%H:%M:%S", markup=False)
     handler.setLevel(logging.INFO if is_main_process() else logging.WARNING)
     LOGGER.handlers = [handler]
 
@@ -76,7 +83,7 @@ def listing(title: str, lines: Mapping[str, str]) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     for name, line in lines.items():
-        table.add_row(name, escape(line))
+        table.add_row(name, line)
     return table
 
 

@@ -208,6 +208,8 @@ class Runs:
     def _environment(self) -> Iterator[dict[str, str]]:
         threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
         environment = {"OMP_NUM_THREADS": threads, **os.environ}
+        # -m takes modules from the working directory first, and a yaml.py there would run
+        environment["PYTHONSAFEPATH"] = "1"
         if self._has_gpus:
             gpu = self._gpus.get()
             try:
