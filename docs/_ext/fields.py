@@ -83,7 +83,7 @@ def shown_default(default: object) -> str:
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
     if isinstance(default, BaseModel) or dataclasses.is_dataclass(default):
-        return "as below"
+        return "see below"
     if isinstance(default, Mapping):
         return "`{}`"
     if isinstance(default, tuple | list):

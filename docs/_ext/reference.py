@@ -117,8 +117,8 @@ def _table(
 
 
 def _command(name: str, command: Any, level: str) -> Iterable[str]:
-    context = command.context_class(command, info_name=name)
-    usage = " ".join([name, *command.collect_usage_pieces(context)])
+    arguments = [p.name.upper() for p in command.params if not p.opts[0].startswith("-")]
+    usage = " ".join([name, *arguments, "[OPTIONS]"])
     yield from [f"{level} `{name}`", "", "```text", usage, "```", "", _text(command.help), ""]
     shown = [parameter for parameter in command.params if parameter.name != "help"]
     if not shown:
@@ -133,7 +133,9 @@ def _command(name: str, command: Any, level: str) -> Iterable[str]:
         )
         if option and parameter.metavar and not getattr(parameter, "is_flag", False):
             names += f" `{parameter.metavar}`"
-        several = " May be repeated." if getattr(parameter, "multiple", False) else ""
+        help_text = parameter.help or ""
+        repeats = getattr(parameter, "multiple", False) and "may be repeated" not in help_text
+        several = " May be repeated." if repeats else ""
         default = "required" if parameter.required else _default(parameter)
         yield f"| {names} | {default} | {_cell((parameter.help or '') + several)} |"
     yield ""
@@ -152,7 +154,7 @@ def _text(docstring: str | None) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
