@@ -1,5 +1,7 @@
 """Writes formulas as MathML, which browsers show by themselves: no script, no font from the network."""
 
+import re
+
 from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -16,11 +18,11 @@ def inline(self: HTML5Translator, node: nodes.math) -> None:
 
 
 def block(self: HTML5Translator, node: nodes.math_block) -> None:
-    """A formula of its own, with its number where it has one."""
+    """A formula of its own; the label ``slr-3`` gives it the number 3, which it has in its paper."""
     self.body.append(self.starttag(node, "div", CLASS="equation"))
     self.body.append(_converted(node.astext(), block=True))
-    if node["number"]:
-        self.body.append(f'<span class="eqno">({node["number"]})')
+    if (number := re.search(r"-(\d+)$", node.get("label") or "")) is not None:
+        self.body.append(f'<span class="eqno">({number[1]})')
         self.add_permalink_ref(node, "Link to this equation")
         self.body.append("</span>")
     self.body.append("</div>")
