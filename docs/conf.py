@@ -16,6 +16,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "docstrings",
     "mathml",
     "reference",
 ]
@@ -34,12 +35,13 @@ html_css_files = ["detprune.css"]
 html_theme_options = {"navigation_with_keys": True}
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 html_math_renderer = "mathml"
 math_numfig = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 napoleon_use_ivar = True
 # Types of other packages, whose documentation is on the network, and of ours that have no page
 nitpick_ignore_regex = [("py:.*", places.WITHOUT_PAGE)]

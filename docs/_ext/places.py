@@ -37,7 +37,7 @@ WITHOUT_PAGE = (
     r"(torch|lightning|pytorch_lightning|ultralytics|pathlib|collections|typing|types|numpy|rich|pydantic"
     r"|datetime|detprune[_a-z]*\.)[\w.]*"
     r"|(optional|Tensor|Size|nn\.Module|Optimizer|Path|Any|Mapping|Sequence|Callable|Iterator|Table|ClassVar"
-    r"|Literal|Self|Annotated|[A-Z])"
+    r"|Literal|Self|Annotated|abc\.ABC|dict\[str|[A-Z]|ZerosLostError)"
 )
 """Names in signatures that have no page here (a regular expression, matched as a whole)."""
 
