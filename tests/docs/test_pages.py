@@ -8,7 +8,7 @@ import draw_before_after
 import fields
 import places
 import pytest
-from doc_pages import PAGES
+from doc_pages import PAGES, ROOT
 
 README = PAGES["README.md"].read_text(encoding="utf-8")
 RESULTS = PAGES["docs/results.md"].read_text(encoding="utf-8")
@@ -92,6 +92,18 @@ def test_figures_stand_in_the_results(page: str) -> None:
     text = re.sub(r"\]\([^)]*\)|`[^`]*`|Apache-2\.0|AGPL-3\.0|3\.11", "", text)
     for number in re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\.)", text):
         assert re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", RESULTS), f"{page}: {number}"
+
+
+def test_every_test_that_a_page_cites_exists() -> None:
+    files = (ROOT / "tests").rglob("test_*.py")
+    found = {
+        name
+        for file in files
+        for name in re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), re.M)
+    }
+    for page, path in PAGES.items():
+        cited = set(re.findall(r"`(test_\w+)`", path.read_text(encoding="utf-8")))
+        assert cited <= found, f"{page} cites tests that are not there: {sorted(cited - found)}"
 
 
 def test_the_picture_shows_the_results() -> None:
