@@ -13,6 +13,8 @@ import yaml
 from doc_pages import PAGES, ROOT, Block, blocks, commands
 from page_setup import REPLACED, SETUPS
 
+from command_line import detprune_here
+
 PYTHON = {page: list(found) for page, found in groupby(blocks("python"), lambda b: b.page)}
 SLOW = {"README.md", "docs/guides/yolo.md"}
 OWN_TEST = {"docs/extending/adapter.md"}  # test_extending.py
@@ -113,6 +115,22 @@ def test_command_lines_are_understood(where: str) -> None:
         assert (ROOT / words[1]).is_file()
     else:
         pytest.fail(f"no test knows what to do with {COMMANDS[where]!r}")
+
+
+def test_cheap_command_lines_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = next(b.code for b in blocks("yaml") if b.page == "docs/quickstart.md")
+    Path("recipe.yaml").write_text(recipe, encoding="utf-8")
+    cheap = {line for line in COMMANDS.values() if line.split()[1:2] in (["validate"], ["list"])}
+    cheap = {line for line in cheap if "RECIPE" not in line}
+    assert {"detprune validate recipe.yaml", "detprune list"} <= cheap
+    for line in sorted(cheap):
+        assert detprune_here(*shlex.split(line)[1:], monkeypatch=monkeypatch) == 0
+    out = capsys.readouterr().out
+    assert "batch_norm_images: 256" in out
+    assert "gradual_magnitude" in out
 
 
 def configs() -> list[tuple[str, str]]:
