@@ -1,8 +1,6 @@
 """The pages of README and docs: where they are, and the code blocks in them."""
 
-import os
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +12,6 @@ PAGES = {
     if "_build" not in path.parts
 }
 """Path from the root → file."""
-
-# before anything imports Ultralytics, as in tests/yolo/conftest.py
-os.environ.setdefault("YOLO_CONFIG_DIR", os.path.join(tempfile.gettempdir(), "detprune-docs-tests"))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import shlex
 import tomllib
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,16 @@ def test_yaml_blocks_are_valid(block: Block) -> None:
 # ------------------------------------------------------------------ command lines
 
 COMMANDS = dict(commands())
-TREE = typer.main.get_command(places.command_line())
+
+
+@cache  # it imports every adapter: not while tests are collected
+def tree() -> Any:
+    return typer.main.get_command(places.command_line())
 
 
 def parsed(words: list[str]) -> None:
     """Read a command line as ``detprune`` would; an error is what it would print."""
-    command: Any = TREE
+    command = tree()
     name = "detprune"
     while getattr(command, "commands", None):
         assert words, f"{name} is not complete"
