@@ -15,7 +15,7 @@ from pydantic import BaseModel
 NOTHING = object()
 _PLAIN = {
     str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path",
-    type(None): "null", object: "any value", Any: "any value",
+    type(None): "`null`", object: "any value", Any: "any value",
 }  # fmt: skip
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
@@ -79,7 +79,7 @@ def shown_default(default: object) -> str:
     if default is NOTHING:
         return "required"
     if default is None:
-        return "null"
+        return "`null`"
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
     if isinstance(default, BaseModel) or dataclasses.is_dataclass(default):
@@ -100,7 +100,7 @@ def _raw(section: type) -> Iterator[tuple[str, Any, object, list[str]]]:
                 NOTHING if field.is_required() else field.get_default(call_default_factory=True)
             )
             bounds = [
-                f"{sign} {getattr(part, slot)}"
+                f"{sign}\u00a0{getattr(part, slot)}"
                 for part in field.metadata
                 for slot, sign in _BOUNDS.items()
                 if getattr(part, slot, None) is not None

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import fields
@@ -20,6 +21,7 @@ class Written(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """The nodes of what ``lines`` gives."""
+        self.env.note_reread()  # the code may have changed where the page has not
         text = "\n".join(self.lines())
         return self.parse_text_to_nodes(text, allow_section_headings=True)
 
@@ -91,14 +93,26 @@ _COMPONENTS = {
 }
 
 
-def _sections(keys: list[fields.Key], prefix: str) -> Iterable[str]:
-    """A table, and one for every mapping among its keys."""
-    yield from _table(keys, prefix)
+def _sections(
+    keys: list[fields.Key], prefix: str, written: dict[type, str] | None = None
+) -> Iterable[str]:
+    """A table, and one for every mapping among its keys; the same mapping is written once."""
+    written = {} if written is None else written
+    own = []
     for key in keys:
-        if key.section is not None and key.name not in _COMPONENTS:
-            path = f"{prefix}{key.name}"
-            yield from [f"### `{path}`", "", fields.summary(key.section), ""]
-            yield from _sections(fields.keys(key.section), f"{path}.")
+        section = key.section if key.name not in _COMPONENTS else None
+        if section in written:
+            keys = [
+                replace(k, kind=f"{k.kind}, as `{written[section]}`") if k is key else k
+                for k in keys
+            ]
+        elif section is not None:
+            written[section] = f"{prefix}{key.name}"
+            own.append((f"{prefix}{key.name}", section))
+    yield from _table(keys, prefix)
+    for path, section in own:
+        yield from [f"### `{path}`", "", fields.summary(section), ""]
+        yield from _sections(fields.keys(section), f"{path}.", written)
 
 
 def _table(
