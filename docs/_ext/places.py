@@ -5,6 +5,7 @@ pages name code by its public names.
 """
 
 from importlib.metadata import entry_points, version
+from pathlib import Path
 
 import typer
 
@@ -58,3 +59,10 @@ def command_line() -> typer.Typer:
             own.command(entry.name)(entry.load())
         whole.add_typer(own, name=group.name)
     return whole
+
+
+def read_run(path: Path) -> object:
+    """A finished run as the report reads it, for the example of a figure."""
+    from detprune.report.rundir import read_run  # with matplotlib, which the build does not need
+
+    return read_run(path)

@@ -127,11 +127,12 @@ def method(folder: Path) -> Names:
 
 def figure(folder: Path) -> Names:
     """A finished run, and what the report reads of it."""
-    from detprune.report.rundir import read_run
+    import places
+
     from report_run import fake_run
 
     fake_run(folder / "runs" / "my_run")
-    return {"run": read_run(folder / "runs" / "my_run")}
+    return {"run": places.read_run(folder / "runs" / "my_run")}
 
 
 def readme(folder: Path) -> Names:
