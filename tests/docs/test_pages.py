@@ -86,7 +86,10 @@ def slug(title: str) -> str:
     return re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/how_to_choose.md", "docs/index.md"])
+WITH_FIGURES = [page for page in PAGES if page.startswith(("README", "docs/how", "docs/guides/"))]
+
+
+@pytest.mark.parametrize("page", WITH_FIGURES)
 def test_figures_stand_in_the_results(page: str) -> None:
     text = FENCES.sub("", PAGES[page].read_text(encoding="utf-8"))
     text = re.sub(r"\]\([^)]*\)|`[^`]*`|Apache-2\.0|AGPL-3\.0|3\.11", "", text)
