@@ -8,7 +8,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
 
@@ -108,13 +108,13 @@ def _raw(section: type) -> Iterator[tuple[str, Any, object, list[str]]]:
             yield name, field.annotation, default, bounds
         return
     hints = get_type_hints(section, include_extras=True)
-    for field in dataclasses.fields(section):
-        if not field.compare:  # for Python only
+    for option in dataclasses.fields(cast("Any", section)):
+        if not option.compare:  # for Python only
             continue
-        default = field.default if field.default is not dataclasses.MISSING else NOTHING
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        yield field.name, hints[field.name], default, []
+        value = option.default if option.default is not dataclasses.MISSING else NOTHING
+        if option.default_factory is not dataclasses.MISSING:
+            value = option.default_factory()
+        yield option.name, hints[option.name], value, []
 
 
 def _words(hint: Any) -> str:
