@@ -1,4 +1,5 @@
 # make demo: halve a detector and look at the report. make test: the tests; make test-fast: all but the slow ones.
+# make docs: the documentation, in docs/_build/html.
 # They set up .venv first.
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder # in the order of tests/conftest.py
 READY := $(VENV)/.ready
 
-.PHONY: setup demo demo-lanes demo-classification test test-fast lint typecheck bench pins clean
+.PHONY: setup demo demo-lanes demo-classification test test-fast lint typecheck docs bench pins clean
 
 setup: $(READY)
 
@@ -41,6 +42,10 @@ lint: $(READY)
 typecheck: $(READY)
 	$(BIN)/mypy
 
+docs: $(READY)
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 bench: $(READY)
 	$(BIN)/python tools/benchmark.py
 	$(BIN)/python tools/benchmark_detector.py
@@ -52,4 +57,4 @@ pins: $(READY)
 	grep -v '^detprune' requirements.new > requirements.txt && rm requirements.new
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) docs/_build runs .pytest_cache .mypy_cache .ruff_cache

@@ -113,3 +113,9 @@ def trained(run: Path, stage: str, epochs: int) -> bool:
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     count = sum(f'"stage": "{stage}"' in line and '"event": "epoch"' in line for line in lines)
     return count >= epochs
+
+
+def detprune_command(*arguments: object) -> None:
+    """A command that ends well, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        assert detprune_here(*arguments, monkeypatch=patch) == 0

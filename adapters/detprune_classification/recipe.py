@@ -13,7 +13,12 @@ from detprune_lightning.recipe import LightningRecipe
 
 
 class ModelSpec(Section):
-    """A network by name; ``weights`` is a checkpoint file, or torchvision's name for its weights."""
+    """A network.
+
+    Attributes:
+        name: one of those that ``detprune list`` shows.
+        weights: a checkpoint file, or torchvision's name for its weights.
+    """
 
     name: str
     weights: str | None = None
@@ -26,7 +31,17 @@ class ModelSpec(Section):
 
 
 class DataSpec(Section):
-    """A data set by name; the limits take a class-balanced part of it."""
+    """A data set.
+
+    Attributes:
+        name: one of those that ``detprune list`` shows.
+        root: its folder.
+        image_size: pixels a side; null: the data set's own.
+        augment: vary the training images.
+        train_limit, test_limit: a class-balanced part of the images.
+        batch_size: images in a batch.
+        workers: processes that load images.
+    """
 
     name: str = "digits"
     root: Path | None = None
@@ -46,7 +61,13 @@ class DataSpec(Section):
 
 
 class ClassificationRecipe(LightningRecipe):
-    """Prune an image classifier; ``label_smoothing`` is of the cross entropy in all stages."""
+    """Prune an image classifier.
+
+    Attributes:
+        model: the network.
+        data: its images.
+        label_smoothing: of the cross entropy in all stages.
+    """
 
     task: Literal["classification"]
     model: ModelSpec

@@ -27,6 +27,11 @@ class Grid:
     The rows lie evenly between those of TuSimple's labels, y = 160 and y = 710 of 720; with 56 they
     are those rows. Class ``cells`` stands for "no lane in this row".
 
+    Attributes:
+        cells: across the image.
+        rows: down the image.
+        lanes: slots for lanes; TuSimple's metric needs 4.
+
     Raises:
         InputError: a value out of range.
     """

@@ -68,6 +68,8 @@ class DataSpec(Section):
         drawn: roads that are drawn instead, into the user's cache folder.
         augment: how training frames are varied; null for not at all.
         train_limit, test_limit: a part of the frames, spread evenly over them.
+        batch_size: frames in a batch.
+        workers: processes that load frames.
         cache: keep decoded frames, at the network's width, in the user's cache folder.
         pictures: folder of other road images, on which the report shows the lanes found.
     """
@@ -92,7 +94,13 @@ class DataSpec(Section):
 
 
 class LaneRecipe(LightningRecipe):
-    """Prune an Ultra-Fast-Lane-Detection network."""
+    """Prune an Ultra-Fast-Lane-Detection network.
+
+    Attributes:
+        model: the network.
+        data: its frames.
+        loss: weights of its terms.
+    """
 
     task: Literal["lanes"]
     model: ModelSpec = ModelSpec()

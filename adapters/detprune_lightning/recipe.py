@@ -13,7 +13,13 @@ from detprune_lightning.spec import ConstrainedSpec, StageSpec, TrainerSpec
 
 
 class Stages(Section):
-    """Lengths and optimizers of the stages; without ``dense`` the model's weights are the baseline."""
+    """Lengths and optimizers of the stages; without ``dense`` the model's weights are the baseline.
+
+    Attributes:
+        dense: training of the dense network.
+        constrained: training under the method, up to hard pruning.
+        retrain: training with the masks, or of the smaller network.
+    """
 
     dense: StageSpec | None = None
     constrained: ConstrainedSpec

@@ -19,7 +19,14 @@ from detprune.run.recipe import Section
 
 
 class OptimizerSpec(Section):
-    """One of PyTorch's optimizers; ``momentum`` and ``nesterov`` are SGD's."""
+    """One of PyTorch's optimizers.
+
+    Attributes:
+        name: which one.
+        lr: learning rate at the start of the schedule, after warm-up.
+        momentum, nesterov: of SGD.
+        weight_decay: of all parameters; decoupled from the gradient in AdamW.
+    """
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float = Field(default=0.05, gt=0)
@@ -50,6 +57,7 @@ class StageSpec(Section):
         optimizer: made anew for every stage.
         schedule: of the learning rate, per step: ``constant``; ``cosine`` to ``final_lr`` times lr;
             ``step``: times 0.1 at one half and three quarters.
+        final_lr: what ``cosine`` ends at, as a share of lr.
         warmup: epochs of linear warm-up.
         evaluate_every: epochs between evaluations of the live weights.
     """
@@ -104,6 +112,11 @@ class TrainerSpec(Section):
     """What is handed to Lightning's Trainer as it is, and ``channels_last``.
 
     Attributes:
+        accelerator, devices, strategy: where it trains, and how several devices share the work.
+        precision: ``32-true``, ``bf16-mixed``, ``16-mixed`` or another of Lightning's.
+        accumulate_grad_batches: batches in an optimizer step.
+        gradient_clip_val: largest norm of the gradient; null: it is not clipped.
+        progress_bar: show one.
         deterministic: on a GPU, train with the algorithms alone that always add up in the same order, so that
             the same seed, and a run that is resumed, give the same bits; on a CPU they do in any case.
         channels_last: train with the weights of convolutions in that memory format, which is faster on most

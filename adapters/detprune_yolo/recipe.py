@@ -75,7 +75,12 @@ class DataSpec(Section):
 
 
 class StageSpec(Section):
-    """A stretch of training; ``train`` holds Ultralytics' options for it alone."""
+    """A stretch of training.
+
+    Attributes:
+        epochs: its length.
+        train: Ultralytics' options for it alone.
+    """
 
     epochs: int = Field(ge=0, le=1_000_000)
     train: dict[str, Any] = Field(default_factory=dict)
@@ -110,7 +115,13 @@ class ConstrainedSpec(StageSpec):
 
 
 class Stages(Section):
-    """Lengths and options of the stages; without ``dense`` the model's weights are the baseline."""
+    """Lengths and options of the stages; without ``dense`` the model's weights are the baseline.
+
+    Attributes:
+        dense: training of the dense detector.
+        constrained: training under the method, up to hard pruning.
+        retrain: training with the masks, or of the smaller detector.
+    """
 
     dense: StageSpec | None = None
     constrained: ConstrainedSpec

@@ -57,7 +57,13 @@ class Pull:
 
 @dataclass(frozen=True)
 class Growth:
-    """ρ ← min(factor · ρ, maximum) after every outer iteration (Boyd et al. 2011, section 3.4.1)."""
+    """ρ ← min(factor · ρ, maximum) after every outer iteration (Boyd et al. 2011, section 3.4.1).
+
+    Attributes:
+        start: ρ of the first outer iteration.
+        factor: by which it grows.
+        maximum: at which it stops growing.
+    """
 
     start: float = 0.1
     factor: float = 1.3

@@ -61,6 +61,8 @@ class SASADMM(Method):
             converges: τ ≤ 1, τ + σ > 0, 1 + τ + σ − τ² − σ² − τσ > 0.
         inner_steps: M, planned optimizer steps per outer iteration while k < k0; afterwards
             ⌈M (k/k0)^q⌉.
+        k0: outer iteration from which the inner loops grow longer.
+        q: exponent of that growth.
         nu: ν; 1/ν is the step size η of the first outer iterations.
         l1: λ₁ of the ℓ1 form, whose Z-step is soft thresholding by λ₁/β instead of Π_S.
         ramp: share of the run over which the sparsity of Z grows to the budget's, as a cubic; 0, as in the

@@ -16,6 +16,10 @@ class NM(SparsitySet):
     """n:m sparsity: n of m consecutive input channels (dim 1) are kept.
 
     Hardware that runs 2:4 reads it along the channels at one output and kernel position.
+
+    Attributes:
+        n: input channels that are kept of every m.
+        m: consecutive input channels in a group.
     """
 
     n: int = 2

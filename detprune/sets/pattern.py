@@ -31,7 +31,12 @@ EIGHT_PATTERNS = (
 
 @dataclass(frozen=True)
 class Pattern(SparsitySet):
-    """A 3×3 kernel keeps one of a few 4-entry patterns; l kernels are kept, the others dropped."""
+    """A 3×3 kernel keeps one of a few 4-entry patterns; l kernels are kept, the others dropped.
+
+    Attributes:
+        patterns: positions in the kernel, row by row, that a pattern keeps; all of the same number.
+        kernel: height and width of the kernels.
+    """
 
     patterns: tuple[tuple[int, ...], ...] = EIGHT_PATTERNS
     kernel: tuple[int, int] = (3, 3)

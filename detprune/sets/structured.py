@@ -54,7 +54,12 @@ class Column(GroupSet):
 
 @dataclass(frozen=True)
 class Block(GroupSet):
-    """Tiles of ``rows`` × ``columns`` of the 2-D view (out, in·kh·kw); ragged edge tiles count as one."""
+    """Tiles of ``rows`` × ``columns`` of the 2-D view (out, in·kh·kw); ragged edge tiles count as one.
+
+    Attributes:
+        rows: height of a tile, in output channels.
+        columns: width of a tile, in columns of the view.
+    """
 
     rows: int
     columns: int

@@ -1,4 +1,4 @@
-"""For somebody with a checkout of the original: the README's lines in a loop like its ``train.py``."""
+"""For somebody with a checkout of the original: the lines of docs/guides/lanes.md in a loop like its ``train.py``."""
 
 from pathlib import Path
 

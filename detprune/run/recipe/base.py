@@ -73,7 +73,9 @@ class Recipe(Section):
         task: name of the adapter that runs it.
         name: names the run, and its directory below ``runs/``.
         seed: of initial weights, data order and augmentation.
-        method, set, budget: what the core's ``Pruner`` is given.
+        method: how the weights are moved to the set.
+        set: the structure that they must have.
+        budget: how much of them is kept, and which weights are pruned.
         batch_norm_images: training images from which the batch-norm statistics are estimated anew after
             hard pruning, before it is measured; no weight moves. All images, where there are fewer; 0: the
             statistics stay as training left them.
