@@ -10,13 +10,13 @@ from pathlib import Path
 import typer
 
 import detprune
-from detprune.run.cli.main import app
 from detprune.methods import METHODS
-from detprune.run.studies.progressive.spec import Progressive
+from detprune.run.adapter import adapter_entry_points, implementation, load_adapter
+from detprune.run.cli.main import app
 from detprune.run.recipe import Recipe
 from detprune.run.recipe.components import SETS_BY_NAME
+from detprune.run.studies.progressive.spec import Progressive
 from detprune.run.studies.study.spec import Study
-from detprune.run.adapter import adapter_entry_points, implementation, load_adapter
 
 VERSION = version("detprune")
 
@@ -39,7 +39,7 @@ WITHOUT_PAGE = (
     r"(torch|lightning|pytorch_lightning|ultralytics|pathlib|collections|typing|types|numpy|rich|pydantic"
     r"|datetime|detprune[_a-z]*\.)[\w.]*"
     r"|(optional|Tensor|Size|nn\.Module|Optimizer|Path|Any|Mapping|Sequence|Callable|Iterator|Table|ClassVar"
-    r"|Literal|Self|Annotated|abc\.ABC|dict\[str|[A-Z]|ZerosLostError)"
+    r"|collections\.abc\.Callable\[\[\]|Recipe|RunDirectory|Literal|Self|Annotated|abc\.ABC|dict\[str|[A-Z]|ZerosLostError)"
 )
 """Names in signatures that have no page here (a regular expression, matched as a whole)."""
 
@@ -64,6 +64,8 @@ def command_line() -> typer.Typer:
 
 def read_run(path: Path) -> object:
     """A finished run as the report reads it, for the example of a figure."""
-    from detprune.run.report.rundir import read_run  # with matplotlib, which the build does not need
+    from detprune.run.report.rundir import (
+        read_run,  # with matplotlib, which the build does not need
+    )
 
     return read_run(path)
