@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import detprune as dp
 from detprune_yolo import RetrainingTrainer, constrained, retraining
 from detprune_yolo.channels import CHANNELS_REMOVED, lacks_channels, run_detector
 from detprune_yolo.training.resumable import ResumableTrainer
-from detprune_yolo.training.settings import VARIABLE, StageSettings
+from detprune_yolo.training.settings import StageSettings
 from detprune_yolo.weights.checkpoints import load_model, pruned_checkpoint, read_masks
 
 # isort: split
@@ -28,11 +27,6 @@ from ultralytics.utils.dist import generate_ddp_file
 from ultralytics.utils.patches import torch_load
 
 ADMM = dp.ADMM(rho="auto", free_support=True, ramp=0.75)
-
-
-@pytest.fixture(autouse=True)
-def _settings_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
 
 
 def options(folder: Path, name: str, **more: Any) -> dict[str, Any]:
@@ -56,10 +50,8 @@ def train_constrained(folder: Path, family: str, macs: float = 0.5, **more: Any)
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv(VARIABLE, raising=False)
-        yield train_constrained(tmp_path_factory.mktemp("channels"), "yolov8n")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_constrained(tmp_path_factory.mktemp("channels"), "yolov8n")
 
 
 def test_constrained_training_leaves_the_zeroed_and_the_shrunk_detector(weights: Path) -> None:
@@ -139,8 +131,7 @@ def test_other_processes_get_the_shrunk_detector(weights: Path, tmp_path: Path) 
     finally:
         script.unlink()
         script.with_suffix(".pt").unlink()
-    with settings.active():
-        worker = state["trainer"](overrides=state["args"], _callbacks=state["callbacks"])
+    worker = state["trainer"](overrides=state["args"], _callbacks=state["callbacks"])
     worker.model = state["model"]
     worker.setup_model()
     assert shapes(worker.model) == shapes(load_model(weights / "shrunk.pt"))

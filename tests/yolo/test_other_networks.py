@@ -12,7 +12,6 @@ import detprune as dp
 from detprune_yolo.detectors import check_network, check_start, read_layers
 from detprune_yolo.recipe import ModelSpec
 from detprune_yolo.training.constrained import constrained
-from detprune_yolo.training.settings import VARIABLE
 from detprune_yolo.training.trainers import RetrainingTrainer
 
 # isort: split
@@ -69,7 +68,6 @@ def test_a_pose_model_is_trained_as_nothing_else(
 ) -> None:
     with pytest.raises(ValueError, match=r"start\.pt holds a Pose; only detectors"):
         ModelSpec(weights=pose)
-    monkeypatch.delenv(VARIABLE, raising=False)
     kinds = (constrained(dp.ADMM(), dp.Budget(compression=2)), RetrainingTrainer)
     for kind in kinds:
         for task in (None, "detect", "pose"):

@@ -14,6 +14,7 @@ import detprune as dp
 # isort: split
 from detprune_yolo import ConstrainedTrainer
 from detprune_yolo.training.resumable import _CALLBACKS
+from detprune_yolo.training.settings import own_modules
 
 # isort: split
 from ultralytics.utils.dist import generate_ddp_file
@@ -31,9 +32,8 @@ def test_a_worker_makes_the_same_trainer_with_callbacks_attached_once(
     finally:
         script.unlink()
         script.with_suffix(".pt").unlink()
-    with settings.active():
-        worker = state["trainer"](overrides=state["args"], _callbacks=state["callbacks"])
-    assert type(worker) is ConstrainedTrainer
+    worker = state["trainer"](overrides=state["args"], _callbacks=state["callbacks"])
+    assert isinstance(worker, ConstrainedTrainer)
     assert worker.settings == settings
     assert worker.args.lr0 == trainer.args.lr0
     for event, attached in worker.callbacks.items():
@@ -48,7 +48,7 @@ def test_processes_take_no_modules_from_the_working_directory(
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     (tmp_path / "torch.py").write_text("open('code_ran', 'w').close()")
     before = dict(os.environ)
-    with constrained_settings(dp.ADMM(), run_dir=tmp_path).active():
+    with own_modules():
         subprocess.run([sys.executable, "-m", "torch.torch_version"], cwd=tmp_path, check=True)
     assert dict(os.environ) == before
     assert [path.name for path in tmp_path.iterdir()] == ["torch.py"]

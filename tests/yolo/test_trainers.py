@@ -1,5 +1,6 @@
 """Constrained training inside Ultralytics: order of a step, epochs that are run again, checks, resume."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import detprune as dp
 # isort: split
 from detprune_yolo import ConstrainedTrainer, RetrainingTrainer, constrained
 from detprune_yolo.training.resumable import ResumableTrainer
-from detprune_yolo.training.settings import VARIABLE, StageSettings
+from detprune_yolo.training.settings import StageSettings
 from detprune_yolo.weights.checkpoints import load_model, read_masks
 
 # isort: split
@@ -259,7 +260,6 @@ def test_an_optimizer_that_hardly_feels_the_penalty_is_refused(
 def test_the_few_lines_for_a_user_of_yolo_and_its_own_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
     with pytest.raises(dp.InputError, match="was not told what to prune"):
         trainer_of(ConstrainedTrainer, StageSettings(), start_file(tmp_path), tmp_path)
 
@@ -285,7 +285,6 @@ def test_the_few_lines_for_a_user_of_yolo_and_its_own_resume(
         else:
             model.train(trainer=kind, name=name, **options)
         finished.append(load_model(tmp_path / name / "weights" / "hard_pruned.pt").state_dict())
-        monkeypatch.setenv(VARIABLE, StageSettings.current().model_dump_json())  # type: ignore[union-attr]
     assert same(dict(finished[0]), dict(finished[1]))
 
     model = YOLO(str(tmp_path / "whole" / "weights" / "hard_pruned.pt"))
@@ -293,3 +292,41 @@ def test_the_few_lines_for_a_user_of_yolo_and_its_own_resume(
     masks = read_masks(tmp_path / "whole" / "weights" / "hard_pruned.pt")
     assert masks
     assert zeros_outside(model.model.state_dict(), masks) == 0
+
+
+def test_each_trainer_has_the_settings_it_was_made_with(tmp_path: Path) -> None:
+    first = constrained(dp.ADMM(rho=0.1), dp.Budget(compression=2))
+    second = constrained(dp.SLR(rho=0.2), dp.Budget(compression=4))
+    made = [
+        kind(
+            overrides={
+                **OPTIONS,
+                "model": str(start_file(tmp_path)),
+                "data": str(images()),
+                "project": str(tmp_path),
+            }
+        )
+        for kind in (first, second)
+    ]
+    assert [trainer.settings.method for trainer in made] == [dp.ADMM(rho=0.1), dp.SLR(rho=0.2)]
+    assert [trainer.settings.budget.compression for trainer in made] == [2, 4]  # type: ignore[union-attr]
+    assert [type(trainer).__name__ for trainer in made] == ["ConstrainedTrainer"] * 2
+    assert ConstrainedTrainer.settings.budget is None
+
+
+@dataclass(frozen=True)
+class OwnMethod(dp.Magnitude):
+    """One that is not registered."""
+
+
+def test_a_method_of_ones_own_prunes_a_detector(tmp_path: Path) -> None:
+    kind = constrained(OwnMethod(), dp.Budget(compression=2), every=1, batch_norm_images=0)
+    options = {
+        **OPTIONS,
+        "data": str(images()),
+        "epochs": 1,
+        "project": str(tmp_path),
+        "name": "own",
+    }
+    YOLO(str(start_file(tmp_path))).train(trainer=kind, **options)
+    assert read_masks(tmp_path / "own" / "weights" / "hard_pruned.pt")

@@ -17,7 +17,6 @@ from detprune_yolo.data.images import DetectionImages, build_images, labels_fold
 from detprune_yolo.measure.calibration import TrainingImages
 from detprune_yolo.measure.validation import validate
 from detprune_yolo.training.constrained import constrained
-from detprune_yolo.training.settings import VARIABLE
 from detprune_yolo.training.trainers import RetrainingTrainer
 
 # isort: split
@@ -70,11 +69,9 @@ def test_the_malicious_cache_works(data: Path, spoiled: dict[Path, bytes]) -> No
 def test_a_cache_runs_nothing_in_training_from_python(
     data: Path, spoiled: dict[Path, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
     trainer = constrained(dp.ADMM(rho=0.1), dp.Budget(compression=2), batch_norm_images=4)
     options = {**OPTIONS, "data": str(data), "project": str(tmp_path), "epochs": 1}
     YOLO(str(start_file(tmp_path))).train(trainer=trainer, **options)
-    monkeypatch.delenv(VARIABLE)
     assert untouched(spoiled)
 
 

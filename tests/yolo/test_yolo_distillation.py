@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cloudpickle
 import pytest
 import torch
 from trainings import OPTIONS, constrained_settings, images, same, start_file, tiny_model
@@ -26,7 +27,6 @@ from detprune_yolo import (
     retraining,
 )
 from detprune_yolo.training.distillation import TaughtCriterion, divergence
-from detprune_yolo.training.settings import VARIABLE, StageSettings
 from detprune_yolo.weights.checkpoints import load_model
 
 # isort: split
@@ -146,7 +146,6 @@ def test_a_teacher_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_both_trainers_are_taught_and_resume_with_the_same_teacher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
     dense = start_file(tmp_path / "teacher", model=tiny_model())
     options = {**OPTIONS, "data": str(images()), "epochs": 2, "project": str(tmp_path)}
     finished: dict[str, Any] = {}
@@ -247,7 +246,10 @@ def test_a_recipe_with_distillation_and_a_run_that_is_resumed_in_retraining(
         assert losses["alone"][stage] != losses["whole"][stage]
 
 
-def test_settings_carry_the_teacher_to_other_processes(tmp_path: Path) -> None:
-    settings = StageSettings(stage="retrain", teacher=tmp_path / "a.pt", teacher_weight=0.75)
-    with settings.active():
-        assert StageSettings.current() == settings
+def test_the_class_carries_its_teacher_to_other_processes(tmp_path: Path) -> None:
+    dense = start_file(tmp_path / "teacher", model=tiny_model())
+    kind = retraining(dense, 0.75)
+    sent = cloudpickle.loads(cloudpickle.dumps(kind))  # as Ultralytics sends it
+    assert sent.settings == kind.settings
+    assert (sent.settings.teacher, sent.settings.teacher_weight) == (dense, 0.75)
+    assert RetrainingTrainer.settings.teacher is None

@@ -65,8 +65,7 @@ def trainer_of(
         "name": settings.stage,
         **options,
     }
-    with settings.active():
-        return kind(overrides=overrides)
+    return kind.told(settings)(overrides=overrides)
 
 
 def constrained_settings(method: dp.Method | None = None, **values: Any) -> StageSettings:

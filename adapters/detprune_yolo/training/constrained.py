@@ -30,7 +30,7 @@ def constrained(
 ) -> type[ConstrainedTrainer]:
     """The trainer for constrained training: ``model.train(trainer=constrained(SLR(), Budget(compression=3.33)), …)``.
 
-    The settings also reach the processes that Ultralytics starts on several GPUs. The training
+    The class carries the settings, also to the processes that Ultralytics starts on several GPUs. The training
     leaves ``weights/hard_pruned.pt``, from which ``trainer=RetrainingTrainer`` retrains. With
     ``sparsity_set=CoupledChannels(), budget=Budget(macs=0.5)`` it also leaves ``weights/shrunk.pt``, the network
     without the channels that are zero, which the same trainer retrains.
@@ -53,12 +53,12 @@ def constrained(
         chosen.example_inputs is None and chosen.forward is call
     ):
         raise InputError(
-            "CoupledChannels was given example_inputs or forward, which do not reach the processes that train; leave "
-            "them out: the trainer takes an image of imgsz, and the raw predictions of the head"
+            "CoupledChannels was given example_inputs or forward; leave them out: "
+            "the trainer takes an image of imgsz, and the raw predictions of the head"
         )
     if teacher is not None:
         load_model(Path(teacher))  # before anything is trained
-    StageSettings(
+    settings = StageSettings(
         stage="constrained",
         method=method,
         set=chosen,
@@ -70,8 +70,8 @@ def constrained(
         batch_norm_images=batch_norm_images,
         teacher=None if teacher is None else Path(teacher).absolute(),
         teacher_weight=teacher_weight,
-    ).put()
-    return ConstrainedTrainer
+    )
+    return ConstrainedTrainer.told(settings)
 
 
 def retraining(teacher: str | Path, teacher_weight: float = 0.5) -> type[RetrainingTrainer]:
@@ -82,7 +82,7 @@ def retraining(teacher: str | Path, teacher_weight: float = 0.5) -> type[Retrain
         teacher_weight: its share in the loss; the labels have the rest.
     """
     load_model(Path(teacher))  # before anything is trained
-    StageSettings(
+    settings = StageSettings(
         stage="retrain", teacher=Path(teacher).absolute(), teacher_weight=teacher_weight
-    ).put()
-    return RetrainingTrainer
+    )
+    return RetrainingTrainer.told(settings)

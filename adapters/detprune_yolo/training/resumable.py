@@ -8,9 +8,10 @@ a NaN recovery nor an out-of-memory retry reaches.
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer
@@ -27,7 +28,7 @@ from detprune_yolo.detectors import check_network, check_start
 from detprune_yolo.process_state import no_downloads
 from detprune_yolo.training.distillation import teach
 from detprune_yolo.training.epochs import fill_mosaic_buffer, mosaic_buffer, plain, seed_epoch
-from detprune_yolo.training.settings import Stage, StageSettings
+from detprune_yolo.training.settings import Stage, StageSettings, own_modules
 from detprune_yolo.training.sidecar import read_sidecar, remove_sidecar, taken_up, write_sidecar
 from detprune_yolo.training.sizes import check_sizes
 from detprune_yolo.weights.filenames import check_output_name
@@ -42,7 +43,16 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
     """Trains as Ultralytics does, and continues an interrupted stage to the last bit."""
 
     stage: ClassVar[Stage] = "dense"
+    settings: ClassVar[StageSettings] = StageSettings(stage="dense")
     resume: bool
+
+    @classmethod
+    def told(cls, settings: StageSettings) -> type[Self]:
+        """This trainer with settings, as a class: Ultralytics makes the trainer, here and in other processes.
+
+        Those get the class itself, with its settings (cloudpickle).
+        """
+        return type(cls.__name__, (cls,), {"settings": settings, "__module__": cls.__module__})
 
     def __init__(
         self,
@@ -60,7 +70,6 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
                 f"Ultralytics empties {self.save_dir} before it starts several processes, and "
                 f"{self.args.model} lies in it; give train() another name, or copy the file"
             )
-        self.settings = StageSettings.current() or StageSettings(stage=self.stage)
         self.pruner: Pruner | None = None
         self._resumed: dict[str, Any] | None = None
         self._begun: int | None = None
@@ -73,6 +82,11 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
             # workers of a distributed run get the launching process's callbacks, and add their own
             if function not in self.callbacks[event]:
                 self.add_callback(event, function)
+
+    def train(self) -> None:
+        """Train, in processes of their own on several GPUs."""
+        with own_modules() if self.ddp else nullcontext():
+            super().train()
 
     # ---------------------------------------------------------------- resume
 
@@ -213,10 +227,9 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
 
     def start(self) -> None:
         """Training begins, or goes on; the optimizer and the moving average exist."""
-        settings = self.settings
-        check_sizes(unwrap_model(self.model), vars(self.args))
-        if settings.teacher is not None and settings.stage == self.stage:
-            model = unwrap_model(self.model)
+        settings, model = self.settings, unwrap_model(self.model)
+        check_sizes(model, vars(self.args))
+        if settings.teacher is not None:
             teach(model, settings.teacher, settings.teacher_weight, self.device)
         if self.settings.run_dir is not None:
             RunDirectory(self.settings.run_dir).rewind(self.stage, self.start_epoch)

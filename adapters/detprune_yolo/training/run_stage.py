@@ -52,15 +52,14 @@ def run_stage(
     if state is not None:
         overrides["batch"] = state["batch"]  # memory may have run out at the recipe's own
     del state
-    with settings.active():
-        trainer = kind(overrides=overrides)
-        trainer.resume = resumed  # else several GPUs begin with an empty folder
-        try:
-            trainer.train()
-        except CalledProcessError as error:
-            raise DetpruneError(
-                f"{stage} training failed in one of several processes; what happened stands above"
-            ) from error
+    trainer = kind.told(settings)(overrides=overrides)
+    trainer.resume = resumed  # else several GPUs begin with an empty folder
+    try:
+        trainer.train()
+    except CalledProcessError as error:
+        raise DetpruneError(
+            f"{stage} training failed in one of several processes; what happened stands above"
+        ) from error
     del trainer
     gc.collect()
     return weights

@@ -1,11 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What a trainer is to do, carried in an environment variable.
+"""What a trainer is to do in one stage."""
 
-Ultralytics makes the trainer itself, in the process that calls ``train`` and, on several GPUs, in
-processes that it starts: the environment is what reaches all of them.
-"""
-
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +9,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from detprune.errors import InputError
 from detprune.methods import SLR
 from detprune.networks.batch_norm import BATCH_NORM_IMAGES
 from detprune.run.recipe import BudgetField, MethodField, Section, SetField
 from detprune.sets import Unstructured
-
-VARIABLE = "DETPRUNE_YOLO"
 
 Stage = Literal["dense", "constrained", "retrain"]
 
@@ -61,39 +53,19 @@ class StageSettings(Section):
     run_dir: Path | None = None
     resume: bool = False
 
-    def put(self) -> None:
-        """Make these the settings of trainers that are made from now on."""
-        os.environ[VARIABLE] = self.model_dump_json()
 
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        """Make these the settings for the time of the block.
+@contextmanager
+def own_modules() -> Iterator[None]:
+    """Let the processes that are started in the block take no modules from the working directory.
 
-        Ultralytics starts its processes with ``python -m``, which would take modules from the working directory
-        first: a torch.py there would run.
-        """
-        before = {name: os.environ.get(name) for name in (VARIABLE, "PYTHONSAFEPATH")}
-        self.put()
-        os.environ["PYTHONSAFEPATH"] = "1"
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
-
-    @classmethod
-    def current(cls) -> "StageSettings | None":
-        """The settings that were put, None where there are none."""
-        text = os.environ.get(VARIABLE)
-        if text is None:
-            return None
-        try:
-            return cls.model_validate(json.loads(text))
-        except ValueError as error:
-            raise InputError(
-                f"the environment variable {VARIABLE} holds no settings that can be used: {error}; "
-                "unset it, or make the trainer with detprune_yolo.constrained(…)"
-            ) from error
+    Ultralytics starts its own with ``python -m``, which looks there first: a torch.py would run.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before

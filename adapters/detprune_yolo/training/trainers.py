@@ -32,7 +32,7 @@ from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_nor
 from detprune_yolo.measure.hard_pruned import hard_pruned_map50
 from detprune_yolo.training.epochs import check_every, plain
 from detprune_yolo.training.resumable import IS_MAIN, ResumableTrainer
-from detprune_yolo.training.settings import Stage
+from detprune_yolo.training.settings import Stage, StageSettings
 from detprune_yolo.training.sidecar import read_sidecar, taken_up
 from detprune_yolo.weights.checkpoints import (
     carry_masks,
@@ -49,13 +49,14 @@ class ConstrainedTrainer(ResumableTrainer):
     """
 
     stage: ClassVar[Stage] = "constrained"
+    settings: ClassVar[StageSettings] = StageSettings(stage="constrained")
     _failure: NonFiniteError | None = None
     _images: TrainingImages | None = None
     _updates: int
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        if self.settings.budget is None or self.settings.stage != self.stage:
+        if self.settings.budget is None:
             raise InputError(
                 "ConstrainedTrainer was not told what to prune; pass "
                 "trainer=detprune_yolo.constrained(method, budget=…) to train()"
@@ -256,6 +257,7 @@ class RetrainingTrainer(ResumableTrainer):
     """
 
     stage: ClassVar[Stage] = "retrain"
+    settings: ClassVar[StageSettings] = StageSettings(stage="retrain")
     _masks: Mapping[str, torch.Tensor]
 
     def start(self) -> None:
