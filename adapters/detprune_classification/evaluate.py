@@ -1,7 +1,6 @@
 """``detprune evaluate classification``: measure any checkpoint of a recipe's network."""
 
 import json
-from pathlib import Path
 
 import typer
 
@@ -13,16 +12,13 @@ from detprune.run.cli.evaluation import (
     read_recipe,
 )
 from detprune.run.cli.options import Assignments
-from detprune.run.directory import RunDirectory
 from detprune_classification.recipe import ClassificationRecipe
-from detprune_classification.task import ClassificationTask
+from detprune_classification.task import ClassificationNetworkTask
 
 
 def evaluate(
     recipe: RecipeFile, checkpoint: Checkpoint = None, assignments: Assignments = None
 ) -> None:
     """Top-1 accuracy and sparsity of a classifier, as JSON."""
-    task = ClassificationTask(
-        read_recipe(ClassificationRecipe, recipe, assignments), RunDirectory(Path())
-    )
+    task = ClassificationNetworkTask(read_recipe(ClassificationRecipe, recipe, assignments))
     typer.echo(json.dumps(evaluation(task, load_for_evaluation(task, checkpoint))))

@@ -11,15 +11,18 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassAccuracy
 
 import lightning as L
-from detprune.errors import InputError
-from detprune.run.directory import RunDirectory
 from detprune.run.recipe import Recipe
 from detprune_classification.data import ImageData, build_data
 from detprune_classification.models import build_model, load_checkpoint
 from detprune_classification.recipe import ClassificationRecipe
 from detprune_lightning.distillation import Teacher
 from detprune_lightning.spec import StageSpec
-from detprune_lightning.task import LightningTask, measuring, optimizer_and_schedule
+from detprune_lightning.task import (
+    LightningNetworkTask,
+    LightningTask,
+    measuring,
+    optimizer_and_schedule,
+)
 from detprune_lightning.training import METRIC_KEY, PlainErrorsLoader, train_loader
 
 
@@ -95,16 +98,12 @@ def test_loader(data: ImageData, recipe: ClassificationRecipe) -> "DataLoader[An
     )
 
 
-class ClassificationTask(LightningTask):
-    """Prunes an image classifier."""
+class ClassificationNetworkTask(LightningNetworkTask):
+    """Builds and measures an image classifier."""
 
     metric: ClassVar[str] = "accuracy"
-
-    def __init__(self, recipe: Recipe, run: RunDirectory) -> None:
-        if not isinstance(recipe, ClassificationRecipe):
-            raise InputError(f"the recipe is a {type(recipe).__name__}, not a ClassificationRecipe")
-        super().__init__(recipe, run)
-        self.recipe: ClassificationRecipe = recipe
+    recipe_type: ClassVar[type[Recipe]] = ClassificationRecipe
+    recipe: ClassificationRecipe
 
     @cached_property
     def data(self) -> ImageData:
@@ -153,12 +152,6 @@ class ClassificationTask(LightningTask):
             "in_channels": self.data.channels,
         }
 
-    def module(
-        self, model: nn.Module, spec: StageSpec, teacher: Teacher | None
-    ) -> L.LightningModule:
-        """The classifier that is fitted."""
-        return Classifier(model, spec, self.data, self.recipe, teacher)
-
     def loss(self, model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
         """Cross entropy."""
         images, labels = batch
@@ -171,6 +164,16 @@ class ClassificationTask(LightningTask):
     def load_weights(self, model: nn.Module, path: Path) -> None:
         """Load a checkpoint of the same network."""
         load_checkpoint(model, path)
+
+
+class ClassificationTask(ClassificationNetworkTask, LightningTask):
+    """Prunes an image classifier."""
+
+    def module(
+        self, model: nn.Module, spec: StageSpec, teacher: Teacher | None
+    ) -> L.LightningModule:
+        """The classifier that is fitted."""
+        return Classifier(model, spec, self.data, self.recipe, teacher)
 
 
 def accuracy(model: nn.Module, data: ImageData, recipe: ClassificationRecipe) -> float:

@@ -16,9 +16,8 @@ from detprune.run.cli.evaluation import (
     read_recipe,
 )
 from detprune.run.cli.options import Assignments
-from detprune.run.directory import RunDirectory
 from detprune_lanes.recipe import LaneRecipe
-from detprune_lanes.task import LaneTask
+from detprune_lanes.task import LaneNetworkTask
 
 
 def evaluate_lanes(
@@ -32,7 +31,7 @@ def evaluate_lanes(
     """TuSimple's accuracy, F1, FP, FN and the sparsity of a lane detector, as JSON."""
     if submission is not None:
         check_output_path(submission, "--submission")
-    task = LaneTask(read_recipe(LaneRecipe, recipe, assignments), RunDirectory(Path()))
+    task = LaneNetworkTask(read_recipe(LaneRecipe, recipe, assignments))
     model = load_for_evaluation(task, checkpoint)
     if submission is not None:
         with atomic(submission) as temporary:

@@ -16,7 +16,6 @@ from detprune.channels import Forward
 from detprune.errors import InputError
 from detprune.files.folders import user_cache
 from detprune.pruner import Pruner
-from detprune.run.directory import RunDirectory
 from detprune.run.recipe import Recipe
 from detprune.run.report.pictures import write_pictures
 from detprune_lanes.data.frames import LaneFrames
@@ -32,7 +31,7 @@ from detprune_lanes.pictures import draw_lanes, road_images
 from detprune_lanes.recipe import LaneRecipe
 from detprune_lightning.distillation import Teacher
 from detprune_lightning.spec import StageSpec
-from detprune_lightning.task import LightningTask
+from detprune_lightning.task import LightningNetworkTask, LightningTask
 
 _SHOWN = 6  # frames in a picture
 _RUN_TIME = 10  # ms, what the original writes; the metric asks for no more than 200
@@ -41,18 +40,12 @@ AUXILIARY = "aux_*"
 """Names of the segmentation branch, which serves training alone: it is left dense and not counted."""
 
 
-class LaneTask(LightningTask):
-    """Prunes an Ultra-Fast-Lane-Detection network."""
+class LaneNetworkTask(LightningNetworkTask):
+    """Builds and measures an Ultra-Fast-Lane-Detection network."""
 
     metric: ClassVar[str] = "lane accuracy"
-
-    def __init__(self, recipe: Recipe, run: RunDirectory) -> None:
-        if not isinstance(recipe, LaneRecipe):
-            raise InputError(f"the recipe is a {type(recipe).__name__}, not a LaneRecipe")
-        super().__init__(recipe, run)
-        self.recipe: LaneRecipe = recipe
-
-    # ---------------------------------------------------------------- model and data
+    recipe_type: ClassVar[type[Recipe]] = LaneRecipe
+    recipe: LaneRecipe
 
     @cached_property
     def _frames(self) -> Mapping[str, list[Frame]]:
@@ -137,15 +130,6 @@ class LaneTask(LightningTask):
             "auxiliary": spec.auxiliary,
         }
 
-    # ---------------------------------------------------------------- stages
-
-    def module(
-        self, model: nn.Module, spec: StageSpec, teacher: Teacher | None
-    ) -> L.LightningModule:
-        """What Lightning fits."""
-        network = _lane_network(model)
-        return LaneDetector(network, spec, self.training_data, self._test, self.recipe, teacher)
-
     def loss(self, model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
         """The original's loss without the auxiliary branch."""
         images, target = batch[:2]
@@ -178,14 +162,23 @@ class LaneTask(LightningTask):
         """Load a checkpoint of the same network, with or without its auxiliary branch."""
         load_checkpoint(_lane_network(model), path)
 
+
+class LaneTask(LaneNetworkTask, LightningTask):
+    """Prunes an Ultra-Fast-Lane-Detection network."""
+
+    def module(
+        self, model: nn.Module, spec: StageSpec, teacher: Teacher | None
+    ) -> L.LightningModule:
+        """What Lightning fits."""
+        network = _lane_network(model)
+        return LaneDetector(network, spec, self.training_data, self._test, self.recipe, teacher)
+
     def pruned_file(self, model: nn.Module, pruner: Pruner | None) -> object:
         """A checkpoint in the original repository's form, unless channels were removed."""
         if pruner is None:
             return super().pruned_file(model, None)
         drop = not self.recipe.model.deploy_auxiliary
         return checkpoint(_lane_network(model), drop_aux=drop)
-
-    # ---------------------------------------------------------------- pictures
 
     def illustrate(self) -> None:
         """Lanes of the dense, hard-pruned and final network over the same frames."""

@@ -24,8 +24,9 @@ from detprune.networks.batch_norm import estimate_statistics, even_batches
 from detprune.pruner import Pruner
 from detprune.run.directory import RunDirectory
 from detprune.run.measuring import deployed
+from detprune.run.recipe import Recipe
 from detprune.run.seeds import derive_seed
-from detprune.run.task import Task, check_teacher
+from detprune.run.task import NetworkTask, Task, check_teacher
 from detprune_lightning.callbacks import ConstrainedTraining, HardPruningCheck, MaskedRetraining
 from detprune_lightning.distillation import Teacher
 from detprune_lightning.recipe import LightningRecipe
@@ -37,15 +38,81 @@ LOGGER = logger(__name__)
 _BATCH = 64  # images at a time; batch-norm statistics become the mean over batches
 
 
-class LightningTask(Task):
+class LightningNetworkTask(NetworkTask):
+    """A network whose training samples are tuples that begin with an image."""
+
+    recipe: LightningRecipe
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
+        """The loss of what is deployed, on a batch of training samples."""
+
+    @property
+    @abstractmethod
+    def training_data(self) -> Dataset[Any]:
+        """Training samples, each a tuple that begins with the image."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Who taught, if anybody did."""
+        spec = self.recipe.distillation
+        if spec is None:
+            return ()
+        return (
+            f"Constrained training and masked retraining learn from {spec.teacher or 'the dense network'} too: "
+            f"weight {spec.weight:g}, temperature {spec.temperature:g}.",
+        )
+
+    def example_inputs(self, model: nn.Module) -> tuple[Sequence[object], Forward]:
+        """One image of the size that is trained on."""
+        return (torch.zeros(1, *self._image_shape),), call
+
+    @cached_property
+    def _image_shape(self) -> torch.Size:
+        with isolate_rng():  # images are augmented
+            shape: torch.Size = self.training_data[0][0].shape
+        return shape
+
+    def estimate_batch_norm(self, model: nn.Module) -> int:
+        """Over augmented training images that are spread over the set."""
+        batches = self._samples(self.recipe.batch_norm_images)
+        with isolate_rng(), measuring(model, self.recipe.trainer) as device:
+            estimate_statistics(model, (batch[0].to(device) for batch in batches))
+        return sum(len(batch[0]) for batch in batches)
+
+    def loss_probe(self, model: nn.Module, images: int) -> Callable[[], float]:
+        """The loss over augmented training images, the same every time, that are spread over the set."""
+        batches = self._samples(images)
+
+        def measure() -> float:
+            total = 0.0
+            with measuring(model, self.recipe.trainer) as device:
+                for batch in batches:
+                    loss = self.loss(model, [part.to(device) for part in batch])
+                    total += float(loss) * len(batch[0])
+            return total / sum(len(batch[0]) for batch in batches)
+
+        return measure
+
+    def _samples(self, count: int) -> list[Sequence[Tensor]]:
+        """Batches of training samples."""
+        data = self.training_data
+        total = len(data)  # type: ignore[arg-type]
+        count = min(count, total)
+        images: Subset[Any] = Subset(data, [i * total // count for i in range(count)])
+        with isolate_rng():
+            L.seed_everything(derive_seed(self.recipe.seed, "samples"), verbose=False)
+            return list(DataLoader(images, batch_sampler=even_batches(count, _BATCH)))
+
+
+class LightningTask(LightningNetworkTask, Task):
     """A task whose stages are fits of one LightningModule."""
 
-    def __init__(self, recipe: LightningRecipe, run: RunDirectory) -> None:
+    def __init__(self, recipe: Recipe, run: RunDirectory) -> None:
         super().__init__(recipe, run)
-        self.recipe: LightningRecipe = recipe
-        check_trainer(recipe.trainer)
-        if recipe.distillation is not None:
-            check_teacher(recipe.distillation.teacher)
+        check_trainer(self.recipe.trainer)
+        if self.recipe.distillation is not None:
+            check_teacher(self.recipe.distillation.teacher)
         self._teacher: Teacher | None = None
 
     @abstractmethod
@@ -60,15 +127,6 @@ class LightningTask(Task):
             teacher: mixes into the loss what the dense network says, if there is one.
         """
 
-    @abstractmethod
-    def loss(self, model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
-        """The loss of what is deployed, on a batch of training samples."""
-
-    @property
-    @abstractmethod
-    def training_data(self) -> Dataset[Any]:
-        """Training samples, each a tuple that begins with the image."""
-
     @property
     def epochs(self) -> Mapping[str, int]:
         """Epochs of the three stages."""
@@ -78,17 +136,6 @@ class LightningTask(Task):
             "constrained": stages.constrained.epochs,
             "retrain": stages.retrain.epochs,
         }
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Who taught, if anybody did."""
-        spec = self.recipe.distillation
-        if spec is None:
-            return ()
-        return (
-            f"Constrained training and masked retraining learn from {spec.teacher or 'the dense network'} too: "
-            f"weight {spec.weight:g}, temperature {spec.temperature:g}.",
-        )
 
     def check_before_training(self, model: nn.Module) -> None:
         """A teacher of its own has to load into the recipe's network, and to hold numbers."""
@@ -150,16 +197,6 @@ class LightningTask(Task):
         callbacks: list[L.Callback] = [] if pruner is None else [MaskedRetraining(pruner)]
         self._fit("retrain", self.recipe.stages.retrain, model, callbacks)
 
-    def example_inputs(self, model: nn.Module) -> tuple[Sequence[object], Forward]:
-        """One image of the size that is trained on."""
-        return (torch.zeros(1, *self._image_shape),), call
-
-    @cached_property
-    def _image_shape(self) -> torch.Size:
-        with isolate_rng():  # images are augmented
-            shape: torch.Size = self.training_data[0][0].shape
-        return shape
-
     def write_program(self, network: nn.Module) -> None:
         """``pruned.pt2``: the network as it is deployed, for any number of images, through ``torch.export``."""
         plain = deployed(network).timed.eval()
@@ -183,37 +220,6 @@ class LightningTask(Task):
             self.load_weights(dense, spec.teacher.expanduser())
         channels_last = self.recipe.trainer.channels_last
         self._teacher = Teacher(dense, spec, channels_last=channels_last)
-
-    def estimate_batch_norm(self, model: nn.Module) -> int:
-        """Over augmented training images that are spread over the set."""
-        batches = self._samples(self.recipe.batch_norm_images)
-        with isolate_rng(), measuring(model, self.recipe.trainer) as device:
-            estimate_statistics(model, (batch[0].to(device) for batch in batches))
-        return sum(len(batch[0]) for batch in batches)
-
-    def loss_probe(self, model: nn.Module, images: int) -> Callable[[], float]:
-        """The loss over augmented training images, the same every time, that are spread over the set."""
-        batches = self._samples(images)
-
-        def measure() -> float:
-            total = 0.0
-            with measuring(model, self.recipe.trainer) as device:
-                for batch in batches:
-                    loss = self.loss(model, [part.to(device) for part in batch])
-                    total += float(loss) * len(batch[0])
-            return total / sum(len(batch[0]) for batch in batches)
-
-        return measure
-
-    def _samples(self, count: int) -> list[Sequence[Tensor]]:
-        """Batches of training samples."""
-        data = self.training_data
-        total = len(data)  # type: ignore[arg-type]
-        count = min(count, total)
-        images: Subset[Any] = Subset(data, [i * total // count for i in range(count)])
-        with isolate_rng():
-            L.seed_everything(derive_seed(self.recipe.seed, "samples"), verbose=False)
-            return list(DataLoader(images, batch_sampler=even_batches(count, _BATCH)))
 
     def _measure_hard_pruned(self, network: nn.Module) -> float:
         self.renew_batch_norm(network)

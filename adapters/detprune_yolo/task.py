@@ -2,18 +2,15 @@
 """Detection as a task of the pipeline: Ultralytics trains, pycocotools measures."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import yaml
 from torch import nn
 from torch.optim import Optimizer
 
-from detprune.budgets import Budget
-from detprune.channels import CoupledChannels, Forward
 from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.files import load_tensors
 from detprune.files.atomic import atomic
@@ -21,27 +18,16 @@ from detprune.methods import OneShot
 from detprune.networks.batch_norm import statistics_layers
 from detprune.pruner import Pruner
 from detprune.run.directory import LOGGER, RunDirectory
-from detprune.run.measuring.sources import Opened
 from detprune.run.recipe import Recipe
 from detprune.run.report.pictures import write_pictures
-from detprune.run.seeds import seed_all
 from detprune.run.task import Task, check_teacher
-from detprune_yolo.channels import budget_of, example, mark, run_detector, state_widths
-from detprune_yolo.data.check import DetectionData, check_data
-from detprune_yolo.data.drawing import cached
 from detprune_yolo.exclusions import (
     check_not_frozen,
-    freeze_layers,
-    frozen_batch_norms,
-    merged_note,
 )
-from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm, task_loss
-from detprune_yolo.measure.validation import validate
-from detprune_yolo.networks import architecture, build_network
+from detprune_yolo.network_task import DetectionNetworkTask, first_device, take_up
+from detprune_yolo.networks import architecture
 from detprune_yolo.options import check_device
 from detprune_yolo.pictures import detection_pictures
-from detprune_yolo.process_state import quiet
-from detprune_yolo.recipe import DetectionRecipe
 from detprune_yolo.training.distillation import check_fits
 from detprune_yolo.training.epochs import check_every
 from detprune_yolo.training.resumable import ResumableTrainer
@@ -56,11 +42,10 @@ from detprune_yolo.weights.checkpoints import (
     round_to_half,
     save_checkpoint,
 )
-from detprune_yolo.weights.deployment import open_file
 from detprune_yolo.weights.filenames import check_output_name
 
 
-class DetectionTask(Task):
+class DetectionTask(DetectionNetworkTask, Task):
     """Prunes an Ultralytics detector.
 
     Every stage is one ``train()`` of Ultralytics in ``checkpoints/<stage>``, which begins with the
@@ -68,48 +53,13 @@ class DetectionTask(Task):
     what is measured, and what ``pruned.pt`` holds.
     """
 
-    metric: ClassVar[str] = "mAP@0.5"
-
     def __init__(self, recipe: Recipe, run: RunDirectory) -> None:
-        if not isinstance(recipe, DetectionRecipe):
-            raise InputError(f"the recipe is a {type(recipe).__name__}, not a DetectionRecipe")
         super().__init__(recipe, run)
-        self.recipe: DetectionRecipe = recipe
         for stage in self.epochs:
-            check_device(recipe.options(stage).get("device"))
-        if recipe.distillation is not None:
-            check_teacher(recipe.distillation.teacher)
+            check_device(self.recipe.options(stage).get("device"))
+        if self.recipe.distillation is not None:
+            check_teacher(self.recipe.distillation.teacher)
         check_output_name(run.checkpoints.absolute() / "dense" / "weights" / "best.pt")
-
-    # ---------------------------------------------------------------- model and data
-
-    @cached_property
-    def _yaml(self) -> Path:
-        spec = self.recipe.data
-        if spec.yaml is not None:
-            return spec.yaml.expanduser().absolute()
-        if spec.drawn is None:
-            raise InputError("data needs either yaml or drawn")
-        return cached(spec.drawn)
-
-    @cached_property
-    def _data(self) -> DetectionData:
-        return check_data(self._yaml)
-
-    @property
-    def model_name(self) -> str:
-        """Architecture or checkpoint."""
-        spec = self.recipe.model
-        if spec.weights is not None:
-            return spec.weights.name
-        return Path(str(spec.cfg)).stem + (f", width {spec.width:g}" if spec.width else "")
-
-    @property
-    def data_name(self) -> str:
-        """The data set's name and its number of training images."""
-        drawn = self.recipe.data.drawn
-        name = self._yaml.stem if drawn is None else f"drawn shapes ({drawn.size} px)"
-        return f"{name}, {len(self._data.images['train']):,} training images"
 
     @property
     def epochs(self) -> Mapping[str, int]:
@@ -120,68 +70,6 @@ class DetectionTask(Task):
             "constrained": stages.constrained.epochs,
             "retrain": stages.retrain.epochs,
         }
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Who taught, and on which images mAP is measured, if not on those of validation."""
-        notes = []
-        if self.recipe.distillation is not None:
-            taught = self.recipe.distillation
-            notes.append(
-                f"Constrained training and masked retraining learn from {taught.teacher or 'the dense detector'} "
-                f"too: weight {taught.weight:g}."
-            )
-        split = self.recipe.data.split
-        if split == "train":
-            notes.append(
-                "mAP is measured on the training images: it says how well they are remembered."
-            )
-        if split == "test":
-            notes.append(
-                "mAP is measured on the test images, of which training saw nothing; Ultralytics picked its "
-                "best epochs on the validation images."
-            )
-        return notes
-
-    def build_model(self) -> Any:
-        """The detector on the CPU, with the checkpoint's weights or initial ones."""
-        seed_all(self.recipe.seed)
-        fixed = self.recipe.stages.dense is None
-        with quiet():
-            network = build_network(self.recipe.model, self._data.names, any_classes=not fixed)
-        if fixed:
-            check_data(self._yaml, nc=len(network.names))
-        if isinstance(self.recipe.set, CoupledChannels):  # single weights are excluded by name
-            freeze_layers(network, self.recipe.options("constrained").get("freeze"))
-        return network
-
-    def budget(self, model: nn.Module) -> Budget:
-        """The budget, with the first convolution, the head's last ones and frozen layers left dense.
-
-        For whole channels as it is: what is frozen is so in the network.
-        """
-        freeze = self.recipe.options("constrained").get("freeze")
-        return budget_of(self.recipe.budget, self.recipe.set, model, freeze)
-
-    def example_inputs(self, model: nn.Module) -> tuple[Sequence[object], Forward]:
-        """One image of the size that is trained on; the head's raw predictions count."""
-        return (example(model, self._image_size),), run_detector
-
-    def finish_shrinking(self, network: nn.Module) -> None:
-        """What Ultralytics' modules state, and that no yaml describes the network."""
-        state_widths(network)
-        mark(network)
-
-    def plan_notes(self, model: nn.Module) -> Sequence[str]:
-        """Branches that fusing merges, which lose the same whole channels; key points that no detector learns."""
-        whole = isinstance(self.recipe.set, CoupledChannels)
-        note = None if whole else merged_note(self.recipe.budget, model)
-        notes = [] if note is None else [note]
-        if self._data.pose:
-            notes.append(
-                "the data yaml has kpt_shape: of pose labels the detector learns the boxes, and no key points"
-            )
-        return notes
 
     def check_before_training(self, model: Any) -> None:
         """A teacher of its own has to load, and to fit; what is pruned must move; outer iterations need steps."""
@@ -209,8 +97,6 @@ class DetectionTask(Task):
         name = str(self.recipe.options("constrained")["optimizer"]).upper()
         kind = torch.optim.SGD if name == "SGD" else torch.optim.Adam
         return kind(model.parameters(), lr=0.01)
-
-    # ---------------------------------------------------------------- stages
 
     def train_dense(self, model: Any) -> None:
         """Train the baseline; ends with Ultralytics' best epoch."""
@@ -323,81 +209,12 @@ class DetectionTask(Task):
         path = self._start("teacher", dense, None)
         return {"teacher": path.absolute(), "teacher_weight": spec.weight}
 
-    # ---------------------------------------------------------------- measuring
-
-    def evaluate(self, model: nn.Module) -> Mapping[str, float]:
-        """pycocotools' mAP, and Ultralytics' own on the same detections, in float32."""
-        options = self.recipe.options("retrain")
-        scores = validate(
-            model,
-            self._yaml,
-            imgsz=self._image_size,
-            batch=self._batch,
-            split=self.recipe.data.split,
-            device=_first_device(options.get("device")),
-            workers=int(options.get("workers", 8)),
-            annotations=self.recipe.data.annotations,
-            max_det=int(options.get("max_det", 300)),
-        )
-        return {
-            self.metric: scores.coco.map50,
-            "mAP@[.5:.95]": scores.coco.map50_95,
-            "mAP50 (Ultralytics' own)": scores.ultralytics_map50,
-            "mAP50-95 (Ultralytics' own)": scores.ultralytics_map50_95,
-        }
-
-    def estimate_batch_norm(self, model: nn.Module) -> int:
-        """From training images as validation would load them."""
-        images = self._training_images(self.recipe.batch_norm_images)
-        frozen = frozen_batch_norms(model, self.recipe.options("constrained").get("freeze"))
-        estimate_batch_norm(model, images, self._device, frozen=frozen)
-        return len(images)
-
     def finish_hard_pruning(self, model: nn.Module) -> int:
         """The trainer estimated the statistics already, for ``hard_pruned.pt``."""
         if not self.recipe.stages.constrained.epochs:
             return self.renew_batch_norm(model)
         asked = self.recipe.batch_norm_images if statistics_layers(model) else 0
         return min(asked, len(self._data.images["train"]))
-
-    def loss_probe(self, model: nn.Module, images: int) -> Callable[[], float]:
-        """Ultralytics' detection loss per image."""
-        probes = self._training_images(images)
-        return lambda: task_loss(model, probes, self._device)
-
-    def _training_images(self, count: int) -> TrainingImages:
-        return TrainingImages(self._yaml, count=count, imgsz=self._image_size, batch=self._batch)
-
-    @property
-    def _device(self) -> torch.device:
-        return torch.device(_first_device(self.recipe.options("retrain").get("device")))
-
-    @property
-    def _batch(self) -> int:
-        batch = int(self.recipe.options("retrain").get("batch", 16))
-        return batch if batch >= 1 else 16
-
-    @property
-    def _image_size(self) -> int:
-        return int(self.recipe.options("retrain").get("imgsz", 640))
-
-    def load_weights(self, model: nn.Module, path: Path) -> None:
-        """Load weights of the same architecture: a stage's plain ones, or an Ultralytics checkpoint."""
-        if path.parent == self.run.checkpoints:
-            state = load_tensors(path, self.run.way_out)
-        else:
-            state = load_model(path).state_dict()
-        try:
-            model.load_state_dict(state)
-        except (RuntimeError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} does not fit the network: {error}") from error
-
-    def load_network(self, path: Path) -> nn.Module:
-        """The network in a checkpoint, with fewer channels where they were removed."""
-        if isinstance(self.recipe.set, CoupledChannels):
-            network: nn.Module = load_model(path)
-            return network
-        return super().load_network(path)
 
     def pruned_file(self, model: nn.Module, pruner: Pruner | None) -> object:
         """An Ultralytics checkpoint, which also carries the masks if there are any."""
@@ -411,11 +228,6 @@ class DetectionTask(Task):
     def round_as_saved(self, network: nn.Module) -> None:
         """To half precision: batch norm's statistics were estimated in single precision."""
         round_to_half(network)
-
-    @staticmethod
-    def open_file(path: Path) -> Opened:
-        """The network of any Ultralytics checkpoint, for ``detprune measure``."""
-        return open_file(path)
 
     def illustrate(self) -> None:
         """Detections of the dense, hard-pruned and final network on the same images."""
@@ -435,15 +247,13 @@ class DetectionTask(Task):
             folder,
             imgsz=self._image_size,
             split=self.recipe.data.split,
-            device=_first_device(self.recipe.options("retrain").get("device")),
+            device=first_device(self.recipe.options("retrain").get("device")),
         )
         write_pictures(pictures, folder)
 
-
-def _first_device(device: Any) -> str:
-    """The one device on which is measured, of those on which Ultralytics trains."""
-    named = ",".join(map(str, device)) if isinstance(device, list | tuple) else str(device)
-    first = named.strip("()[] ").split(",")[0].strip()
-    if first in ("", "None", "-1"):
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-    return f"cuda:{first}" if first.isdigit() else first
+    def load_weights(self, model: nn.Module, path: Path) -> None:
+        """Load a stage's plain weights too."""
+        if path.parent == self.run.checkpoints:
+            take_up(model, load_tensors(path, self.run.way_out), path)
+        else:
+            super().load_weights(model, path)

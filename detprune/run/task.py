@@ -20,18 +20,23 @@ from detprune.run.recipe import Recipe
 from detprune.sets import SparsitySet
 
 
-class Task(ABC):
-    """A recipe bound to a run directory: builds, trains and measures one kind of network.
-
-    The pipeline owns the order of the stages, hard pruning, proof and report; a task hands the
-    training to its framework.
-    """
+class NetworkTask(ABC):
+    """A recipe's network and data: builds, loads, measures and probes networks, and needs no run directory."""
 
     metric: ClassVar[str]
     """Name of the headline among the numbers that ``evaluate`` returns, a fraction between 0 and 1."""
 
-    def __init__(self, recipe: Recipe, run: RunDirectory) -> None:
-        self.recipe, self.run = recipe, run
+    recipe_type: ClassVar[type[Recipe]] = Recipe
+    """What the recipe has to be."""
+
+    recipe: Recipe
+
+    def __init__(self, recipe: Recipe) -> None:
+        if not isinstance(recipe, self.recipe_type):
+            raise InputError(
+                f"the recipe is a {type(recipe).__name__}, not a {self.recipe_type.__name__}"
+            )
+        self.recipe = recipe
 
     @property
     @abstractmethod
@@ -43,26 +48,9 @@ class Task(ABC):
     def data_name(self) -> str:
         """The data set's name in reports."""
 
-    @property
-    @abstractmethod
-    def epochs(self) -> Mapping[str, int]:
-        """Epochs of the stages dense, constrained and retrain."""
-
     @abstractmethod
     def build_model(self) -> nn.Module:
         """The network before training, with the recipe's weights if it names any."""
-
-    @abstractmethod
-    def train_dense(self, model: nn.Module) -> None:
-        """Train the dense baseline in place; called only if it has epochs."""
-
-    @abstractmethod
-    def train_constrained(self, model: nn.Module) -> Pruner:
-        """Train in place with a pruner bound to the optimizer; returns it before hard pruning."""
-
-    @abstractmethod
-    def retrain(self, model: nn.Module, pruner: Pruner | None) -> None:
-        """Train in place on the task loss alone, with the pruner's masks."""
 
     @abstractmethod
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
@@ -92,14 +80,6 @@ class Task(ABC):
         if not self.recipe.batch_norm_images or not statistics_layers(model):
             return 0
         return self.estimate_batch_norm(model)
-
-    def finish_hard_pruning(self, model: nn.Module) -> int:
-        """What the pipeline calls after hard pruning, once a run; ``renew_batch_norm`` unless that is done.
-
-        Returns:
-            From how many images the statistics are.
-        """
-        return self.renew_batch_norm(model)
 
     @abstractmethod
     def loss_probe(self, model: nn.Module, images: int) -> Callable[[], float]:
@@ -137,15 +117,73 @@ class Task(ABC):
     def finish_shrinking(self, network: nn.Module) -> None:
         """Set what this kind of network states about its channels apart from PyTorch's own modules."""
 
+    def plan_notes(self, model: nn.Module) -> Sequence[str]:
+        """What has to be known about the plan of what is pruned: printed with it, and in the report."""
+        return ()
+
+    def describe_network(self) -> dict[str, Any]:
+        """Plain values from which ``Implementation.rebuild`` makes the dense network again, for ``detprune.load``."""
+        return {}
+
+    def load_network(self, path: Path) -> nn.Module:
+        """The network in a checkpoint of the recipe's network, also one from which channels were removed.
+
+        Raises:
+            InputError: the file does not fit the recipe's network.
+        """
+        model = self.build_model()
+        if (saved := saved_with_widths(path)) is not None:
+            return resized_and_loaded(model, saved, path)
+        self.load_weights(model, path)
+        return model
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader of the report has to know about the numbers."""
+        return ()
+
+
+class Task(NetworkTask):
+    """A recipe bound to a run directory: trains one kind of network too.
+
+    The pipeline owns the order of the stages, hard pruning, proof and report; a task hands the
+    training to its framework.
+    """
+
+    def __init__(self, recipe: Recipe, run: RunDirectory) -> None:
+        super().__init__(recipe)
+        self.run = run
+
+    @property
+    @abstractmethod
+    def epochs(self) -> Mapping[str, int]:
+        """Epochs of the stages dense, constrained and retrain."""
+
+    @abstractmethod
+    def train_dense(self, model: nn.Module) -> None:
+        """Train the dense baseline in place; called only if it has epochs."""
+
+    @abstractmethod
+    def train_constrained(self, model: nn.Module) -> Pruner:
+        """Train in place with a pruner bound to the optimizer; returns it before hard pruning."""
+
+    @abstractmethod
+    def retrain(self, model: nn.Module, pruner: Pruner | None) -> None:
+        """Train in place on the task loss alone, with the pruner's masks."""
+
+    def finish_hard_pruning(self, model: nn.Module) -> int:
+        """What the pipeline calls after hard pruning, once a run; ``renew_batch_norm`` unless that is done.
+
+        Returns:
+            From how many images the statistics are.
+        """
+        return self.renew_batch_norm(model)
+
     def round_as_saved(self, network: nn.Module) -> None:
         """Round the final network in place to what ``pruned.pt`` holds, where that is less than its own precision.
 
         Called where no retraining follows hard pruning, for training may end with a rounded network by itself.
         """
-
-    def plan_notes(self, model: nn.Module) -> Sequence[str]:
-        """What has to be known about the plan of what is pruned: printed with it, and in the report."""
-        return ()
 
     def check_before_training(self, model: nn.Module) -> None:
         """Refuse what the stages after the dense one would refuse, before it is trained.
@@ -180,22 +218,6 @@ class Task(ABC):
             }
         return plain_state_dict(model)
 
-    def describe_network(self) -> dict[str, Any]:
-        """Plain values from which ``Implementation.rebuild`` makes the dense network again, for ``detprune.load``."""
-        return {}
-
-    def load_network(self, path: Path) -> nn.Module:
-        """The network in a checkpoint of the recipe's network, also one from which channels were removed.
-
-        Raises:
-            InputError: the file does not fit the recipe's network.
-        """
-        model = self.build_model()
-        if (saved := saved_with_widths(path)) is not None:
-            return resized_and_loaded(model, saved, path)
-        self.load_weights(model, path)
-        return model
-
     def network_after(self, stage: str) -> nn.Module:
         """The network as a finished stage left it: dense, hard_pruned or final."""
         if stage == "final" and isinstance(self.recipe.set, CoupledChannels):
@@ -209,11 +231,6 @@ class Task(ABC):
 
     def illustrate(self) -> None:
         """Leave ``pictures/pictures.json`` in the run directory, for the report."""
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """What a reader of the report has to know about the numbers."""
-        return ()
 
 
 def check_teacher(file: Path | None) -> None:

@@ -8,7 +8,7 @@ import typer
 from torch import nn
 
 from detprune.run.recipe import Recipe, override, read_yaml, validate
-from detprune.run.task import Task
+from detprune.run.task import NetworkTask
 
 RecipeFile = Annotated[Path, typer.Argument(help="Recipe that names network and data.")]
 Checkpoint = Annotated[
@@ -22,12 +22,12 @@ def read_recipe(kind: type[R], path: Path, assignments: list[str] | None) -> R:
     return validate(kind, override(read_yaml(path), assignments or []))
 
 
-def load_for_evaluation(task: Task, checkpoint: Path | None) -> nn.Module:
+def load_for_evaluation(task: NetworkTask, checkpoint: Path | None) -> nn.Module:
     """The task's network with a checkpoint's weights, or with the recipe's own."""
     return task.build_model() if checkpoint is None else task.load_network(checkpoint)
 
 
-def evaluation(task: Task, model: nn.Module) -> dict[str, Any]:
+def evaluation(task: NetworkTask, model: nn.Module) -> dict[str, Any]:
     """Metrics of a network on the task's test data, and how many of its weights are zero."""
     metrics = dict(task.evaluate(model))
     numel = sum(p.numel() for p in model.parameters())

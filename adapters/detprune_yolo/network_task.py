@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Builds and measures detectors: Ultralytics' networks and data, pycocotools' mAP."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from detprune.budgets import Budget
+from detprune.channels import CoupledChannels, Forward
+from detprune.errors import InputError
+from detprune.run.measuring.sources import Opened
+from detprune.run.recipe import Recipe
+from detprune.run.seeds import seed_all
+from detprune.run.task import NetworkTask
+from detprune_yolo.channels import budget_of, example, mark, run_detector, state_widths
+from detprune_yolo.data.check import DetectionData, check_data
+from detprune_yolo.data.drawing import cached
+from detprune_yolo.exclusions import (
+    freeze_layers,
+    frozen_batch_norms,
+    merged_note,
+)
+from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm, task_loss
+from detprune_yolo.measure.validation import validate
+from detprune_yolo.networks import build_network
+from detprune_yolo.process_state import quiet
+from detprune_yolo.recipe import DetectionRecipe
+from detprune_yolo.weights.checkpoints import (
+    load_model,
+)
+from detprune_yolo.weights.deployment import open_file
+
+
+class DetectionNetworkTask(NetworkTask):
+    """Builds and measures an Ultralytics detector, in float32 on the weights as a file holds them."""
+
+    metric: ClassVar[str] = "mAP@0.5"
+    recipe_type: ClassVar[type[Recipe]] = DetectionRecipe
+    recipe: DetectionRecipe
+
+    @cached_property
+    def _yaml(self) -> Path:
+        spec = self.recipe.data
+        if spec.yaml is not None:
+            return spec.yaml.expanduser().absolute()
+        if spec.drawn is None:
+            raise InputError("data needs either yaml or drawn")
+        return cached(spec.drawn)
+
+    @cached_property
+    def _data(self) -> DetectionData:
+        return check_data(self._yaml)
+
+    @property
+    def model_name(self) -> str:
+        """Architecture or checkpoint."""
+        spec = self.recipe.model
+        if spec.weights is not None:
+            return spec.weights.name
+        return Path(str(spec.cfg)).stem + (f", width {spec.width:g}" if spec.width else "")
+
+    @property
+    def data_name(self) -> str:
+        """The data set's name and its number of training images."""
+        drawn = self.recipe.data.drawn
+        name = self._yaml.stem if drawn is None else f"drawn shapes ({drawn.size} px)"
+        return f"{name}, {len(self._data.images['train']):,} training images"
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Who taught, and on which images mAP is measured, if not on those of validation."""
+        notes = []
+        if self.recipe.distillation is not None:
+            taught = self.recipe.distillation
+            notes.append(
+                f"Constrained training and masked retraining learn from {taught.teacher or 'the dense detector'} "
+                f"too: weight {taught.weight:g}."
+            )
+        split = self.recipe.data.split
+        if split == "train":
+            notes.append(
+                "mAP is measured on the training images: it says how well they are remembered."
+            )
+        if split == "test":
+            notes.append(
+                "mAP is measured on the test images, of which training saw nothing; Ultralytics picked its "
+                "best epochs on the validation images."
+            )
+        return notes
+
+    def build_model(self) -> Any:
+        """The detector on the CPU, with the checkpoint's weights or initial ones."""
+        seed_all(self.recipe.seed)
+        fixed = self.recipe.stages.dense is None
+        with quiet():
+            network = build_network(self.recipe.model, self._data.names, any_classes=not fixed)
+        if fixed:
+            check_data(self._yaml, nc=len(network.names))
+        if isinstance(self.recipe.set, CoupledChannels):  # single weights are excluded by name
+            freeze_layers(network, self.recipe.options("constrained").get("freeze"))
+        return network
+
+    def budget(self, model: nn.Module) -> Budget:
+        """The budget, with the first convolution, the head's last ones and frozen layers left dense.
+
+        For whole channels as it is: what is frozen is so in the network.
+        """
+        freeze = self.recipe.options("constrained").get("freeze")
+        return budget_of(self.recipe.budget, self.recipe.set, model, freeze)
+
+    def example_inputs(self, model: nn.Module) -> tuple[Sequence[object], Forward]:
+        """One image of the size that is trained on; the head's raw predictions count."""
+        return (example(model, self._image_size),), run_detector
+
+    def finish_shrinking(self, network: nn.Module) -> None:
+        """What Ultralytics' modules state, and that no yaml describes the network."""
+        state_widths(network)
+        mark(network)
+
+    def plan_notes(self, model: nn.Module) -> Sequence[str]:
+        """Branches that fusing merges, which lose the same whole channels; key points that no detector learns."""
+        whole = isinstance(self.recipe.set, CoupledChannels)
+        note = None if whole else merged_note(self.recipe.budget, model)
+        notes = [] if note is None else [note]
+        if self._data.pose:
+            notes.append(
+                "the data yaml has kpt_shape: of pose labels the detector learns the boxes, and no key points"
+            )
+        return notes
+
+    def evaluate(self, model: nn.Module) -> Mapping[str, float]:
+        """pycocotools' mAP, and Ultralytics' own on the same detections, in float32."""
+        options = self.recipe.options("retrain")
+        scores = validate(
+            model,
+            self._yaml,
+            imgsz=self._image_size,
+            batch=self._batch,
+            split=self.recipe.data.split,
+            device=first_device(options.get("device")),
+            workers=int(options.get("workers", 8)),
+            annotations=self.recipe.data.annotations,
+            max_det=int(options.get("max_det", 300)),
+        )
+        return {
+            self.metric: scores.coco.map50,
+            "mAP@[.5:.95]": scores.coco.map50_95,
+            "mAP50 (Ultralytics' own)": scores.ultralytics_map50,
+            "mAP50-95 (Ultralytics' own)": scores.ultralytics_map50_95,
+        }
+
+    def estimate_batch_norm(self, model: nn.Module) -> int:
+        """From training images as validation would load them."""
+        images = self._training_images(self.recipe.batch_norm_images)
+        frozen = frozen_batch_norms(model, self.recipe.options("constrained").get("freeze"))
+        estimate_batch_norm(model, images, self._device, frozen=frozen)
+        return len(images)
+
+    def loss_probe(self, model: nn.Module, images: int) -> Callable[[], float]:
+        """Ultralytics' detection loss per image."""
+        probes = self._training_images(images)
+        return lambda: task_loss(model, probes, self._device)
+
+    def _training_images(self, count: int) -> TrainingImages:
+        return TrainingImages(self._yaml, count=count, imgsz=self._image_size, batch=self._batch)
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device(first_device(self.recipe.options("retrain").get("device")))
+
+    @property
+    def _batch(self) -> int:
+        batch = int(self.recipe.options("retrain").get("batch", 16))
+        return batch if batch >= 1 else 16
+
+    @property
+    def _image_size(self) -> int:
+        return int(self.recipe.options("retrain").get("imgsz", 640))
+
+    def load_weights(self, model: nn.Module, path: Path) -> None:
+        """Load an Ultralytics checkpoint of the same architecture."""
+        take_up(model, load_model(path).state_dict(), path)
+
+    def load_network(self, path: Path) -> nn.Module:
+        """The network in a checkpoint, with fewer channels where they were removed."""
+        if isinstance(self.recipe.set, CoupledChannels):
+            network: nn.Module = load_model(path)
+            return network
+        return super().load_network(path)
+
+    @staticmethod
+    def open_file(path: Path) -> Opened:
+        """The network of any Ultralytics checkpoint, for ``detprune measure``."""
+        return open_file(path)
+
+
+def first_device(device: Any) -> str:
+    """The one device on which is measured, of those on which Ultralytics trains."""
+    named = ",".join(map(str, device)) if isinstance(device, list | tuple) else str(device)
+    first = named.strip("()[] ").split(",")[0].strip()
+    if first in ("", "None", "-1"):
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{first}" if first.isdigit() else first
+
+
+def take_up(model: nn.Module, state: Mapping[str, Any], path: Path) -> None:
+    """Load weights into a network.
+
+    Args:
+        state: the weights by name.
+        path: the file that they are from.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} does not fit the network: {error}") from error
