@@ -8,13 +8,10 @@ a NaN recovery nor an out-of-memory retry reaches.
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from ultralytics.data.utils import check_det_dataset
-from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
@@ -22,13 +19,10 @@ from detprune.errors import InputError
 from detprune.pruner import Pruner
 from detprune.run.directory import RunDirectory
 from detprune.run.seeds import derive_seed
-from detprune_yolo.channels import network_to_train
-from detprune_yolo.data.images import build_images, labels_folder
-from detprune_yolo.detectors import check_network, check_start
-from detprune_yolo.process_state import no_downloads
+from detprune_yolo.training.detector_trainer import DetectorTrainer
 from detprune_yolo.training.distillation import teach
 from detprune_yolo.training.epochs import fill_mosaic_buffer, mosaic_buffer, plain, seed_epoch
-from detprune_yolo.training.settings import Stage, StageSettings, own_modules
+from detprune_yolo.training.settings import Stage
 from detprune_yolo.training.sidecar import read_sidecar, remove_sidecar, taken_up, write_sidecar
 from detprune_yolo.training.sizes import check_sizes
 from detprune_yolo.weights.filenames import check_output_name
@@ -39,20 +33,11 @@ EPOCH_METRIC = "mAP50 (Ultralytics' own)"
 IS_MAIN = RANK in (-1, 0)
 
 
-class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
+class ResumableTrainer(DetectorTrainer):
     """Trains as Ultralytics does, and continues an interrupted stage to the last bit."""
 
     stage: ClassVar[Stage] = "dense"
-    settings: ClassVar[StageSettings] = StageSettings(stage="dense")
     resume: bool
-
-    @classmethod
-    def told(cls, settings: StageSettings) -> type[Self]:
-        """This trainer with settings, as a class: Ultralytics makes the trainer, here and in other processes.
-
-        Those get the class itself, with its settings (cloudpickle).
-        """
-        return type(cls.__name__, (cls,), {"settings": settings, "__module__": cls.__module__})
 
     def __init__(
         self,
@@ -60,9 +45,6 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
         overrides: dict[str, Any] | None = None,
         _callbacks: dict[str, list[Callable[[Any], None]]] | None = None,
     ) -> None:
-        given = overrides or {}
-        check_start(given.get("model"), given.get("task"))  # before a folder is made
-        labels_folder()  # before other processes are started, which share it
         super().__init__(cfg, overrides, _callbacks)
         check_output_name(self.best.absolute())
         if self.ddp and not self.resume and self.save_dir in Path(str(self.args.model)).parents:
@@ -82,11 +64,6 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
             # workers of a distributed run get the launching process's callbacks, and add their own
             if function not in self.callbacks[event]:
                 self.add_callback(event, function)
-
-    def train(self) -> None:
-        """Train, in processes of their own on several GPUs."""
-        with own_modules() if self.ddp else nullcontext():
-            super().train()
 
     # ---------------------------------------------------------------- resume
 
@@ -178,46 +155,10 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]
         super().optimizer_step()
         self._last_step, self._awaits_step = self._number, False
 
-    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
-        """The network that is trained, a detector."""
-        if weights is not None:
-            check_network(weights, "the model")
-        if (smaller := network_to_train(cfg, weights, self.data)) is not None:
-            return self.set_model_names_for_load(smaller)
-        model = super().get_model(cfg, weights, verbose)
-        check_network(model, "the model")
-        return model
-
-    def get_dataset(self) -> Any:
-        """Ultralytics' description of the data set, whose ``download`` is not followed: it may be code."""
-        data = str(self.args.data)
-        try:
-            if "://" in data or data.endswith(".ndjson"):
-                raise FileNotFoundError("it is no file on this machine")
-            check_det_dataset(data, autodownload=False, split=self.args.split)
-        except FileNotFoundError as error:
-            raise InputError(
-                f"data is {data}: {str(error).strip().splitlines()[0]}; put the images there first, for "
-                "nothing is downloaded"
-            ) from error
-        return super().get_dataset()
-
-    def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> Any:
-        """The images of a split, without Ultralytics' caches."""
-        stride = max(int(unwrap_model(self.model).stride.max()), 32)
-        rect = mode == "val"
-        return build_images(
-            self.args, img_path, batch, self.data, mode=mode, rect=rect, stride=stride
-        )
-
     def get_dataloader(self, *args: Any, **options: Any) -> Any:
         """Ultralytics' loader; one that replaces another begins the accumulation anew."""
         self._batch, self._awaits_step = -1, False
         return super().get_dataloader(*args, **options)
-
-    def _setup_train(self) -> None:
-        with no_downloads():
-            super()._setup_train()
 
     def _close_dataloader_mosaic(self) -> None:
         super()._close_dataloader_mosaic()
