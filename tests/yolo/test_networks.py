@@ -15,10 +15,10 @@ from trainings import NAMES, start_file, tiny_model
 import detprune as dp
 
 # isort: split
+from detprune_yolo.network_task import first_device
 from detprune_yolo.networks import build_network
 from detprune_yolo.process_state import no_downloads
 from detprune_yolo.recipe import ModelSpec
-from detprune_yolo.task import _first_device
 
 # isort: split
 from ultralytics import YOLO
@@ -119,7 +119,7 @@ def test_classes_in_another_order_are_refused_without_a_dense_stage(tmp_path: Pa
 )
 def test_measured_on_the_first_device_of_training(device: Any, expected: str) -> None:
     free = "cuda:0" if torch.cuda.is_available() else "cpu"
-    assert _first_device(device) == (free if expected == "free" else expected)
+    assert first_device(device) == (free if expected == "free" else expected)
 
 
 def test_a_missing_file_asks_no_network(tmp_path: Path) -> None:
