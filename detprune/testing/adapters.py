@@ -15,6 +15,7 @@ from detprune.run.directory import RunDirectory
 from detprune.run.pipeline import run_stages
 from detprune.run.recipe import Recipe, validate
 from detprune.run.task import Task
+from detprune.testing.requirement import require
 
 
 def check_adapter(implementation: Implementation, values: Mapping[str, Any], folder: Path) -> None:
@@ -54,7 +55,7 @@ def check_adapter(implementation: Implementation, values: Mapping[str, Any], fol
     weights["resumed"] = _run(implementation, recipe, folder / "resumed", resume=True)
     for name in ("second", "resumed"):
         for key, value in weights["first"].items():
-            _require(
+            require(
                 torch.equal(value, weights[name][key]),
                 f"{key} of the {name} run differs from the first run's: training has to depend on the recipe alone",
             )
@@ -66,15 +67,15 @@ def _run(
     run = RunDirectory.open(folder, recipe, resume=resume)
     task = implementation.task(recipe, run)
     summary = run_stages(task, recipe, run, "check_adapter")
-    _require("verified" in summary, "the run ended without a proof")
+    require("verified" in summary, "the run ended without a proof")
     return task.load_network(run.pruned).state_dict()
 
 
 def _check_measuring(task: Task) -> None:
     model = task.build_model()
     first, probe = task.evaluate(model), task.loss_probe(model, 8)
-    _require(task.metric in first, f"evaluate() returns {sorted(first)}, without {task.metric}")
-    _require(
+    require(task.metric in first, f"evaluate() returns {sorted(first)}, without {task.metric}")
+    require(
         0 <= first[task.metric] <= 1,
         f"{task.metric} is {first[task.metric]}, and has to be a fraction between 0 and 1",
     )
@@ -88,13 +89,8 @@ def _check_untouched(
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     training, state = model.training, torch.get_rng_state()
     found = measure()
-    _require(found == before, f"{what} says {found} and said {before} of the same network")
-    _require(torch.equal(torch.get_rng_state(), state), f"{what} has drawn random numbers")
-    _require(model.training == training, f"{what} has left the network in another mode")
+    require(found == before, f"{what} says {found} and said {before} of the same network")
+    require(torch.equal(torch.get_rng_state(), state), f"{what} has drawn random numbers")
+    require(model.training == training, f"{what} has left the network in another mode")
     for name, value in model.state_dict().items():
-        _require(torch.equal(value, weights[name]), f"{what} has changed {name}")
-
-
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise AssertionError(otherwise)
+        require(torch.equal(value, weights[name]), f"{what} has changed {name}")

@@ -13,6 +13,7 @@ from detprune.budgets import Budget
 from detprune.errors import NonFiniteError
 from detprune.methods import Method
 from detprune.pruner import Pruner
+from detprune.testing.requirement import require
 
 _HALF = Budget(sparsity=0.5)
 _STEPS = 4  # in an outer iteration
@@ -83,7 +84,7 @@ def _check_hyperparameters(method: Method) -> None:
     loop = _Loop(method)
     loop.train(range(2 * _STEPS))
     loop.pruner.hard_prune()
-    _require(
+    require(
         repr(method) == before,
         f"training has changed the hyperparameters of {type(method).__name__}; what evolves belongs into the state",
     )
@@ -98,9 +99,9 @@ def _check_zeros(method: Method, dtype: torch.dtype, kind: type[Optimizer]) -> N
     loop.train(range(2 * _STEPS, 3 * _STEPS), updates=False)
     for name, weight in loop.weights.items():
         zeros, promised = int((weight == 0).sum()), weight.numel() // 2
-        _require(zeros == promised, f"{where}: {name} has {zeros} zeros, promised are {promised}")
-        _require(weight.dtype == dtype, f"{where}: {name} has become {weight.dtype}")
-        _require(
+        require(zeros == promised, f"{where}: {name} has {zeros} zeros, promised are {promised}")
+        require(weight.dtype == dtype, f"{where}: {name} has become {weight.dtype}")
+        require(
             weight.data_ptr() == places[name],
             f"{where}: {name} has moved in memory; write in place",
         )
@@ -123,7 +124,7 @@ def _check_resume(method: Method, steps: int) -> None:
         loop.train(range(steps, 4 * _STEPS))
         loop.pruner.hard_prune()
     for name, weight in first.weights.items():
-        _require(
+        require(
             torch.equal(weight, second.weights[name]),
             f"{type(method).__name__}: saved after {steps} steps of {_STEPS} an outer iteration, loaded and continued, "
             f"{name} differs; everything that evolves belongs into the state",
@@ -144,7 +145,7 @@ def _check_refusal(method: Method) -> None:
             f"{type(method).__name__}: update() takes a weight that is NaN; call problem.check_weights() first"
         )
     for kind, value in _copied(loop.pruner).items():
-        _require(
+        require(
             torch.equal(value, before[kind]),
             f"{type(method).__name__}: an update that was refused has changed {kind}",
         )
@@ -154,8 +155,3 @@ def _copied(pruner: Pruner) -> dict[str, Tensor]:
     state = pruner.state_dict()["state"]
     tensors = {f"{k} of {n}": v.clone() for k, t in state["tensors"].items() for n, v in t.items()}
     return tensors | {name: torch.tensor(value) for name, value in state["scalars"].items()}
-
-
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise AssertionError(otherwise)

@@ -7,6 +7,7 @@ from torch import Size, Tensor
 
 from detprune.errors import InputError
 from detprune.sets import SparsitySet
+from detprune.testing.requirement import require
 
 _SHAPES = ((16, 8, 3, 3), (32, 16, 1, 1), (16, 32))
 _SPARSITIES = (0.0, 0.3, 0.5, 0.75)
@@ -31,7 +32,7 @@ def check_set(sparsity_set: SparsitySet, shapes: Sequence[Sequence[int]] = _SHAP
     """
     hash(sparsity_set)
     held = [Size(shape) for shape in shapes if sparsity_set.problem_with(Size(shape)) is None]
-    _require(bool(held), f"{sparsity_set!r} holds none of the shapes {[tuple(s) for s in shapes]}")
+    require(bool(held), f"{sparsity_set!r} holds none of the shapes {[tuple(s) for s in shapes]}")
     own = sparsity_set.own_sparsity
     for shape in held:
         for sparsity in _SPARSITIES if own is None else (own,):
@@ -50,30 +51,30 @@ def _check_projection(sparsity_set: SparsitySet, shape: Size, sparsity: float) -
     weight = torch.randn(shape, generator=generator)
     before = weight.clone()
     mask = sparsity_set.mask(weight, sparsity)
-    _require(torch.equal(weight, before), f"{where}: mask() has changed the weight")
-    _require(
+    require(torch.equal(weight, before), f"{where}: mask() has changed the weight")
+    require(
         mask.dtype == torch.bool and mask.shape == shape,
         f"{where}: the support is {mask.dtype} of shape {tuple(mask.shape)}",
     )
-    _require(bool(mask.any()), f"{where}: nothing is kept")
+    require(bool(mask.any()), f"{where}: nothing is kept")
     projected = sparsity_set.project(weight, sparsity)
-    _require(
+    require(
         torch.equal(projected, weight.masked_fill(~mask, 0.0)),
         f"{where}: project() is not the weight on its support and zero elsewhere",
     )
     again = sparsity_set.project(projected, sparsity)
-    _require(torch.equal(again, projected), f"{where}: projected twice it is another point")
+    require(torch.equal(again, projected), f"{where}: projected twice it is another point")
     for other in (weight.double(), 2 * weight, _other_format(weight)):
-        _require(
+        require(
             torch.equal(sparsity_set.mask(other, sparsity), mask),
             f"{where}: in float64, scaled by two, or in another memory format the support is another",
         )
     equal = torch.ones(shape)
-    _require(
+    require(
         bool(sparsity_set.mask(equal, sparsity).any()),
         f"{where}: nothing is kept where all weights are equal; keep an exact count",
     )
-    _require(
+    require(
         torch.equal(sparsity_set.mask(equal, sparsity), sparsity_set.mask(3 * equal, sparsity)),
         f"{where}: where all weights are equal, the choice is not always the same",
     )
@@ -81,7 +82,7 @@ def _check_projection(sparsity_set: SparsitySet, shape: Size, sparsity: float) -
     for _ in range(_OTHERS):
         support = sparsity_set.mask(torch.randn(shape, generator=generator), sparsity)
         found = float(weight.masked_fill(support, 0.0).norm())
-        _require(
+        require(
             found >= distance * (1 - 1e-6),
             f"{where}: a feasible point is at {found:g}, and the projection at {distance:g}",
         )
@@ -91,8 +92,3 @@ def _other_format(weight: Tensor) -> Tensor:
     if weight.dim() == 4:
         return weight.to(memory_format=torch.channels_last)
     return weight.t().contiguous().t()
-
-
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise AssertionError(otherwise)
