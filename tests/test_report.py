@@ -14,7 +14,7 @@ import torch
 
 from detprune.errors import InputError
 from detprune.run.report import maps, page, write_report
-from detprune.run.report.rundir import read_run
+from detprune.run.report.run_files import read_run
 from report_run import edit_summary, fake_run, only_events, write_summary
 
 FIGURES = ["training", "hard_pruning", "residual", "histograms", "heatmap", "maps", "layers"]

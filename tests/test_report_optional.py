@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from detprune.errors import InputError
 from detprune.run.report import page, training, write_report
-from detprune.run.report.rundir import read_run
+from detprune.run.report.run_files import read_run
 from report_run import edit_summary, fake_run
 
 HEADLINE = "mAP@0.5"

@@ -64,7 +64,7 @@ def command_line() -> typer.Typer:
 
 def read_run(path: Path) -> object:
     """A finished run as the report reads it, for the example of a figure."""
-    from detprune.run.report.rundir import (
+    from detprune.run.report.run_files import (
         read_run,  # with matplotlib, which the build does not need
     )
 

@@ -22,7 +22,7 @@ from detprune.run.adapter import load_recipe
 from detprune.run.directory import RunDirectory
 from detprune.run.measuring.runs import measure_run
 from detprune.run.measuring.table import columns, rows
-from detprune.run.report.rundir import read_run
+from detprune.run.report.run_files import read_run
 
 RECIPE = {
     **copy.deepcopy(TINY),

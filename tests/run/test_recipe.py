@@ -14,8 +14,8 @@ from detprune.run.directory import RunDirectory
 from detprune.run.recipe import dump_yaml, override, read_yaml, validate
 from detprune.run.studies.planned import PlannedRun, dense_part
 from detprune.run.studies.progressive.spec import read_progressive
-from detprune.run.studies.study.runner import plan_study
 from detprune.run.studies.study.spec import read_study
+from detprune.run.studies.study.study_runs import plan_study
 from detprune_classification import ClassificationRecipe
 from detprune_classification.recipe import DataSpec, ModelSpec
 from detprune_lightning.recipe import Stages

@@ -15,11 +15,11 @@ from command_line import Call, detprune
 from detprune import InputError
 from detprune.run.adapter import load_recipe
 from detprune.run.recipe import assignments, override, read_assignments
-from detprune.run.report.rundir import read_run
+from detprune.run.report.run_files import read_run
 from detprune.run.studies.planned import dense_part
 from detprune.run.studies.study.figures import metric_track
-from detprune.run.studies.study.runner import plan_study
 from detprune.run.studies.study.spec import read_study
+from detprune.run.studies.study.study_runs import plan_study
 
 STUDY: dict[str, Any] = {
     "name": "tiny_study",

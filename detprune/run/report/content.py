@@ -7,7 +7,7 @@ from typing import Any
 
 from detprune.run.measuring import Measurement
 from detprune.run.measuring.table import columns, conditions, rows
-from detprune.run.report.rundir import METRICS, Layer, Run, Summary, Verified
+from detprune.run.report.run_files import METRICS, Layer, Run, Summary, Verified
 from detprune.run.report.style import is_per_cent
 from detprune.run.report.training import STAGES
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from detprune.run.report.rundir import Layer, Run
+from detprune.run.report.run_files import Layer, Run
 from detprune.run.report.style import new_figure, plain, shorten
 
 Array = npt.NDArray[np.float32]

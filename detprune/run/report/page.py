@@ -13,7 +13,7 @@ from detprune.run.report import training, weights
 from detprune.run.report.content import page_content
 from detprune.run.report.maps import layer_maps
 from detprune.run.report.pictures import read_pictures
-from detprune.run.report.rundir import (
+from detprune.run.report.run_files import (
     DENSE_CHECKPOINT,
     FINAL_CHECKPOINT,
     METRICS,

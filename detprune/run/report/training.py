@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from detprune.run.report.rundir import Outer, Run
+from detprune.run.report.run_files import Outer, Run
 from detprune.run.report.style import (
     BLUE,
     GREEN,

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from detprune.errors import InputError
 from detprune.files import load_tensors
-from detprune.run.report.rundir import Layer, Run
+from detprune.run.report.run_files import Layer, Run
 from detprune.run.report.style import (
     BLUE,
     GREY,

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from detprune.run.report import style
-from detprune.run.report.rundir import DENSE_CHECKPOINT, FINAL_CHECKPOINT, Run, read_run
+from detprune.run.report.run_files import DENSE_CHECKPOINT, FINAL_CHECKPOINT, Run, read_run
 from detprune.run.report.tables import Picture
 from detprune.run.report.weights import Array, reach, read_checkpoint
 from detprune.run.studies.study.results import STAGES, Results
