@@ -15,7 +15,7 @@ from detprune_yolo.channels import network_to_train
 from detprune_yolo.data.images import build_images, labels_folder
 from detprune_yolo.detectors import check_network, check_start
 from detprune_yolo.process_state import no_downloads
-from detprune_yolo.training.settings import StageSettings, own_modules
+from detprune_yolo.training.settings import Stage, StageSettings, own_modules
 
 
 class DetectorTrainer(DetectionTrainer):  # type: ignore[misc]
@@ -41,6 +41,11 @@ class DetectorTrainer(DetectionTrainer):  # type: ignore[misc]
         Those get the class itself, with its settings (cloudpickle).
         """
         return type(cls.__name__, (cls,), {"settings": settings, "__module__": cls.__module__})
+
+    @property
+    def stage(self) -> Stage:
+        """What names events and seeds."""
+        return self.settings.stage
 
     def train(self) -> None:
         """Train, in processes of their own on several GPUs."""

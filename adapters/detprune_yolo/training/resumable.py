@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
@@ -22,7 +22,6 @@ from detprune.run.seeds import derive_seed
 from detprune_yolo.training.detector_trainer import DetectorTrainer
 from detprune_yolo.training.distillation import teach
 from detprune_yolo.training.epochs import fill_mosaic_buffer, mosaic_buffer, plain, seed_epoch
-from detprune_yolo.training.settings import Stage
 from detprune_yolo.training.sidecar import read_sidecar, remove_sidecar, taken_up, write_sidecar
 from detprune_yolo.training.sizes import check_sizes
 from detprune_yolo.weights.filenames import check_output_name
@@ -36,7 +35,6 @@ IS_MAIN = RANK in (-1, 0)
 class ResumableTrainer(DetectorTrainer):
     """Trains as Ultralytics does, and continues an interrupted stage to the last bit."""
 
-    stage: ClassVar[Stage] = "dense"
     resume: bool
 
     def __init__(

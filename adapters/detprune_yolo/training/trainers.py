@@ -32,7 +32,7 @@ from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_nor
 from detprune_yolo.measure.hard_pruned import hard_pruned_map50
 from detprune_yolo.training.epochs import check_every, plain
 from detprune_yolo.training.resumable import IS_MAIN, ResumableTrainer
-from detprune_yolo.training.settings import Stage, StageSettings
+from detprune_yolo.training.settings import StageSettings
 from detprune_yolo.training.sidecar import read_sidecar, taken_up
 from detprune_yolo.weights.checkpoints import (
     carry_masks,
@@ -48,7 +48,6 @@ class ConstrainedTrainer(ResumableTrainer):
     With whole channels also ``weights/shrunk.pt``, the network without them.
     """
 
-    stage: ClassVar[Stage] = "constrained"
     settings: ClassVar[StageSettings] = StageSettings(stage="constrained")
     _failure: NonFiniteError | None = None
     _images: TrainingImages | None = None
@@ -256,7 +255,6 @@ class RetrainingTrainer(ResumableTrainer):
     Begins with a checkpoint that carries masks, or with one from which channels were taken out.
     """
 
-    stage: ClassVar[Stage] = "retrain"
     settings: ClassVar[StageSettings] = StageSettings(stage="retrain")
     _masks: Mapping[str, torch.Tensor]
 
