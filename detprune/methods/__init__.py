@@ -1,7 +1,7 @@
 """Pruning methods, one a file; hyperparameters are frozen, states are explicit."""
 
 from detprune.methods.admm import ADMM
-from detprune.methods.base import Method, OuterIteration, Pace, Problem, State
+from detprune.methods.base import TRANSIENT, Method, OuterIteration, Pace, Problem, State
 from detprune.methods.gradual import DPF, GradualMagnitude
 from detprune.methods.magnitude import Magnitude, OneShot
 from detprune.methods.rho import Growth, Pull
@@ -32,6 +32,7 @@ __all__ = [
     "METHODS",
     "SASADMM",
     "SLR",
+    "TRANSIENT",
     "GradualMagnitude",
     "Growth",
     "Magnitude",

@@ -6,15 +6,16 @@ U = Λ/ρ; what becomes of both where ρ changes is written in ``splitting.py``.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from detprune.methods.base import OuterIteration, Pace, Problem, State
+from detprune.methods.base import OuterIteration, Pace, Problem
 from detprune.methods.residuals import measure, project_shifted, record, shift
 from detprune.methods.splitting import Splitting
 from detprune.methods.splitting_state import SplittingState
 
 
 @dataclass(frozen=True)
-class ADMM(Splitting):
+class ADMM(Splitting[SplittingState]):
     """Alternating direction method of multipliers.
 
     Attributes:
@@ -27,16 +28,16 @@ class ADMM(Splitting):
             proximal where ρ is chosen by pull.
     """
 
+    title: ClassVar[str] = "ADMM"
+
     def make_state(self) -> SplittingState:
         """k, ρ, Z and A."""
         return SplittingState()
 
     def end_outer_iteration(
-        self, problem: Problem, state: State, task_loss: float | None, pace: Pace
+        self, problem: Problem, state: SplittingState, task_loss: float | None, pace: Pace
     ) -> OuterIteration:
         """Z ← Π_S(V) with V = W + Λ/ρ; then Λ + ρ(W − Z) = ρ(V − Z), so A = Z − (V − Z)."""
-        if not isinstance(state, SplittingState):
-            raise TypeError(f"expected a SplittingState, got {type(state).__name__}")
         self.close(problem, state, pace)
         before = measure(problem, state)
         for weight, target, anchor in zip(

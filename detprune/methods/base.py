@@ -4,12 +4,13 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Generic
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from typing_extensions import TypeVar
 
 from detprune.errors import InputError, NonFiniteError
 from detprune.methods.scalars import as_floats, norm
@@ -166,18 +167,31 @@ class OuterIteration:
     condition_8: bool | None = None
 
 
+TRANSIENT = {"saved": False}
+"""Metadata of a field of a state that is worked out anew, and so is not saved."""
+
+
 @dataclass
 class State:
-    """What evolves: scalars, and lists of tensors that run parallel to the pruned tensors."""
+    """What evolves: scalars, and lists of tensors that run parallel to the pruned tensors.
+
+    A method that needs more derives a dataclass. All its fields are saved, but those with the
+    metadata ``TRANSIENT``.
+    """
 
     k: int = 0
     tensors: dict[str, list[Tensor]] = field(default_factory=dict)
 
-    SCALARS: ClassVar[tuple[str, ...]] = ("k",)
+    @classmethod
+    def scalars(cls) -> list[str]:
+        """Names of the fields that are saved beside the tensors."""
+        return [
+            f.name for f in fields(cls) if f.name != "tensors" and f.metadata.get("saved", True)
+        ]
 
     def state_dict(self, names: Sequence[str]) -> dict[str, Any]:
         """Plain dictionary of scalars and of name → tensor; the tensors are not copied."""
-        scalars = {name: copy.copy(getattr(self, name)) for name in self.SCALARS}
+        scalars = {name: copy.copy(getattr(self, name)) for name in self.scalars()}
         tensors = {
             kind: dict(zip(names, values, strict=True)) for kind, values in self.tensors.items()
         }
@@ -207,12 +221,12 @@ class State:
             for name, value in zip(names, values, strict=True):
                 value.copy_(saved[kind][name])
         scalars = self.upgraded(state["scalars"])
-        if lacking := [name for name in self.SCALARS if name not in scalars]:
+        if lacking := [name for name in self.scalars() if name not in scalars]:
             raise InputError(
                 f"the saved pruner state lacks {', '.join(lacking)}: another version of detprune saved it; go "
                 "on with that version, or begin constrained training again"
             )
-        for name in self.SCALARS:
+        for name in self.scalars():
             setattr(self, name, copy.copy(scalars[name]))  # a list is changed in place
 
     def upgraded(self, scalars: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -227,12 +241,18 @@ def _kind_of(tensor: Tensor) -> str:
     return "bool" if tensor.dtype == torch.bool else "integer"
 
 
-class Method(ABC):
-    """Base of all methods: the four moments at which a method may act.
+S = TypeVar("S", bound=State, default=Any)
+"""The state of a method; ``Method`` alone is a method of any state."""
+
+
+class Method(ABC, Generic[S]):
+    """Base of all methods: the four moments at which a method may act on its state.
 
     A leaf is a frozen dataclass of hyperparameters.
     """
 
+    title: ClassVar[str] = ""
+    """What people call the method; reports fall back on its registered name."""
     needs_loss: ClassVar[bool] = False
     """Whether ``end_outer_iteration`` cannot do without fₖ."""
     extrapolates: ClassVar[bool] = False
@@ -249,38 +269,38 @@ class Method(ABC):
             InputError: what ``start`` would raise for every network.
         """
 
-    def unfinished(self, state: State, pace: Pace) -> str | None:
+    def unfinished(self, state: S, pace: Pace) -> str | None:
         """Say what of its schedule the method has still to do, if training ended now; None if nothing."""
         return None
 
-    def start(self, problem: Problem, pace: Pace) -> State:
+    @abstractmethod
+    def start(self, problem: Problem, pace: Pace) -> S:
         """Make the initial state from the current weights."""
-        return State()
 
-    def before_step(self, problem: Problem, state: State, pace: Pace) -> None:
+    def before_step(self, problem: Problem, state: S, pace: Pace) -> None:
         """Change gradients, after every backward and before the optimizer reads them.
 
         Not called for a step that the optimizer skips (a GradScaler found infinities).
         """
 
-    def after_step(self, problem: Problem, state: State) -> None:
+    def after_step(self, problem: Problem, state: S) -> None:
         """Change weights, after every optimizer step."""
 
     @abstractmethod
     def end_outer_iteration(
-        self, problem: Problem, state: State, task_loss: float | None, pace: Pace
+        self, problem: Problem, state: S, task_loss: float | None, pace: Pace
     ) -> OuterIteration:
         """Update Z, multipliers, step size and ρ; all of the state or, on an error, nothing."""
 
-    def is_due(self, state: State) -> bool:
+    def is_due(self, state: S) -> bool:
         """Whether a method with an inner loop of its own has come to the end of it."""
         return False
 
-    def final_points(self, problem: Problem, state: State) -> Sequence[Tensor]:
+    def final_points(self, problem: Problem, state: S) -> Sequence[Tensor]:
         """The points that hard pruning projects; W unless a method averages."""
         return problem.weights
 
-    def extrapolated(self, state: State, index: int, weight: Tensor) -> Tensor:
+    def extrapolated(self, state: S, index: int, weight: Tensor) -> Tensor:
         """The point at which tensor ``index`` takes its gradient."""
         return weight
 

@@ -9,14 +9,14 @@ run; the sparsity starts at zero with the run.
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from detprune.errors import InputError
-from detprune.methods.base import Method, OuterIteration, Pace, Problem, State
+from detprune.methods.base import TRANSIENT, Method, OuterIteration, Pace, Problem, State
 from detprune.methods.ramp import (
     check_ramp,
     check_ramp_of_set,
@@ -33,9 +33,7 @@ class GradualState(State):
     """k, the optimizer steps done, and the supports (``kept``); how many are planned is not saved."""
 
     t: int = 0
-    steps: int = 0
-
-    SCALARS: ClassVar[tuple[str, ...]] = ("k", "t")
+    steps: int = field(default=0, metadata=TRANSIENT)
 
     def progress(self, step: int) -> float:
         """Share of the run that is over after a step; 1 where its length is not known."""
@@ -48,7 +46,7 @@ class GradualState(State):
 
 
 @dataclass(frozen=True)
-class _Gradual(Method):
+class _Gradual(Method[GradualState]):
     """Base of both: chooses the supports anew every few steps, at the sparsity of the time."""
 
     ramp: float = 0.75
@@ -64,9 +62,8 @@ class _Gradual(Method):
         if self.ramp:
             check_ramp_of_set(sparsity_set, type(self).__name__)
 
-    def unfinished(self, state: State, pace: Pace) -> str | None:
+    def unfinished(self, state: GradualState, pace: Pace) -> str | None:
         """Steps that are still to come, while the sparsity grows."""
-        state = _of(state)
         share = share_of_sparsity(self.ramp, state.progress(state.t))
         if share == 1:
             return None
@@ -93,9 +90,8 @@ class _Gradual(Method):
         return state
 
     @torch.no_grad()
-    def after_step(self, problem: Problem, state: State) -> None:
+    def after_step(self, problem: Problem, state: GradualState) -> None:
         """Count the step, and choose the supports anew when it is time."""
-        state = _of(state)
         state.t += 1
         self.apply(problem, state)
         if state.t % self.every == 0 and self.chooses(state.progress(state.t - self.every)):
@@ -118,7 +114,7 @@ class _Gradual(Method):
         """What the supports do to the weights after a step."""
 
     def end_outer_iteration(
-        self, problem: Problem, state: State, task_loss: float | None, pace: Pace
+        self, problem: Problem, state: GradualState, task_loss: float | None, pace: Pace
     ) -> OuterIteration:
         """Only count."""
         problem.check_weights()
@@ -134,6 +130,8 @@ class GradualMagnitude(_Gradual):
         ramp: share of the run over which the sparsity grows to the budget's, as a cubic.
         every: optimizer steps between two choices of what is masked.
     """
+
+    title: ClassVar[str] = "gradual magnitude pruning"
 
     def chooses(self, progress: float) -> bool:
         """Not once the whole sparsity is reached: what is masked is masked for good."""
@@ -154,17 +152,12 @@ class DPF(_Gradual):
         every: optimizer steps between two choices of what is masked; 16 in the paper.
     """
 
+    title: ClassVar[str] = "dynamic pruning with feedback"
     extrapolates: ClassVar[bool] = True
 
-    def extrapolated(self, state: State, index: int, weight: Tensor) -> Tensor:
+    def extrapolated(self, state: GradualState, index: int, weight: Tensor) -> Tensor:
         """Π_S(W) with the present support."""
-        return keep(weight.detach(), _of(state).supports[index])
+        return keep(weight.detach(), state.supports[index])
 
     def apply(self, problem: Problem, state: GradualState) -> None:
         """W stays dense until hard pruning."""
-
-
-def _of(state: State) -> GradualState:
-    if not isinstance(state, GradualState):
-        raise TypeError(f"expected a GradualState, got {type(state).__name__}")
-    return state

@@ -2,6 +2,7 @@
 known as iterative hard thresholding)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -10,8 +11,14 @@ from detprune.projections import zero_outside
 
 
 @dataclass(frozen=True)
-class OneShot(Method):
+class OneShot(Method[State]):
     """W ← Π_S(W) once, at hard pruning; training before it is left alone."""
+
+    title: ClassVar[str] = "one-shot magnitude pruning"
+
+    def start(self, problem: Problem, pace: Pace) -> State:
+        """Nothing but k."""
+        return State()
 
     def end_outer_iteration(
         self, problem: Problem, state: State, task_loss: float | None, pace: Pace
@@ -23,8 +30,14 @@ class OneShot(Method):
 
 
 @dataclass(frozen=True)
-class Magnitude(Method):
+class Magnitude(Method[State]):
     """W ← Π_S(W) after every optimizer step; what the optimizer brings back may return."""
+
+    title: ClassVar[str] = "per-step magnitude pruning"
+
+    def start(self, problem: Problem, pace: Pace) -> State:
+        """Nothing but k."""
+        return State()
 
     def after_step(self, problem: Problem, state: State) -> None:
         """Project the weights in place."""

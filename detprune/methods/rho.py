@@ -45,7 +45,8 @@ class Pull:
         if pace.steps_per_update is None or pace.updates is None:
             raise InputError(
                 "rho by pull needs the length of the run: pass steps_per_update= (optimizer steps "
-                "between two calls of update) and updates= (number of such calls) to Pruner"
+                "between two calls of update) and updates= (number of such calls) to Pruner, "
+                "or give rho as a number, for example rho=0.1"
             )
         progress = min(1.0, (k - 1) / max(1, pace.updates - 1))
         return self.start * math.pow(self.end / self.start, progress)

@@ -48,11 +48,9 @@ class SASADMMState(State):
     t: int = 0
     averaged: int = 0
 
-    SCALARS: ClassVar[tuple[str, ...]] = ("k", "t", "averaged")
-
 
 @dataclass(frozen=True)
-class SASADMM(Method):
+class SASADMM(Method[SASADMMState]):
     """Symmetric accelerated stochastic ADMM.
 
     Attributes:
@@ -82,6 +80,7 @@ class SASADMM(Method):
     average_from: int | None = None
     ramp: float = 0.0
 
+    title: ClassVar[str] = "SAS-ADMM"
     extrapolates: ClassVar[bool] = True
     replaces_optimizer: ClassVar[bool] = True
     has_inner_loop: ClassVar[bool] = True
@@ -130,7 +129,7 @@ class SASADMM(Method):
         if self.ramp:
             check_ramp_of_set(sparsity_set, "SAS-ADMM's ramp")
 
-    def unfinished(self, state: State, pace: Pace) -> str | None:
+    def unfinished(self, state: SASADMMState, pace: Pace) -> str | None:
         """Inner steps that are still to come, while the sparsity grows."""
         share = self.share_of_sparsity(state.k, pace)
         return (
@@ -160,16 +159,15 @@ class SASADMM(Method):
                 state.tensors["mean"][index].copy_(value)
         return state
 
-    def extrapolated(self, state: State, index: int, weight: Tensor) -> Tensor:
+    def extrapolated(self, state: SASADMMState, index: int, weight: Tensor) -> Tensor:
         """Ŵ = βₜ W̆ + (1 − βₜ) W of the step that comes."""
-        beta_t = 2 / (self._of(state).t + 2)
+        beta_t = 2 / (state.t + 2)
         momentum_point = state.tensors["momentum_point"][index]
         return torch.lerp(weight.detach().to(momentum_point.dtype), momentum_point, beta_t)
 
     @torch.no_grad()
-    def before_step(self, problem: Problem, state: State, pace: Pace) -> None:
+    def before_step(self, problem: Problem, state: SASADMMState, pace: Pace) -> None:
         """W̆ and W move along the gradients; tensors without one stay."""
-        state = self._of(state)
         t = state.t + 1
         beta_t, gamma_t = 2 / (t + 1), 2 / (t * self.eta(state.k + 1))
         active = [
@@ -204,17 +202,15 @@ class SASADMM(Method):
                 weight.copy_(torch.lerp(weight.to(momentum_point.dtype), momentum_point, beta_t))
         state.t = t
 
-    def is_due(self, state: State) -> bool:
+    def is_due(self, state: SASADMMState) -> bool:
         """Whether mₖ inner steps are done."""
-        state = self._of(state)
         return state.t >= self.planned_steps(state.k + 1)
 
     @torch.no_grad()
     def end_outer_iteration(
-        self, problem: Problem, state: State, task_loss: float | None, pace: Pace
+        self, problem: Problem, state: SASADMMState, task_loss: float | None, pace: Pace
     ) -> OuterIteration:
         """Both dual steps around the Z-step."""
-        state = self._of(state)
         beta, k = self.beta, state.k + 1
         scalars = []
         for weight, target, pull in zip(
@@ -262,9 +258,9 @@ class SASADMM(Method):
             rho=beta,
         )
 
-    def final_points(self, problem: Problem, state: State) -> Sequence[Tensor]:
+    def final_points(self, problem: Problem, state: SASADMMState) -> Sequence[Tensor]:
         """The ergodic mean once it has begun, W otherwise."""
-        return state.tensors["mean"] if self._of(state).averaged else problem.weights
+        return state.tensors["mean"] if state.averaged else problem.weights
 
     def share_of_sparsity(self, k: int, pace: Pace) -> float:
         """Share of the sparsity that Z has after outer iteration ``k``: that of the end of the next one.
@@ -296,11 +292,5 @@ class SASADMM(Method):
             mean.lerp_(weight.detach().to(mean.dtype), 1 / state.averaged)
 
     @staticmethod
-    def _targets(state: State) -> list[Tensor]:
+    def _targets(state: SASADMMState) -> list[Tensor]:
         return state.tensors["target"]
-
-    @staticmethod
-    def _of(state: State) -> SASADMMState:
-        if not isinstance(state, SASADMMState):
-            raise TypeError(f"expected a SASADMMState, got {type(state).__name__}")
-        return state

@@ -33,7 +33,7 @@ from typing import Any, ClassVar, Literal
 
 from detprune.distributed import from_rank_zero
 from detprune.errors import InputError, NonFiniteError
-from detprune.methods.base import OuterIteration, Pace, Problem, State
+from detprune.methods.base import OuterIteration, Pace, Problem
 from detprune.methods.residuals import (
     Residuals,
     against_old_target,
@@ -68,17 +68,6 @@ class SLRState(SplittingState):
     previous_inner: float = 0.0
     previous_norm: float = 0.0
 
-    SCALARS: ClassVar[tuple[str, ...]] = (
-        *SplittingState.SCALARS,
-        "step_size",
-        "step_rho",
-        "step_strength",
-        "last_norm",
-        "previous_loss",
-        "previous_inner",
-        "previous_norm",
-    )
-
     def upgraded(self, scalars: Mapping[str, Any]) -> Mapping[str, Any]:
         """An earlier version kept ⟨Λ, R_prev⟩, and not ‖R_last‖."""
         if "last_norm" in scalars or "previous_inner" not in scalars:
@@ -102,7 +91,7 @@ class SLRState(SplittingState):
 
 
 @dataclass(frozen=True)
-class SLR(Splitting):
+class SLR(Splitting[SLRState]):
     """Surrogate Lagrangian relaxation: multipliers move only when the surrogate conditions hold.
 
     Attributes:
@@ -128,6 +117,7 @@ class SLR(Splitting):
     max_step: float | None = None
     step_rule: Literal["consistent", "printed"] = "consistent"
 
+    title: ClassVar[str] = "SLR"
     needs_loss: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -159,17 +149,15 @@ class SLR(Splitting):
     def start(self, problem: Problem, pace: Pace) -> SLRState:
         """Z = Π_S(W), Λ = 0, s = s₀."""
         state = super().start(problem, pace)
-        if not isinstance(state, SLRState):
-            raise TypeError(f"expected an SLRState, got {type(state).__name__}")
         state.step_size, state.step_rho = self._first_step(state.rho), state.rho
         return state
 
     def end_outer_iteration(
-        self, problem: Problem, state: State, task_loss: float | None, pace: Pace
+        self, problem: Problem, state: SLRState, task_loss: float | None, pace: Pace
     ) -> OuterIteration:
         """Steps 1 and 2 of an outer iteration."""
-        if not isinstance(state, SLRState) or task_loss is None:
-            raise TypeError(f"SLR needs an SLRState and a loss, got {state!r}, {task_loss!r}")
+        if task_loss is None:
+            raise TypeError("SLR compares task losses (needs_loss), and was given none")
         if not math.isfinite(task_loss):
             raise NonFiniteError(
                 f"the task loss is {task_loss}; Z, Λ and the step size are unchanged"

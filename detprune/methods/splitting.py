@@ -46,6 +46,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from typing_extensions import TypeVar
 
 from detprune.errors import InputError
 from detprune.loggers import logger
@@ -54,7 +55,6 @@ from detprune.methods.base import (
     Pace,
     Problem,
     Rate,
-    State,
     like_weight,
 )
 from detprune.methods.momentum import pull_through_momentum
@@ -78,11 +78,14 @@ _JUMP = 100.0
 """Rises of the learning rate in one step up to which the loss less than doubled; at 1,000 it rose fortyfold."""
 
 
+P = TypeVar("P", bound=SplittingState, default=SplittingState)
+
+
 @dataclass(frozen=True)
-class Splitting(Method):
+class Splitting(Method[P]):
     """Base of the methods that pull W towards a copy Z on the set."""
 
-    rho: Rho | str = field(default=0.1, kw_only=True)
+    rho: Rho | str = field(default="auto", kw_only=True)
     ramp: float = field(default=0.0, kw_only=True)
     free_support: bool = field(default=False, kw_only=True)
     penalty: Literal["gradient", "proximal"] | None = field(default=None, kw_only=True)
@@ -105,7 +108,7 @@ class Splitting(Method):
         if self.ramp:
             check_ramp_of_set(sparsity_set, f"{type(self).__name__}'s ramp")
 
-    def unfinished(self, state: State, pace: Pace) -> str | None:
+    def unfinished(self, state: P, pace: Pace) -> str | None:
         """Outer iterations that are still to come, where ρ or the sparsity grow over all of them."""
         if pace.updates is None or state.k >= pace.updates:
             return None
@@ -115,7 +118,7 @@ class Splitting(Method):
         grown = f", in which Z has {share:.0%} of its sparsity" if share < 1 else ""
         return f"outer iteration {state.k} of {pace.updates}{grown}"
 
-    def start(self, problem: Problem, pace: Pace) -> SplittingState:
+    def start(self, problem: Problem, pace: Pace) -> P:
         """Z = Π_S(W), Λ = 0."""
         if self.ramp:
             refuse_fixed_sparsity(problem, f"{type(self).__name__}'s ramp")
@@ -139,9 +142,8 @@ class Splitting(Method):
         state.rho = rho if rho < math.inf else 1.0  # any: Λ = 0
         return state
 
-    def before_step(self, problem: Problem, state: State, pace: Pace) -> None:
+    def before_step(self, problem: Problem, state: P, pace: Pace) -> None:
         """grad ← grad + ρ(W − A), in place, unless the penalty is proximal."""
-        state = _of(state)
         if not state.opened:
             self.open(problem, state, pace)
         rates = pace.rates
@@ -187,9 +189,8 @@ class Splitting(Method):
             )
 
     @torch.no_grad()
-    def after_step(self, problem: Problem, state: State) -> None:
+    def after_step(self, problem: Problem, state: P) -> None:
         """A ← W on a free support, so that nothing pulls there; then the proximal map's W ← A + (1 − share)(W − A)."""
-        state = _of(state)
         if self.free_support:
             follow(problem, state.supports, state.anchors)
         if state.shares is not None:
@@ -302,11 +303,5 @@ class Splitting(Method):
         return share_of_sparsity(self.ramp, (k + 1) / pace.updates)
 
     @abstractmethod
-    def make_state(self) -> SplittingState:
+    def make_state(self) -> P:
         """The method's own empty state."""
-
-
-def _of(state: State) -> SplittingState:
-    if not isinstance(state, SplittingState):
-        raise TypeError(f"expected a SplittingState, got {type(state).__name__}")
-    return state

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from detprune.methods.base import State
+from detprune.methods.base import TRANSIENT, State
 
 
 @dataclass
@@ -31,19 +31,8 @@ class SplittingState(State):
     time: float = 0.0
     held: list[float] = field(default_factory=list)
     highest: list[float] = field(default_factory=list)
-    shares: list[float] | None = None
-    told: bool = False
-
-    SCALARS: ClassVar[tuple[str, ...]] = (
-        "k",
-        "rho",
-        "opened",
-        "strength",
-        "pulled",
-        "time",
-        "held",
-        "highest",
-    )
+    shares: list[float] | None = field(default=None, metadata=TRANSIENT)
+    told: bool = field(default=False, metadata=TRANSIENT)
 
     def upgraded(self, scalars: Mapping[str, Any]) -> Mapping[str, Any]:
         """Up to version 0.1 the anchor was that of the next ρ from the update on, and nothing was summed."""

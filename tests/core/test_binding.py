@@ -57,7 +57,7 @@ def test_attach_checks_as_the_constructor_does() -> None:
     with pytest.raises(
         InputError, match="holds no parameter of the model: it was made for another"
     ):
-        Pruner(model, sgd(other), ADMM(), budget=HALF)
+        Pruner(model, sgd(other), ADMM(rho=0.1), budget=HALF)
 
 
 def test_frozen_pruned_weights_need_no_optimizer_in_retraining() -> None:
@@ -100,7 +100,7 @@ def test_zeros_that_an_unknown_optimizer_moved_are_noticed_and_come_back_with_at
 
 def test_another_model_that_is_trained_is_warned_about() -> None:
     model = small_net()
-    pruner = Pruner(model, sgd(model), ADMM(), budget=HALF)
+    pruner = Pruner(model, sgd(model), ADMM(rho=0.1), budget=HALF)
     twin = copy.deepcopy(model)
     train(twin, sgd(twin), DATA, pruner)
     pruner.update()
@@ -115,7 +115,7 @@ def test_steps_that_a_scaler_skipped_are_no_fault(
 ) -> None:
     model = small_net()
     optimizer = sgd(model)
-    pruner = Pruner(model, optimizer, SLR(), budget=HALF)
+    pruner = Pruner(model, optimizer, SLR(rho=0.1), budget=HALF)
     loss = loss_of(model, DATA[0])
     (loss * math.inf).backward()
     pruner.observe(loss)
@@ -130,11 +130,11 @@ def test_steps_that_a_scaler_skipped_are_no_fault(
 def test_loading_weights_is_no_training() -> None:
     model = small_net()
     optimizer = sgd(model)
-    pruner = Pruner(model, optimizer, ADMM(), budget=HALF)
+    pruner = Pruner(model, optimizer, ADMM(rho=0.1), budget=HALF)
     train(model, optimizer, DATA[:2], pruner, update_every=2)
     model.load_state_dict(small_net(seed=3).state_dict())
     pruner.summary()
-    resumed = Pruner(model, optimizer := sgd(model), ADMM(), budget=HALF)
+    resumed = Pruner(model, optimizer := sgd(model), ADMM(rho=0.1), budget=HALF)
     resumed.load_state_dict(pruner.state_dict())
     train(model, optimizer, DATA[:2], resumed, update_every=2)
 
@@ -248,14 +248,14 @@ def test_two_pruners_of_the_same_weights_are_refused() -> None:
     model = small_net()
     optimizer = sgd(model)
     first = Pruner(model, optimizer, SASADMM(), budget=Budget(sparsity=0.5, exclude=["0"]))
-    other = Pruner(model, optimizer, ADMM(), budget=Budget(sparsity=0.5, include=["0"]))
+    other = Pruner(model, optimizer, ADMM(rho=0.1), budget=Budget(sparsity=0.5, include=["0"]))
     with pytest.raises(InputError, match=r"another pruner is bound .* call detach\(\) on it first"):
-        Pruner(model, optimizer, SLR(), budget=HALF)
+        Pruner(model, optimizer, SLR(rho=0.1), budget=HALF)
     other.detach()
     with pytest.raises(InputError, match="another pruner, with SASADMM or DPF, still moves these"):
-        Pruner(model, sgd(model), SLR(), budget=HALF)
+        Pruner(model, sgd(model), SLR(rho=0.1), budget=HALF)
     first.detach()
-    Pruner(model, optimizer, SLR(), budget=HALF)
+    Pruner(model, optimizer, SLR(rho=0.1), budget=HALF)
 
 
 # -------------------------------------------------------------------- NaN, averages

@@ -198,7 +198,7 @@ def test_all_offenders_are_listed_together_with_the_remedy() -> None:
     model.stem = nn.Conv2d(3, 8, 3)
     optimizer = torch.optim.SGD([*held, model.stem.weight], 0.1)
     with pytest.raises(InputError) as caught:
-        Pruner(model, optimizer, ADMM(), NM(2, 4))
+        Pruner(model, optimizer, ADMM(rho=0.1), NM(2, 4))
     lines = str(caught.value).splitlines()
     assert lines[0] == "5 weight(s) cannot be pruned with NM(n=2, m=4):"
     assert sorted(line.strip() for line in lines[1:-1]) == sorted(
@@ -214,7 +214,7 @@ def test_all_offenders_are_listed_together_with_the_remedy() -> None:
     names = "['up.weight', 'head.0.weight', 'head.2.weight', 'tied.weight', 'stem.weight']"
     assert lines[-1] == f"Leave them dense with exclude={names}, or remove the cause."
     remedied = Budget(exclude=[line.split()[0] for line in lines[1:-1]])
-    pruner = Pruner(model, optimizer, ADMM(), NM(2, 4), remedied)
+    pruner = Pruner(model, optimizer, ADMM(rho=0.1), NM(2, 4), remedied)
     assert [layer.name for layer in pruner.layers] == ["conv.weight", "conv1d.weight"]
 
 

@@ -36,7 +36,7 @@ from detprune import (
     Pruner,
     Pull,
 )
-from detprune.methods import METHODS
+from detprune.methods import METHODS, TRANSIENT, State
 
 HALVES = {"0.weight": 36, "4.weight": 256, "6.weight": 12}
 every_method = pytest.mark.parametrize("method", METHOD_EXAMPLES.values(), ids=METHOD_EXAMPLES)
@@ -52,6 +52,24 @@ def saved_and_loaded(state: Any) -> Any:
 
 def test_every_registered_method_is_in_the_suite() -> None:
     assert {type(method) for method in METHOD_EXAMPLES.values()} == set(METHODS.values())
+
+
+def test_every_registered_method_says_what_people_call_it() -> None:
+    titles = [method.title for method in METHODS.values()]
+    assert all(titles)
+    assert len(set(titles)) == len(titles)
+
+
+def test_every_field_of_a_state_is_saved_unless_it_says_otherwise() -> None:
+    @dataclasses.dataclass
+    class Extended(State):
+        moments: float = 0.0
+        cached: float = dataclasses.field(default=0.0, metadata=TRANSIENT)
+
+    saved = Extended(k=3, moments=0.5, cached=2.0).state_dict([])
+    loaded = Extended()
+    loaded.load_state_dict(saved, [])
+    assert (loaded.k, loaded.moments, loaded.cached) == (3, 0.5, 0.0)
 
 
 @every_method

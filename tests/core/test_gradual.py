@@ -133,7 +133,7 @@ def test_dpf_takes_gradients_at_the_pruned_weights_and_moves_the_dense_ones() ->
 
 @pytest.mark.parametrize(
     "method",
-    [ADMM(ramp=0.6), SLR(ramp=0.6), SASADMM(ramp=0.6, inner_steps=STEPS)],
+    [ADMM(rho=0.1, ramp=0.6), SLR(rho=0.1, ramp=0.6), SASADMM(ramp=0.6, inner_steps=STEPS)],
     ids=["admm", "slr", "sas_admm"],
 )
 def test_the_target_of_a_ramp_grows_to_the_whole_sparsity(method: Method) -> None:
@@ -190,7 +190,8 @@ def test_gradual_magnitude_without_a_ramp_never_lets_a_weight_return() -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [GradualMagnitude(), DPF(), ADMM(ramp=0.5), SLR(ramp=0.5), SASADMM(ramp=0.5)]
+    "method",
+    [GradualMagnitude(), DPF(), ADMM(rho=0.1, ramp=0.5), SLR(rho=0.1, ramp=0.5), SASADMM(ramp=0.5)],
 )
 def test_a_ramp_needs_the_length_of_the_run(method: Method) -> None:
     model = small_net()
@@ -198,7 +199,9 @@ def test_a_ramp_needs_the_length_of_the_run(method: Method) -> None:
         Pruner(model, sgd(model), method, budget=HALF)
 
 
-@pytest.mark.parametrize("method", [GradualMagnitude(), DPF(), ADMM(ramp=0.5), SASADMM(ramp=0.5)])
+@pytest.mark.parametrize(
+    "method", [GradualMagnitude(), DPF(), ADMM(rho=0.1, ramp=0.5), SASADMM(ramp=0.5)]
+)
 def test_a_ramp_is_refused_where_the_structure_fixes_the_sparsity(method: Method) -> None:
     model = nn.Sequential(nn.Linear(8, 4))
     with pytest.raises(InputError, match=r"NM\(n=2, m=4\) always has 0.5; leave the ramp out"):
@@ -208,7 +211,10 @@ def test_a_ramp_is_refused_where_the_structure_fixes_the_sparsity(method: Method
 @pytest.mark.parametrize(
     ("make_method", "problem"),
     [
-        (lambda: ADMM(ramp=1.5), r"ADMM: ramp is 1.5, allowed is a share of the run from 0"),
+        (
+            lambda: ADMM(rho=0.1, ramp=1.5),
+            r"ADMM: ramp is 1.5, allowed is a share of the run from 0",
+        ),
         (lambda: DPF(ramp=-0.1), r"DPF: ramp is -0.1, allowed"),
         (lambda: SASADMM(ramp=0.5, l1=0.1), r"ramp is 0.5 and l1 is 0.1; .* leave one of them out"),
         (

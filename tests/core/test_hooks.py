@@ -150,7 +150,7 @@ def test_distributed_data_parallel_is_unwrapped(method: Method, tmp_path: Path) 
 def test_compiled_models_are_unwrapped() -> None:
     model = small_net()
     compiled = torch.compile(model, backend="eager")
-    pruner = Pruner(nn.DataParallel(compiled), None, ADMM(), budget=HALF)  # type: ignore[arg-type]
+    pruner = Pruner(nn.DataParallel(compiled), None, ADMM(rho=0.1), budget=HALF)  # type: ignore[arg-type]
     assert pruner.model is model
     assert pruner.layers[0].name == "0.weight"
 
@@ -214,7 +214,7 @@ def test_lbfgs_is_refused() -> None:
     model = small_net()
     optimizer = torch.optim.LBFGS(model.parameters())
     with pytest.raises(InputError, match=r"LBFGS, whose line search .* use SGD, Adam or another"):
-        Pruner(model, optimizer, ADMM(), budget=HALF)
+        Pruner(model, optimizer, ADMM(rho=0.1), budget=HALF)
     assert hooks_of(model, optimizer)["step"] == 0
 
 

@@ -73,7 +73,7 @@ def test_weights_that_nobody_named_are_told_of_once(
 ) -> None:
     model = made(name)
     for _ in range(2):
-        pruner = Pruner(model, None, ADMM(), budget=Budget(sparsity=0.5))
+        pruner = Pruner(model, None, ADMM(rho=0.1), budget=Budget(sparsity=0.5))
     (line,) = [record.getMessage() for record in caplog.records]
     rows = {row.name: row.numel for row in pruner.summary().layers if row.target is None}
     assert (
@@ -81,10 +81,10 @@ def test_weights_that_nobody_named_are_told_of_once(
     )
     assert all(part in line for part in NETWORKS[name][1])
     include = ast.literal_eval(line.partition("include=")[2].partition(";")[0])
-    everything = Pruner(model, None, ADMM(), budget=Budget(sparsity=0.5, include=include))
+    everything = Pruner(model, None, ADMM(rho=0.1), budget=Budget(sparsity=0.5, include=include))
     assert all(row.target is not None for row in everything.summary().layers)
     assert len(caplog.records) == 1
-    Pruner(made(name), None, ADMM(), budget=Budget(sparsity=0.5, exclude=list(rows)))
+    Pruner(made(name), None, ADMM(rho=0.1), budget=Budget(sparsity=0.5, exclude=list(rows)))
     assert len(caplog.records) == 1
 
 
@@ -106,14 +106,14 @@ def spectral() -> nn.Module:
 def test_ordinary_networks_are_not_spoken_of(
     make: Callable[[], nn.Module], caplog: pytest.LogCaptureFixture
 ) -> None:
-    Pruner(make(), None, ADMM(), budget=Budget(sparsity=0.5))
+    Pruner(make(), None, ADMM(rho=0.1), budget=Budget(sparsity=0.5))
     assert not caplog.records
 
 
 def test_what_is_excluded_under_its_computed_name_is_left_out_on_purpose(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    Pruner(spectral(), None, ADMM(), budget=Budget(sparsity=0.5, exclude=["0.weight"]))
+    Pruner(spectral(), None, ADMM(rho=0.1), budget=Budget(sparsity=0.5, exclude=["0.weight"]))
     assert not caplog.records
 
 

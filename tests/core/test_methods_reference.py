@@ -224,7 +224,7 @@ def test_slr_leaves_the_step_size_alone_where_a_residual_is_zero() -> None:
     with torch.no_grad():
         for weight in (p for p in model.parameters() if p.dim() >= 2):
             weight.copy_(project_each(SPARSITY)([weight])[0])
-    pruner = Pruner(model, None, SLR(step_size=0.05), budget=Budget(sparsity=SPARSITY))
+    pruner = Pruner(model, None, SLR(rho=0.1, step_size=0.05), budget=Budget(sparsity=SPARSITY))
     entries = [pruner.update(task_loss=loss) for loss in (1.0, 0.5, 0.9)]
     assert [entry.condition_3 for entry in entries] == [True, True, False]
     assert [entry.condition_8 for entry in entries] == [False, False, False]

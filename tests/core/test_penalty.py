@@ -88,7 +88,7 @@ def test_weights_without_gradient_are_skipped() -> None:
     assert weight.grad is None
 
 
-@pytest.mark.parametrize("method", [dp.ADMM(), dp.SLR(), dp.SASADMM()])
+@pytest.mark.parametrize("method", [dp.ADMM(rho=0.1), dp.SLR(rho=0.1), dp.SASADMM()])
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_step_allocates_nothing_of_weight_size(method: dp.Method, masked: bool) -> None:
     model = torch.nn.Linear(300, 200, bias=False)
@@ -108,7 +108,12 @@ def test_a_step_allocates_nothing_of_weight_size(method: dp.Method, masked: bool
 def test_two_weight_sized_tensors_for_admm_and_slr_three_for_sas_admm() -> None:
     model = torch.nn.Linear(30, 20, bias=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for method, count in ((dp.ADMM(), 2), (dp.SLR(), 2), (dp.SASADMM(), 3), (dp.Magnitude(), 0)):
+    for method, count in (
+        (dp.ADMM(rho=0.1), 2),
+        (dp.SLR(rho=0.1), 2),
+        (dp.SASADMM(), 3),
+        (dp.Magnitude(), 0),
+    ):
         pruner = dp.Pruner(model, optimizer, method, budget=dp.Budget(compression=10))
         assert len(pruner.state_dict()["state"]["tensors"]) == count
         pruner.detach()

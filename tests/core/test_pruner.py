@@ -97,7 +97,7 @@ def test_history_says_what_happened(method: Method) -> None:
 
 
 def test_the_mean_of_the_observed_losses_starts_anew_after_an_update() -> None:
-    pruner = Pruner(small_net(), None, SLR(), budget=HALF)
+    pruner = Pruner(small_net(), None, SLR(rho=0.1), budget=HALF)
     for loss in (1.0, torch.tensor(2.0, requires_grad=True), torch.tensor(6.0)):
         pruner.observe(loss)
     assert pruner.update().task_loss == 3.0
@@ -110,7 +110,7 @@ def test_the_mean_of_the_observed_losses_starts_anew_after_an_update() -> None:
     ):
         pruner.update()
     assert len(pruner.history) == 2
-    admm = Pruner(small_net(), None, ADMM(), budget=HALF)
+    admm = Pruner(small_net(), None, ADMM(rho=0.1), budget=HALF)
     assert admm.update().task_loss is None
 
 
@@ -215,14 +215,14 @@ def test_summary_counts_over_pruned_tensors_and_over_the_model() -> None:
 
 
 def test_states_of_something_else_are_refused() -> None:
-    state = Pruner(small_net(), None, ADMM(), budget=HALF).state_dict()
+    state = Pruner(small_net(), None, ADMM(rho=0.1), budget=HALF).state_dict()
     cases = [
         (
-            Pruner(small_net(), None, ADMM(), budget=Budget(sparsity=0.5, exclude=["0"])),
+            Pruner(small_net(), None, ADMM(rho=0.1), budget=Budget(sparsity=0.5, exclude=["0"])),
             r"other layers: missing \[\], extra \['0\.weight'\]; use the model, include and",
         ),
         (
-            Pruner(small_net(), None, SLR(), budget=HALF),
+            Pruner(small_net(), None, SLR(rho=0.1), budget=HALF),
             r"is of method 'admm', this pruner runs 'slr'; use the method it was saved with",
         ),
     ]
@@ -237,7 +237,7 @@ def test_states_of_something_else_are_refused() -> None:
     with pytest.raises(
         InputError, match=r"of 4\.weight has shape \(8, 64\), the weight has \(9, 64\)"
     ):
-        Pruner(wider, None, ADMM(), budget=HALF).load_state_dict(state)
+        Pruner(wider, None, ADMM(rho=0.1), budget=HALF).load_state_dict(state)
 
     averaged = Pruner(small_net(), None, SASADMM(average_from=3), budget=HALF)
     last = Pruner(small_net(), None, SASADMM(), budget=HALF)
@@ -246,7 +246,7 @@ def test_states_of_something_else_are_refused() -> None:
     ):
         last.load_state_dict(averaged.state_dict())
 
-    for method in (ADMM(), OneShot()):
+    for method in (ADMM(rho=0.1), OneShot()):
         dense = Pruner(small_net(), None, method, budget=HALF).state_dict()
         done = Pruner(small_net(), None, method, budget=HALF)
         done.hard_prune()
@@ -258,7 +258,7 @@ def test_states_of_something_else_are_refused() -> None:
 
 def test_masks_are_loaded_whatever_method_found_them() -> None:
     first = small_net()
-    slr = Pruner(first, None, SLR(), budget=HALF)
+    slr = Pruner(first, None, SLR(rho=0.1), budget=HALF)
     slr.hard_prune()
     second = small_net(seed=5)
     optimizer = sgd(second)
@@ -338,7 +338,7 @@ def test_damaged_tensors_of_a_saved_state_are_refused(name: str, convert: Any, s
 
 @pytest.mark.parametrize("width", [torch.float16, torch.float64])
 def test_a_saved_state_of_another_width_is_taken_up(width: torch.dtype) -> None:
-    pruner = Pruner(small_net(), None, ADMM(), budget=HALF)
+    pruner = Pruner(small_net(), None, ADMM(rho=0.1), budget=HALF)
     state = copy.deepcopy(pruner.state_dict())
     for tensors in state["state"]["tensors"].values():
         for name in tensors:

@@ -29,7 +29,7 @@ def test_the_penalty_is_proximal_where_rho_is_chosen_by_pull() -> None:
     assert ADMM(rho="auto") == ADMM(rho=Pull(0.3, 3.0), penalty="proximal")
     assert SLR(rho=0.1).penalty == ADMM(rho=Growth()).penalty == "gradient"
     with pytest.raises(InputError, match="penalty is 'prox'; allowed are 'gradient', 'proximal'"):
-        SLR(penalty="prox")  # type: ignore[arg-type]
+        SLR(rho=0.1, penalty="prox")  # type: ignore[arg-type]
 
 
 def steps_without_a_task(optimizer: torch.optim.Optimizer, count: int) -> None:
@@ -215,9 +215,12 @@ def test_growth_is_capped_and_checked() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SLR(step_size=0), r"SLR: step_size is 0, allowed is a number > 0, or none"),
-        (lambda: SLR(M=1), r"SLR: M is 1, allowed is a number > 1"),
-        (lambda: SLR(r=1), r"SLR: r is 1, allowed is a number between 0 and 1"),
+        (
+            lambda: SLR(rho=0.1, step_size=0),
+            r"SLR: step_size is 0, allowed is a number > 0, or none",
+        ),
+        (lambda: SLR(rho=0.1, M=1), r"SLR: M is 1, allowed is a number > 1"),
+        (lambda: SLR(rho=0.1, r=1), r"SLR: r is 1, allowed is a number between 0 and 1"),
         (
             lambda: SASADMM(tau=0.9, sigma=1.2),
             r"\(tau, sigma\) = \(0\.9, 1\.2\) lies outside .* the reference setting is \(0\.9, 1\.09\)",

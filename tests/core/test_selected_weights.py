@@ -38,9 +38,9 @@ def test_weights_that_are_worked_out_are_listed_with_the_call_that_ends_it(
     with pytest.raises(
         InputError, match=rf"4\.weight is worked out by .*{message}.*get_submodule\('4'"
     ) as e:
-        Pruner(model, None, ADMM(), Filter(), Budget(sparsity=0.5, include=include))
+        Pruner(model, None, ADMM(rho=0.1), Filter(), Budget(sparsity=0.5, include=include))
     assert "exclude=['4.weight']" in str(e.value)
-    pruner = Pruner(model, None, ADMM(), budget=Budget(sparsity=0.5, exclude=["4.weight"]))
+    pruner = Pruner(model, None, ADMM(rho=0.1), budget=Budget(sparsity=0.5, exclude=["4.weight"]))
     assert [layer.name for layer in pruner.layers] == ["0.weight", "6.weight"]
 
 
@@ -49,12 +49,12 @@ def test_parts_of_a_weight_norm_are_refused_and_of_a_spectral_norm_pruned() -> N
     parametrizations.weight_norm(model[4])
     part = "4.parametrizations.weight.original1"
     with pytest.raises(InputError, match=rf"{part} is a part of 4\.weight, which is worked out"):
-        Pruner(model, None, ADMM(), Filter(), Budget(sparsity=0.5, include=[part]))
+        Pruner(model, None, ADMM(rho=0.1), Filter(), Budget(sparsity=0.5, include=[part]))
     model = small_net()
     parametrizations.spectral_norm(model[4])
     optimizer = sgd(model)
     part = "4.parametrizations.weight.original"
-    pruner = Pruner(model, optimizer, ADMM(), budget=Budget(sparsity=0.5, include=[part]))
+    pruner = Pruner(model, optimizer, ADMM(rho=0.1), budget=Budget(sparsity=0.5, include=[part]))
     train(model, optimizer, batches(3), pruner, update_every=3)
     pruner.hard_prune()
     assert int((model[4].weight == 0).sum()) == 256
@@ -111,7 +111,7 @@ def inference(_: nn.Module) -> nn.Module:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_weights_that_cannot_be_computed_with(make: Callable[[Any], Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Pruner(make(small_net()), None, ADMM(), budget=HALF)
+        Pruner(make(small_net()), None, ADMM(rho=0.1), budget=HALF)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_weights_that_cannot_be_computed_with(make: Callable[[Any], Any], messag
 )
 def test_arguments_of_wrong_types(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Pruner(small_net(), None, **{"method": ADMM(), "budget": HALF, **options})
+        Pruner(small_net(), None, **{"method": ADMM(rho=0.1), "budget": HALF, **options})
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_arguments_of_wrong_types(options: dict[str, Any], message: str) -> None
     ],
 )
 def test_losses_that_are_not_one_number(loss: Any, message: str) -> None:
-    pruner = Pruner(small_net(), None, SLR(), budget=HALF)
+    pruner = Pruner(small_net(), None, SLR(rho=0.1), budget=HALF)
     with pytest.raises(InputError, match=message):
         pruner.observe(loss)
     pruner.observe(torch.ones(1))
@@ -170,7 +170,7 @@ def test_losses_that_are_not_one_number(loss: Any, message: str) -> None:
 )
 def test_states_that_are_none(state: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Pruner(small_net(), None, SLR(), budget=HALF).load_state_dict(state)
+        Pruner(small_net(), None, SLR(rho=0.1), budget=HALF).load_state_dict(state)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_masks_that_keep_nothing_are_refused_and_empty_layers_told_of(
         Pruner.with_masks(model, masks, bound)
     state = Pruner.with_masks(small_net(), {n: ~mask for n, mask in masks.items()}).state_dict()
     with pytest.raises(InputError, match="keep no weight at all"):
-        Pruner(model, bound, SLR(), budget=HALF).load_state_dict({**state, "masks": masks})
+        Pruner(model, bound, SLR(rho=0.1), budget=HALF).load_state_dict({**state, "masks": masks})
     assert_same(snapshot(model), before)
     assert not caplog.records
     # a budget of scope "global" may leave a layer nothing

@@ -145,8 +145,8 @@ def test_what_is_no_optimizer_is_refused(
     model = small_net()
     made = optimizer(model)
     with pytest.raises(InputError, match=message):
-        Pruner(model, made, ADMM(), budget=HALF)
-    pruner = Pruner(model, None, ADMM(), budget=HALF)
+        Pruner(model, made, ADMM(rho=0.1), budget=HALF)
+    pruner = Pruner(model, None, ADMM(rho=0.1), budget=HALF)
     with pytest.raises(InputError, match=message):
         pruner.attach(made)
 
@@ -173,7 +173,7 @@ def test_second_copies_of_the_weights_are_held_at_zero(mode: str) -> None:
 def test_averages_of_asgd_are_held_at_zero() -> None:
     model = small_net()
     optimizer = torch.optim.ASGD(model.parameters(), 0.05, t0=0)
-    pruner = Pruner(model, optimizer, ADMM(), budget=HALF)
+    pruner = Pruner(model, optimizer, ADMM(rho=0.1), budget=HALF)
     train(model, optimizer, DATA)
     pruner.hard_prune()
     train(model, optimizer, DATA)
@@ -241,4 +241,4 @@ class FullyShardedDataParallel(nn.Module):
 )
 def test_what_is_no_model_is_refused(model: Callable[[], Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Pruner(model(), None, ADMM(), budget=HALF)
+        Pruner(model(), None, ADMM(rho=0.1), budget=HALF)

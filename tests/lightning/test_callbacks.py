@@ -145,8 +145,8 @@ def test_check_stops_training_and_a_resumed_run_stays_stopped(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "method",
     [
-        dp.SLR(),
-        dp.ADMM(),
+        dp.SLR(rho=0.1),
+        dp.ADMM(rho=0.1),
         dp.SASADMM(inner_steps=3),
         dp.Magnitude(),
         dp.GradualMagnitude(ramp=0.0, every=3),

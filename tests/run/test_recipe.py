@@ -9,9 +9,11 @@ import yaml
 
 import detprune as dp
 from detprune.files import dump_yaml_text, parse_yaml
+from detprune.methods import METHODS
 from detprune.run.adapter import implementation, load_recipe
 from detprune.run.directory import RunDirectory
 from detprune.run.recipe import dump_yaml, override, read_yaml, validate
+from detprune.run.recipe.components import parse_method
 from detprune.run.studies.planned import PlannedRun, dense_part
 from detprune.run.studies.progressive.spec import read_progressive
 from detprune.run.studies.study.spec import read_study
@@ -275,3 +277,8 @@ def test_a_run_of_an_earlier_version_is_resumed(tiny: dict[str, Any], tmp_path: 
             RunDirectory.open(run.path, recipe, resume=True)
         with pytest.raises(dp.InputError, match="a run of another recipe"):
             planned.check_same()
+
+
+@pytest.mark.parametrize("name", ["admm", "slr"])
+def test_a_method_is_the_same_by_name_and_from_python(name: str) -> None:
+    assert parse_method(name) == METHODS[name]()

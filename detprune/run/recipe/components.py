@@ -15,7 +15,6 @@ from detprune.budgets import Budget
 from detprune.channels import CoupledChannels
 from detprune.errors import InputError, nearest, unknown
 from detprune.methods import METHODS, Growth, Method, Pull
-from detprune.methods.splitting import Splitting
 from detprune.sets import SETS, SparsitySet
 
 T = TypeVar("T")
@@ -25,18 +24,8 @@ SETS_BY_NAME: dict[str, type[SparsitySet]] = {**SETS, "coupled_channels": Couple
 
 
 def parse_method(value: object) -> object:
-    """A method from its recipe form, with ρ by pull unless it says otherwise; methods pass through.
-
-    A recipe knows the length of its run, which the core's own default, a number, does without.
-    """
-    if isinstance(value, Method):
-        return value
-    options = {"name": value} if isinstance(value, str) else value
-    if isinstance(options, Mapping):
-        kind = METHODS.get(str(options.get("name")))
-        if kind is not None and issubclass(kind, Splitting):
-            options = {"rho": "auto", **options}
-    return _from_registry("method", METHODS, options)
+    """A method from its recipe form; methods pass through."""
+    return value if isinstance(value, Method) else _from_registry("method", METHODS, value)
 
 
 def parse_set(value: object) -> object:

@@ -5,21 +5,12 @@ from pathlib import PurePath
 from statistics import median
 from typing import Any
 
+from detprune.methods import METHODS
 from detprune.run.measuring import Measurement
 from detprune.run.measuring.table import columns, conditions, rows
 from detprune.run.report.run_files import METRICS, Layer, Run, Summary, Verified
 from detprune.run.report.style import is_per_cent
 from detprune.run.report.training import STAGES
-
-_METHODS = {
-    "admm": "ADMM",
-    "slr": "SLR",
-    "sas_admm": "SAS-ADMM",
-    "oneshot": "one-shot magnitude pruning",
-    "magnitude": "per-step magnitude pruning",
-    "gradual_magnitude": "gradual magnitude pruning",
-    "dpf": "dynamic pruning with feedback",
-}
 
 
 def page_content(run: Run) -> dict[str, Any]:
@@ -100,7 +91,8 @@ def _sizes_after_removal(summary: Summary) -> list[tuple[str, str, str, str]]:
 
 
 def _method(name: str) -> str:
-    return _METHODS.get(name.replace("-", "_"), name)
+    kind = METHODS.get(name.replace("-", "_"))
+    return name if kind is None else kind.title or name
 
 
 def _number(metric: str, value: float | None) -> str:
