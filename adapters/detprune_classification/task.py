@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassAccuracy
 
 import lightning as L
+from detprune.run.metrics import Metric
 from detprune.run.recipe import Recipe
 from detprune_classification.data import ImageData, build_data
 from detprune_classification.models import build_model, load_checkpoint
@@ -101,7 +102,7 @@ def test_loader(data: ImageData, recipe: ClassificationRecipe) -> "DataLoader[An
 class ClassificationNetworkTask(LightningNetworkTask):
     """Builds and measures an image classifier."""
 
-    metric: ClassVar[str] = "accuracy"
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("accuracy"),)
     recipe_type: ClassVar[type[Recipe]] = ClassificationRecipe
     recipe: ClassificationRecipe
 

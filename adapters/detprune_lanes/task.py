@@ -16,6 +16,7 @@ from detprune.channels import Forward
 from detprune.errors import InputError
 from detprune.files.folders import user_cache
 from detprune.pruner import Pruner
+from detprune.run.metrics import Metric
 from detprune.run.recipe import Recipe
 from detprune.run.report.pictures import write_pictures
 from detprune_lanes.data.frames import LaneFrames
@@ -43,7 +44,12 @@ AUXILIARY = "aux_*"
 class LaneNetworkTask(LightningNetworkTask):
     """Builds and measures an Ultra-Fast-Lane-Detection network."""
 
-    metric: ClassVar[str] = "lane accuracy"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("lane accuracy"),
+        Metric("F1", per_cent=False),
+        Metric("FP", per_cent=False, higher_is_better=False),
+        Metric("FN", per_cent=False, higher_is_better=False),
+    )
     recipe_type: ClassVar[type[Recipe]] = LaneRecipe
     recipe: LaneRecipe
 

@@ -23,6 +23,7 @@ from detprune.methods import OneShot, OuterIteration
 from detprune.networks.batch_norm import estimate_statistics, even_batches
 from detprune.pruner import Pruner
 from detprune.run.directory import RunDirectory
+from detprune.run.events import HardPruneCheck, Outer
 from detprune.run.measuring import deployed
 from detprune.run.recipe import Recipe
 from detprune.run.seeds import derive_seed
@@ -239,10 +240,10 @@ class LightningTask(LightningNetworkTask, Task):
         )
 
     def _log_update(self, entry: OuterIteration, epoch: int) -> None:
-        self.run.log_event("outer", stage="constrained", epoch=epoch, **vars(entry))
+        self.run.log(Outer(**vars(entry), epoch=epoch))
 
     def _log_check(self, value: float, epoch: int) -> None:
-        self.run.log_event("hard_prune_check", stage="constrained", epoch=epoch, metric=value)
+        self.run.log(HardPruneCheck(epoch=epoch, metric=value))
 
 
 def optimizer_and_schedule(module: L.LightningModule, network: nn.Module, spec: StageSpec) -> Any:

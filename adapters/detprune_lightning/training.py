@@ -24,6 +24,7 @@ import lightning as L
 from detprune.errors import DetpruneError, InputError
 from detprune.loggers import logger
 from detprune.run.directory import RunDirectory
+from detprune.run.events import Epoch
 from detprune.run.seeds import derive_seed
 from detprune_lightning.checkpoints import AtomicCheckpoints
 from detprune_lightning.spec import StageSpec, TrainerSpec
@@ -239,8 +240,7 @@ class EventLog(L.Callback):
         loss = _number(trainer.callback_metrics.get("train_loss"))
         validated = self._epoch % (trainer.check_val_every_n_epoch or 1) == 0
         metric = _number(trainer.callback_metrics.get(METRIC_KEY)) if validated else None
-        self._run.log_event(
-            "epoch",
+        event = Epoch(
             stage=self._stage,
             epoch=self._epoch,
             epochs=trainer.max_epochs,
@@ -249,6 +249,7 @@ class EventLog(L.Callback):
             metric=metric,
             seconds=round(seconds, 3),
         )
+        self._run.log(event)
         LOGGER.info(
             "%s %d/%s  loss %s  metric %s  %.1f s",
             self._stage,

@@ -13,6 +13,7 @@ from detprune.budgets import Budget
 from detprune.channels import CoupledChannels, Forward
 from detprune.errors import InputError
 from detprune.run.measuring.sources import Opened
+from detprune.run.metrics import Metric
 from detprune.run.recipe import Recipe
 from detprune.run.seeds import seed_all
 from detprune.run.task import NetworkTask
@@ -25,6 +26,13 @@ from detprune_yolo.exclusions import (
     merged_note,
 )
 from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm, task_loss
+from detprune_yolo.measure.metrics import (
+    COCO,
+    HEADLINE,
+    METRICS,
+    ULTRALYTICS,
+    ULTRALYTICS_50_95,
+)
 from detprune_yolo.measure.validation import validate
 from detprune_yolo.networks import build_network
 from detprune_yolo.process_state import quiet
@@ -38,7 +46,7 @@ from detprune_yolo.weights.deployment import open_file
 class DetectionNetworkTask(NetworkTask):
     """Builds and measures an Ultralytics detector, in float32 on the weights as a file holds them."""
 
-    metric: ClassVar[str] = "mAP@0.5"
+    metrics: ClassVar[tuple[Metric, ...]] = METRICS
     recipe_type: ClassVar[type[Recipe]] = DetectionRecipe
     recipe: DetectionRecipe
 
@@ -147,10 +155,10 @@ class DetectionNetworkTask(NetworkTask):
             max_det=int(options.get("max_det", 300)),
         )
         return {
-            self.metric: scores.coco.map50,
-            "mAP@[.5:.95]": scores.coco.map50_95,
-            "mAP50 (Ultralytics' own)": scores.ultralytics_map50,
-            "mAP50-95 (Ultralytics' own)": scores.ultralytics_map50_95,
+            HEADLINE.name: scores.coco.map50,
+            COCO.name: scores.coco.map50_95,
+            ULTRALYTICS.name: scores.ultralytics_map50,
+            ULTRALYTICS_50_95.name: scores.ultralytics_map50_95,
         }
 
     def estimate_batch_norm(self, model: nn.Module) -> int:

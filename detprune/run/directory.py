@@ -13,14 +13,17 @@ from typing import Any
 import torch
 
 from detprune.errors import InputError, StorageError
-from detprune.files import load_yaml, read_json, read_text
+from detprune.files import load_yaml, read_json
 from detprune.files.atomic import atomic
 from detprune.files.deflated import save_deflated
 from detprune.files.locks import NAME as LOCK
 from detprune.files.storage import storage_reason
 from detprune.files.temporaries import is_temporary
 from detprune.loggers import logger
+from detprune.run import events
+from detprune.run.parsing import parse
 from detprune.run.recipe import Recipe, dump_yaml, is_same
+from detprune.run.records import SUMMARY, Stage, StageResult, Summary
 
 LOGGER = logger("detprune")
 
@@ -28,19 +31,6 @@ LOGGER = logger("detprune")
 def is_main_process() -> bool:
     """Whether this process writes files: rank 0, or the only one."""
     return all(os.environ.get(rank, "0") == "0" for rank in ("LOCAL_RANK", "NODE_RANK", "RANK"))
-
-
-_SUMMARY = (
-    "model",
-    "data",
-    "metric",
-    "dense",
-    "hard_pruned",
-    "final",
-    "compression",
-    "epochs",
-    "seconds",
-)
 
 
 def _is_of_the_opening(file: Path) -> bool:
@@ -150,71 +140,58 @@ class RunDirectory:
 
     # ---------------------------------------------------------------- events
 
-    def log_event(self, event: str, **values: Any) -> None:
+    def log(self, event: events.Event) -> None:
         """Append one line to ``metrics.jsonl``."""
         if is_main_process():
-            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"event": event, **values}) + "\n")
+            with (self.path / events.FILE).open("a", encoding="utf-8") as file:
+                file.write(events.line(event))
 
     def events(self) -> list[dict[str, Any]]:
-        """All whole lines of ``metrics.jsonl``; a last line that a kill cut off is left out."""
-        file = self.path / "metrics.jsonl"
+        """All whole lines of ``metrics.jsonl``, as they stand there.
+
+        Raises:
+            InputError: a line that is damaged, and not by a kill that cut off the last one.
+        """
+        file = self.path / events.FILE
         way_out = f"delete it, which loses the curves of the report, and continue with {self.resume_command}"
-        lines = read_text(file, way_out).splitlines() if os.path.lexists(file) else []
-        events = []
-        for number, line in enumerate(lines, 1):
-            try:
-                event = json.loads(line)
-            except (ValueError, RecursionError):
-                if number == len(lines):
-                    break
-                event = None
-            if not isinstance(event, dict):
-                raise InputError(
-                    f"{file}, line {number} is no JSON object: {line[:80]!r}; {way_out}"
-                )
-            events.append(event)
-        return events
+        lines = events.read_lines(file, way_out)
+        for number, text in lines.damaged.items():
+            raise InputError(f"{file}, line {number} is no JSON object: {text[:80]!r}; {way_out}")
+        return list(lines.values.values())
 
     def rewind(self, stage: str, epoch: int) -> None:
         """Forget events of ``stage`` after ``epoch``, which are going to happen again."""
         if not is_main_process():
             return
         kept = [e for e in self.events() if e.get("stage") != stage or e.get("epoch", 0) <= epoch]
-        with atomic(self.path / "metrics.jsonl") as temporary:
+        with atomic(self.path / events.FILE) as temporary:
             temporary.write_text("".join(json.dumps(e) + "\n" for e in kept), encoding="utf-8")
 
     # ---------------------------------------------------------------- progress
 
-    def finished(self) -> dict[str, dict[str, Any]]:
+    def finished(self) -> dict[Stage, StageResult]:
         """Stages that are finished, with their results."""
         file = self.path / "progress.json"
         if not os.path.lexists(file):
             return {}
         way_out = f"delete it and continue with {self.resume_command}"
-        stages: dict[str, dict[str, Any]] = read_json(file, way_out)
-        for stage, found in stages.items():
-            keys = ("metric", "metrics", "seconds")
-            if not isinstance(found, dict) or not all(key in found for key in keys):
-                raise InputError(
-                    f"{file}: the stage {stage!r} has not {', '.join(keys)}; {way_out}"
-                )
-        return stages
+        return parse(dict[Stage, StageResult], read_json(file, way_out), str(file), way_out)
 
-    def finish(self, stage: str, **results: Any) -> None:
+    def finish(self, stage: Stage, result: StageResult) -> None:
         """Mark a stage as finished; to be called after its files are written."""
-        self.write_json("progress.json", {**self.finished(), stage: results})
+        stages = {**self.finished(), stage: result}
+        dumped: dict[str, Any] = {
+            s: r.model_dump(mode="json", exclude_none=True) for s, r in stages.items()
+        }
+        self.write_json("progress.json", dumped)
 
-    def summary(self) -> dict[str, Any] | None:
+    def summary(self) -> Summary | None:
         """``summary.json``, which a run writes when all its stages are finished; None before."""
-        file = self.path / "summary.json"
+        file = self.path / SUMMARY
         if not os.path.lexists(file):
             return None
         way_out = f"delete it and continue with {self.resume_command}"
-        found: dict[str, Any] = read_json(file, way_out)
-        if lacking := [key for key in _SUMMARY if key not in found]:
-            raise InputError(f"{file} lacks {', '.join(lacking)}; {way_out}")
-        return found
+        return parse(Summary, read_json(file, way_out), str(file), way_out)
 
     @property
     def resume_command(self) -> str:

@@ -10,9 +10,7 @@ resumed takes up finished stages from there, and the task's trainer resumes with
 """
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -27,13 +25,16 @@ from detprune.methods import OneShot
 from detprune.networks.finite import check_finite
 from detprune.pruner import Pruner
 from detprune.run.directory import RunDirectory, is_main_process
+from detprune.run.events import StageEnd
 from detprune.run.measuring.runs import measure_run
 from detprune.run.recipe import Recipe
-from detprune.run.records import summarize_run
+from detprune.run.records import SUMMARY, Stage, StageResult, Summary, Verified
 from detprune.run.shrinking import outputs_differ_by, removal_record, shrunk_summary
+from detprune.run.summarizing import summarize_run
 from detprune.run.task import Task, plain_state_dict
 from detprune.sets import Unstructured
-from detprune.summary import Summary, summarize
+from detprune.summary import Summary as Counts
+from detprune.summary import summarize
 
 LOGGER = logger(__name__)
 
@@ -44,10 +45,10 @@ class VerificationError(DetpruneError):
     """The saved model is not what the summary says."""
 
 
-def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> dict[str, Any]:
+def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> Summary | None:
     """Run all stages that are not finished yet; returns the summary, which is also written.
 
-    In a distributed run every rank comes here; only the first one proves and writes.
+    In a distributed run every rank comes here; only the first one proves and writes, and None is for the others.
 
     Raises:
         InputError: anything in the recipe that does not fit model or data, before training.
@@ -78,22 +79,24 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> d
     stages.retrain(network, pruner if network is model else None)
 
     if not is_main_process():
-        return {}
+        return None
     counts = pruner.summary() if network is model else shrunk_summary(model, network)
     summary = summarize_run(task, recipe, run, model, counts, command)
+    removal = None
     if network is not model:
-        summary["removal"] = removal_record(task, model, network, run.finished()["removed"])
-    summary["verified"] = _verify(task, run, summary, counts)
+        removal = removal_record(task, model, network, run.finished()["removed"])
+    verified = _verify(task, run, summary, counts)
     if network is not model:
         task.write_program(network)
-    if recipe.measure and (gained := measure_run(task)) is not None:
-        summary["measured"] = gained.as_dict()
-    run.write_json("summary.json", summary)
+    measured = measure_run(task) if recipe.measure else None
+    found = {"removal": removal, "verified": verified, "measured": measured}
+    summary = summary.model_copy(update=found)
+    run.write_json(SUMMARY, summary.as_dict())
     task.illustrate()
     return summary
 
 
-def _plan(task: Task, model: nn.Module) -> Summary | ChannelPlan:
+def _plan(task: Task, model: nn.Module) -> Counts | ChannelPlan:
     """What will be pruned, before training; everything that is wrong with it is found here."""
     chosen, budget = task.sparsity_set(model), task.budget(model)
     if isinstance(chosen, CoupledChannels):
@@ -167,7 +170,8 @@ class _Stages:
         pruner.hard_prune()
         images = self.task.finish_hard_pruning(model)
         self.run.save(self.run.checkpoints / "pruner.pt", pruner.state_dict())
-        self._finish("hard_pruned", model, time.perf_counter() - began, batch_norm_images=images)
+        seconds = time.perf_counter() - began
+        self._finish("hard_pruned", model, seconds, batch_norm_images=images)
         return pruner
 
     def remove(self, model: nn.Module, pruner: Pruner) -> nn.Module:
@@ -200,10 +204,10 @@ class _Stages:
         self.run.save(self.run.pruned, self.task.pruned_file(model, pruner))
         self._finish("final", model, time.perf_counter() - began)
 
-    def _file(self, stage: str) -> Path:
+    def _file(self, stage: Stage) -> Path:
         return self.run.checkpoints / f"{stage}.pt"
 
-    def _take_up(self, stage: str, model: nn.Module) -> bool:
+    def _take_up(self, stage: Stage, model: nn.Module) -> bool:
         if stage not in self.finished:
             return False
         with self.run.own_file():
@@ -212,20 +216,32 @@ class _Stages:
         LOGGER.info("%s: taken up from %s", stage, self._file(stage))
         return True
 
-    def _finish(self, stage: str, model: nn.Module, seconds: float, **results: Any) -> None:
+    def _finish(
+        self,
+        stage: Stage,
+        model: nn.Module,
+        seconds: float,
+        *,
+        difference: float | None = None,
+        batch_norm_images: int | None = None,
+    ) -> None:
         check_finite(model, f"the network after the stage {stage}")
         metrics = dict(self.task.evaluate(model))
         metric = metrics[self.task.metric]
         self.run.save(self._file(stage), plain_state_dict(model))
-        self.run.log_event("stage", stage=stage, metric=metric)
-        seconds = round(seconds, 3)
-        self.run.finish(stage, metric=metric, metrics=metrics, seconds=seconds, **results)
+        self.run.log(StageEnd(stage=stage, metric=metric))
+        result = StageResult(
+            metric=metric,
+            metrics=metrics,
+            seconds=round(seconds, 3),
+            difference=difference,
+            batch_norm_images=batch_norm_images,
+        )
+        self.run.finish(stage, result)
         LOGGER.info("%s: %s %.4f", stage, self.task.metric, metric)
 
 
-def _verify(
-    task: Task, run: RunDirectory, summary: Mapping[str, Any], counts: Summary
-) -> dict[str, Any]:
+def _verify(task: Task, run: RunDirectory, summary: Summary, counts: Counts) -> Verified:
     """Load the saved file into a new model, count its zeros, measure it again."""
     with run.own_file():
         model = task.load_network(run.pruned)
@@ -239,13 +255,12 @@ def _verify(
                 f"{layer.nonzero} in the model that was saved"
             )
     metric = task.evaluate(model)[task.metric]
-    if abs(metric - summary["final"]) > 1e-6:
+    if summary.final is None or abs(metric - summary.final) > 1e-6:
         raise VerificationError(
-            f"{run.pruned}: loaded back, {task.metric} is {metric:.6f}, the summary says "
-            f"{summary['final']:.6f}"
+            f"{run.pruned}: loaded back, {task.metric} is {metric:.6f}, the summary says {summary.final}"
         )
     nonzero = sum(int(torch.count_nonzero(saved[layer.name])) for layer in counts.pruned)
     LOGGER.info(
         "proved: %s loads, %d nonzero weights, %s %.4f", run.pruned, nonzero, task.metric, metric
     )
-    return {"path": run.pruned.name, "nonzero": nonzero, "metric": metric}
+    return Verified(path=run.pruned.name, nonzero=nonzero, metric=metric)

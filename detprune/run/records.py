@@ -1,87 +1,137 @@
-"""``summary.json``: what a run was, what every stage came to, and what is left of every layer."""
+"""``summary.json`` and ``progress.json``: what a run was, and what each of its stages came to.
 
-import platform
-from collections.abc import Mapping
-from typing import Any
+They are written and read through these types alone. A later version may write more keys than this one reads.
+"""
 
-import torch
-from torch import nn
+from typing import Any, Literal
 
-import detprune
-from detprune.run.directory import RunDirectory
-from detprune.run.recipe import Recipe
-from detprune.run.task import Task
-from detprune.summary import Summary
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from detprune.run.measuring.measurement import Measurement
+from detprune.run.metrics import Metric
+
+SUMMARY = "summary.json"
+
+Stage = Literal["dense", "hard_pruned", "removed", "final"]
+"""A network that a run measures: trained, hard-pruned, without its zero channels, retrained."""
 
 
-def summarize_run(
-    task: Task, recipe: Recipe, run: RunDirectory, model: nn.Module, counts: Summary, command: str
-) -> dict[str, Any]:
-    """Everything but the proof, the removal of channels and what was gained.
+class Record(BaseModel):
+    """Base of all; no protected namespaces, because ``model_compression`` is a plain field here."""
 
-    Args:
-        model: the network before channels were removed from it.
-        counts: of its weights, before and after.
-        command: what reproduces the run.
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class StageResult(Record):
+    """What a finished stage came to, as ``progress.json`` keeps it.
+
+    Attributes:
+        metric: the headline.
+        metrics: all that were measured, by name.
+        seconds: that the stage took.
+        difference: of the outputs with and without zero channels, relative; where channels were removed.
+        batch_norm_images: from how many images batch-norm statistics were estimated anew; None: not known.
     """
-    stages = run.finished()
-    dumped = recipe.model_dump(mode="json")
-    seconds = {stage: result["seconds"] for stage, result in stages.items()}
-    return {
-        "task": recipe.task,
-        "name": recipe.name,
-        "model": task.model_name,
-        "data": task.data_name,
-        "method": dumped["method"]["name"],
-        "set": dumped["set"]["name"],
-        "metric": task.metric,
-        **{stage: result["metric"] for stage, result in stages.items()},
-        "metrics": {stage: result["metrics"] for stage, result in stages.items()},
-        "notes": [*task.notes, *task.plan_notes(model), *_batch_norm_note(recipe, stages)],
-        **_counts(counts),
-        "epochs": dict(task.epochs),
-        "seconds": {
-            "dense": seconds["dense"],
-            "constrained": seconds["hard_pruned"],
-            "retrain": seconds["final"],
-            **({"removal": seconds["removed"]} if "removed" in seconds else {}),
-            "total": round(sum(seconds.values()), 3),
-        },
-        "seed": recipe.seed,
-        "versions": {
-            "detprune": detprune.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "command": command,
-    }
+
+    metric: float
+    metrics: dict[str, float]
+    seconds: float
+    difference: float | None = None
+    batch_norm_images: int | None = None
 
 
-def _batch_norm_note(recipe: Recipe, stages: Mapping[str, Any]) -> list[str]:
-    # a stage that an earlier version finished does not say how many they were
-    images = stages["hard_pruned"].get("batch_norm_images", recipe.batch_norm_images)
-    if not images:
-        return []
-    return [
-        f"After hard pruning, before it was measured, the batch-norm statistics were estimated anew from "
-        f"{images} training images; no weight moved."
-    ]
+class Layer(Record):
+    """One weight tensor of the model."""
+
+    name: str
+    shape: tuple[int, ...]
+    numel: int
+    nonzero: int
+    pruned: bool
+
+    @property
+    def kept(self) -> float:
+        """Share of the weights that is not zero."""
+        return self.nonzero / self.numel if self.numel else 1.0
 
 
-def _counts(counts: Summary) -> Mapping[str, Any]:
-    return {
-        "compression": counts.compression,
-        "sparsity": counts.sparsity,
-        "model_compression": counts.model_compression,
-        "model_sparsity": counts.model_sparsity,
-        "layers": [
-            {
-                "name": layer.name,
-                "shape": list(layer.shape),
-                "numel": layer.numel,
-                "nonzero": layer.nonzero,
-                "pruned": layer.target is not None,
-            }
-            for layer in counts.layers
-        ],
-    }
+class Verified(Record):
+    """What was found when the final file was read back and measured."""
+
+    path: str
+    nonzero: int | None
+    metric: float | None
+
+
+class Size(Record):
+    """What a network costs: multiply-accumulate operations for one input, and parameters."""
+
+    macs: float
+    parameters: float
+
+
+class Removal(Record):
+    """A network before and after channels were removed; `difference` of the outputs, relative."""
+
+    dense: Size
+    small: Size
+    difference: float
+
+
+class Summary(Record):
+    """``summary.json``. A number that was not measured is null; only a key with a default may lack."""
+
+    task: str
+    name: str | None = None
+    model: str
+    data: str
+    method: str
+    sparsity_set: str = Field(
+        validation_alias=AliasChoices("set", "sparsity_set"), serialization_alias="set"
+    )
+    metric: str
+    units: tuple[Metric, ...] = ()
+    dense: float | None
+    hard_pruned: float | None
+    removed: float | None = None
+    final: float | None
+    metrics: dict[Stage, dict[str, float | None]] | None = None
+    notes: tuple[str, ...] = ()
+    compression: float
+    sparsity: float
+    model_compression: float
+    model_sparsity: float
+    layers: tuple[Layer, ...]
+    epochs: dict[str, int | None]
+    seconds: dict[str, float | None]
+    seed: int | None
+    versions: dict[str, str]
+    command: str | None
+    removal: Removal | None = None
+    verified: Verified | None
+    measured: Measurement | None = None
+
+    @property
+    def headline(self) -> Metric:
+        """The metric of the headline."""
+        return self.unit(self.metric)
+
+    def unit(self, name: str) -> Metric:
+        """Unit and direction of a metric."""
+        return next((m for m in self.units if m.name == name), Metric.of_name(name))
+
+    def at(self, stage: Stage) -> float | None:
+        """The headline after a stage."""
+        value: float | None = getattr(self, stage)
+        return value
+
+    @property
+    def pruning_epochs(self) -> int:
+        """Epochs of constrained training and retraining together."""
+        return (self.epochs["constrained"] or 0) + (self.epochs["retrain"] or 0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for the file, without what the run has not."""
+        dumped = self.model_dump(mode="json", by_alias=True)
+        optional = [n for n, f in type(self).model_fields.items() if not f.is_required()]
+        return {k: v for k, v in dumped.items() if k not in optional or v not in (None, [])}

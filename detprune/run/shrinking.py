@@ -1,8 +1,5 @@
 """What a run says about a network from which channels were removed."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -10,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from detprune.channels import CoupledChannels
 from detprune.errors import DetpruneError
+from detprune.run.records import Removal, Size, StageResult
 from detprune.run.task import Task
 from detprune.summary import LayerSummary, Summary
 
@@ -80,17 +78,17 @@ def shrunk_summary(dense: nn.Module, small: nn.Module) -> Summary:
     return Summary(tuple(rows), numel, nonzero)
 
 
-def removal_record(
-    task: Task, dense: nn.Module, small: nn.Module, stage: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Sizes before and after, and how far the outputs agree, for ``summary.json``."""
+def removal_record(task: Task, dense: nn.Module, small: nn.Module, stage: StageResult) -> Removal:
+    """Sizes before and after, and how far the outputs agree, which the stage of the removal has found."""
     channels = task.sparsity_set(dense)
     if not isinstance(channels, CoupledChannels):
         raise TypeError("the set removes no channels")
+    if stage.difference is None:
+        raise TypeError("the stage has removed no channels")
     before, after = (
-        {"macs": macs(n, channels), "parameters": _parameters(n)} for n in (dense, small)
+        Size(macs=macs(n, channels), parameters=_parameters(n)) for n in (dense, small)
     )
-    return {"dense": before, "small": after, "difference": stage["difference"]}
+    return Removal(dense=before, small=after, difference=stage.difference)
 
 
 def _parameters(network: nn.Module) -> int:

@@ -16,6 +16,7 @@ from detprune.errors import InputError
 from detprune.networks.batch_norm import statistics_layers
 from detprune.pruner import Pruner
 from detprune.run.directory import RunDirectory
+from detprune.run.metrics import Metric
 from detprune.run.recipe import Recipe
 from detprune.sets import SparsitySet
 
@@ -23,8 +24,8 @@ from detprune.sets import SparsitySet
 class NetworkTask(ABC):
     """A recipe's network and data: builds, loads, measures and probes networks, and needs no run directory."""
 
-    metric: ClassVar[str]
-    """Name of the headline among the numbers that ``evaluate`` returns, a fraction between 0 and 1."""
+    metrics: ClassVar[tuple[Metric, ...]]
+    """Units and directions of the numbers that ``evaluate`` returns; the first is the headline, a share from 0 to 1."""
 
     recipe_type: ClassVar[type[Recipe]] = Recipe
     """What the recipe has to be."""
@@ -37,6 +38,11 @@ class NetworkTask(ABC):
                 f"the recipe is a {type(recipe).__name__}, not a {self.recipe_type.__name__}"
             )
         self.recipe = recipe
+
+    @property
+    def metric(self) -> str:
+        """Name of the headline."""
+        return self.metrics[0].name
 
     @property
     @abstractmethod

@@ -67,7 +67,7 @@ def _run(
     run = RunDirectory.open(folder, recipe, resume=resume)
     task = implementation.task(recipe, run)
     summary = run_stages(task, recipe, run, "check_adapter")
-    require("verified" in summary, "the run ended without a proof")
+    require(summary is not None and summary.verified is not None, "the run ended without a proof")
     return task.load_network(run.pruned).state_dict()
 
 

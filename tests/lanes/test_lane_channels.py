@@ -57,9 +57,13 @@ def test_a_run_counts_what_is_deployed(tmp_path: Path) -> None:
     recipe = validate(LaneRecipe, values)
     run = RunDirectory.open(tmp_path / "run", recipe, resume=False)
     summary = run_stages(LaneTask(recipe, run), recipe, run, "")
-    sizes = summary["measured"]
-    assert 0.45 < sizes["pruned"]["macs"] / sizes["dense"]["macs"] <= 0.5
-    assert summary["removal"]["difference"] < 1e-5
+    assert summary is not None
+    sizes, removal = summary.measured, summary.removal
+    assert sizes is not None
+    assert sizes.dense is not None
+    assert 0.45 < sizes.pruned.macs / sizes.dense.macs <= 0.5
+    assert removal is not None
+    assert removal.difference < 1e-5
     network = dp.load(run.pruned)
     assert isinstance(network, LaneNetwork)
     program = torch.export.load(run.path / "pruned.pt2")

@@ -46,10 +46,8 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that writes a checkpoint and is done."""
 
-    def run(_adapter: object, _recipe: object, run: Any) -> dict[str, Any]:
+    def run(_adapter: object, _recipe: object, run: Any) -> None:
         run.save(run.pruned, {"new": torch.ones(1)})
         run.write_json("summary.json", {})
-        return {}
 
     monkeypatch.setattr("detprune.run.cli.run._run", run)
-    monkeypatch.setattr("detprune.run.cli.terminal.headline", lambda _: "done")

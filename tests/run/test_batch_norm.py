@@ -61,14 +61,14 @@ def test_a_run_measures_after_it_and_the_file_has_it(tiny: dict[str, Any], tmp_p
         folder = tmp_path / str(images)
         task = task_of(tiny, folder, stages=stages, batch_norm_images=images)
         run = RunDirectory(folder)
-        results[images] = run_stages(task, task.recipe, run, "test")
-    assert results[0]["dense"] == results[160]["dense"]
-    assert results[0]["hard_pruned"] != results[160]["hard_pruned"]
-    assert (
-        results[160]["final"] == results[160]["hard_pruned"]
-    )  # what was saved is what was measured
-    assert results[0]["notes"] == []
-    assert "estimated anew from 160 training images" in results[160]["notes"][0]
+        summary = run_stages(task, task.recipe, run, "test")
+        assert summary is not None
+        results[images] = summary
+    assert results[0].dense == results[160].dense
+    assert results[0].hard_pruned != results[160].hard_pruned
+    assert results[160].final == results[160].hard_pruned  # what was saved is what was measured
+    assert results[0].notes == ()
+    assert "estimated anew from 160 training images" in results[160].notes[0]
     weights = [torch.load(tmp_path / d / "pruned.pt", weights_only=True) for d in ("0", "160")]
     same = {name: torch.equal(value, weights[1][name]) for name, value in weights[0].items()}
     moved = {name.rpartition(".")[2] for name, equal in same.items() if not equal}

@@ -60,10 +60,12 @@ def test_only_the_stages_after_the_dense_one_are_taught(
     summaries = {}
     for name, spec in (("alone", None), ("taught", {"weight": 0.5})):
         task = task_of(tiny, tmp_path / name, distillation=spec)
-        summaries[name] = run_stages(task, task.recipe, RunDirectory(tmp_path / name), "test")
-    assert summaries["alone"]["dense"] == summaries["taught"]["dense"]
-    assert "dense network" in summaries["taught"]["notes"][0]
-    assert not any("dense network" in note for note in summaries["alone"]["notes"])
+        summary = run_stages(task, task.recipe, RunDirectory(tmp_path / name), "test")
+        assert summary is not None
+        summaries[name] = summary
+    assert summaries["alone"].dense == summaries["taught"].dense
+    assert "dense network" in summaries["taught"].notes[0]
+    assert not any("dense network" in note for note in summaries["alone"].notes)
     losses = {
         name: [
             event["train_loss"]
@@ -107,7 +109,8 @@ def test_another_checkpoint_teaches(tiny: dict[str, Any], tmp_path: Path) -> Non
         folder = tmp_path / f"taught_by_{name}"
         task = task_of(tiny, folder, distillation={"weight": 0.9, "teacher": file})
         summary = run_stages(task, task.recipe, RunDirectory(folder), "test")
-        assert summary["notes"][0].startswith(
+        assert summary is not None
+        assert summary.notes[0].startswith(
             f"Constrained training and masked retraining learn from {file or 'the dense network'} too"
         )
         outcomes.append(torch.load(folder / "pruned.pt", weights_only=True)["linear.weight"])

@@ -7,7 +7,6 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ from detprune.files import check_output_path
 from detprune.files.atomic import atomic
 from detprune.run.claim import set_aside
 from detprune.run.directory import RunDirectory
+from detprune.run.records import StageResult
 
 Called = Callable[..., tuple[int, str]]
 
@@ -123,7 +123,7 @@ def test_a_run_folder_that_becomes_read_only_or_full(
         with directory.storage_errors():
             file = directory.path / name
             if name == "progress.json":
-                directory.finish("dense", metric=1.0, metrics={}, seconds=1.0)
+                directory.finish("dense", StageResult(metric=1.0, metrics={}, seconds=1.0))
             raise OSError(number, os.strerror(number), str(file))
 
     monkeypatch.setattr("detprune.run.cli.run._run", work)
@@ -136,16 +136,14 @@ def test_a_run_folder_that_becomes_read_only_or_full(
 def test_a_log_that_cannot_be_written_stops_no_run(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Called
 ) -> None:
-    def work(_adapter: object, _recipe: object, run: RunDirectory) -> dict[str, Any]:
+    def work(_adapter: object, _recipe: object, run: RunDirectory) -> None:
         from detprune.run.directory import LOGGER
 
         with file_size(1):
             LOGGER.warning("first")
             LOGGER.warning("second")
-        return {}
 
     monkeypatch.setattr("detprune.run.cli.run._run", work)
-    monkeypatch.setattr("detprune.run.cli.terminal.headline", lambda _: "done")
     code, error = call("run", recipe, "--out", tmp_path / "run")
     assert code == 0
     assert "Traceback" not in error

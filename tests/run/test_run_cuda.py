@@ -22,12 +22,12 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 DIES = """
 import os, sys
 from detprune.run.directory import RunDirectory
-log = RunDirectory.log_event
-def log_and_die(self, event, **values):
-    log(self, event, **values)
-    if event == "epoch" and (values["stage"], values["epoch"]) == ("constrained", 2):
+log = RunDirectory.log
+def log_and_die(self, event):
+    log(self, event)
+    if event.event == "epoch" and (event.stage, event.epoch) == ("constrained", 2):
         os.kill(os.getpid(), 9)
-RunDirectory.log_event = log_and_die
+RunDirectory.log = log_and_die
 from detprune.run.cli.main import main
 sys.argv = ["detprune", *sys.argv[1:]]
 main()

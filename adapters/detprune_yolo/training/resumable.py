@@ -18,16 +18,15 @@ from ultralytics.utils.torch_utils import unwrap_model
 from detprune.errors import InputError
 from detprune.pruner import Pruner
 from detprune.run.directory import RunDirectory
+from detprune.run.events import Epoch, Event
 from detprune.run.seeds import derive_seed
+from detprune_yolo.measure.metrics import ULTRALYTICS
 from detprune_yolo.training.detector_trainer import DetectorTrainer
 from detprune_yolo.training.distillation import teach
 from detprune_yolo.training.epochs import fill_mosaic_buffer, mosaic_buffer, plain, seed_epoch
 from detprune_yolo.training.sidecar import read_sidecar, remove_sidecar, taken_up, write_sidecar
 from detprune_yolo.training.sizes import check_sizes
 from detprune_yolo.weights.filenames import check_output_name
-
-EPOCH_METRIC = "mAP50 (Ultralytics' own)"
-"""What the metric of an epoch's event is: of the moving average, by Ultralytics' validator."""
 
 IS_MAIN = RANK in (-1, 0)
 
@@ -220,22 +219,22 @@ class ResumableTrainer(DetectorTrainer):
     def _log_epoch(self) -> None:
         losses = {name: float(value) for name, value in (self.tloss or {}).items()}
         validated = self.args.val or self.epoch + 1 >= self.epochs
-        self.log(
-            "epoch",
+        self.log_event(
+            Epoch,
             epochs=self.epochs,
             train_loss=sum(losses.values()),
             losses=losses,
             lr=self.optimizer.param_groups[0]["lr"],
             metric=(self.metrics or {}).get("metrics/mAP50(B)") if validated else None,
-            metric_name=EPOCH_METRIC,
+            metric_name=ULTRALYTICS.name,
             seconds=round(time.perf_counter() - self._clock, 3),
         )
 
-    def log(self, event: str, **values: Any) -> None:
+    def log_event(self, kind: Callable[..., Event], **values: Any) -> None:
         """Append an event of this epoch to the run's ``metrics.jsonl``."""
         if self.settings.run_dir is not None and IS_MAIN:
-            run = RunDirectory(self.settings.run_dir)
-            run.log_event(event, stage=self.stage, epoch=self.epoch + 1, **values)
+            event = kind(stage=self.stage, epoch=self.epoch + 1, **values)
+            RunDirectory(self.settings.run_dir).log(event)
 
 
 def _on_train_start(trainer: ResumableTrainer) -> None:

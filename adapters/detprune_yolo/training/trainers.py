@@ -25,6 +25,7 @@ from detprune.files.atomic import atomic
 from detprune.files.deflated import deflate
 from detprune.networks.batch_norm import statistics_layers
 from detprune.pruner import Pruner
+from detprune.run.events import HardPruneCheck, Outer
 from detprune.run.schedule import outer_iterations
 from detprune_yolo.channels import budget_of, detector_set, lacks_channels, smaller_detector
 from detprune_yolo.exclusions import frozen_batch_norms
@@ -185,7 +186,7 @@ class ConstrainedTrainer(ResumableTrainer):
         if settings.check_every and (last or epoch % settings.check_every == 0):
             value = self._check()
             if IS_MAIN:
-                self.log("hard_prune_check", metric=value)
+                self.log_event(HardPruneCheck, metric=value)
                 LOGGER.info(f"hard-pruned now: mAP@0.5 {value:.4f}")
                 self.stop |= settings.stop_at is not None and value >= settings.stop_at
         super().end_epoch()
@@ -215,7 +216,7 @@ class ConstrainedTrainer(ResumableTrainer):
         pruner = self._bound()
         entry = pruner.update()
         pruner.steps_per_update = self._steps_per_update()
-        self.log("outer", **vars(entry))
+        self.log_event(Outer, **vars(entry))
 
     def _check(self) -> float:
         """mAP@0.5 of a hard-pruned copy; every rank validates its share, the first one has the result."""

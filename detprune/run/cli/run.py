@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from detprune.run.adapter import Implementation
     from detprune.run.directory import RunDirectory
     from detprune.run.recipe import Recipe
+    from detprune.run.records import Summary
 
 LOGGER = logger("detprune")
 
@@ -36,7 +37,6 @@ def run(
     from detprune.run.adapter import load_recipe
     from detprune.run.claim import claim, located, set_aside
     from detprune.run.cli.terminal import gains, headline, log_to_terminal
-    from detprune.run.directory import is_main_process
     from detprune.run.recipe import read_assignments
 
     if resume and overwrite:
@@ -60,7 +60,7 @@ def run(
         run_directory.log_file(),
     ):
         summary = _logged(implementation, resolved, run_directory)
-    if is_main_process():
+    if summary is not None:
         Console(markup=False).print(headline(summary))
         if (gained := gains(summary)) is not None:
             Console(markup=False).print(gained)
@@ -70,7 +70,7 @@ def run(
 
 def _logged(
     implementation: "Implementation", recipe: "Recipe", run_directory: "RunDirectory"
-) -> dict[str, Any]:
+) -> "Summary | None":
     try:
         return _run(implementation, recipe, run_directory)
     except (KeyboardInterrupt, SystemExit):
@@ -83,15 +83,14 @@ def _logged(
 
 def _run(
     implementation: "Implementation", recipe: "Recipe", run_directory: "RunDirectory"
-) -> dict[str, Any]:
-    from detprune.run.directory import is_main_process
+) -> "Summary | None":
     from detprune.run.pipeline import run_stages
 
     task = implementation.task(recipe, run_directory)
     command = shlex.join(["detprune", *sys.argv[1:]])
     with run_directory.storage_errors():
         summary = run_stages(task, recipe, run_directory, command)
-        if is_main_process():
+        if summary is not None:
             from detprune.run.report import write_report
 
             write_report(run_directory.path)

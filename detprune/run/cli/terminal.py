@@ -4,13 +4,16 @@ import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich.logging import RichHandler
 from rich.table import Table
 
 from detprune.run.directory import LOGGER, is_main_process
+
+if TYPE_CHECKING:
+    from detprune.run.records import Summary
 
 
 class _Terminal(RichHandler):
@@ -41,40 +44,44 @@ def print_results(directory: Path, complete: bool) -> None:
         raise typer.Exit(1)
 
 
-def headline(summary: Mapping[str, Any]) -> Table:
+def headline(summary: "Summary") -> Table:
     """The metric of a run's stages, and what was reached."""
-    table = Table(title=f"{summary['model']} on {summary['data']}, {summary['method']}")
+    metric = summary.headline
+    table = Table(title=f"{summary.model} on {summary.data}, {summary.method}")
     table.add_column("stage")
-    table.add_column(summary["metric"], justify="right")
+    table.add_column(metric.name, justify="right")
     table.add_column("against dense", justify="right")
-    for stage in ("dense", "hard_pruned", "final"):
-        difference = 100 * (summary[stage] - summary["dense"])
-        points = "" if stage == "dense" else f"{difference:+.2f} points"
-        table.add_row(stage.replace("_", "-"), f"{100 * summary[stage]:.2f} %", points)
-    if (removal := summary.get("removal")) is None:
+    points = " points" if metric.per_cent else ""
+    for stage, value in (
+        ("dense", summary.dense),
+        ("hard-pruned", summary.hard_pruned),
+        ("final", summary.final),
+    ):
+        if value is None or summary.dense is None:
+            continue
+        against = "" if stage == "dense" else metric.difference(value, summary.dense) + points
+        table.add_row(stage, metric.text(value), against)
+    if (removal := summary.removal) is None:
         table.caption = (
-            f"{summary['compression']:.2f}× over the pruned tensors, "
-            f"{summary['model_compression']:.2f}× over all parameters"
+            f"{summary.compression:.2f}× over the pruned tensors, "
+            f"{summary.model_compression:.2f}× over all parameters"
         )
     else:
-        macs, parameters = (
-            removal["small"][key] / removal["dense"][key] for key in ("macs", "parameters")
+        small, dense = removal.small, removal.dense
+        table.caption = (
+            f"{small.macs / dense.macs:.1%} of the MACs and "
+            f"{small.parameters / dense.parameters:.1%} of the parameters are left"
         )
-        table.caption = f"{macs:.1%} of the MACs and {parameters:.1%} of the parameters are left"
     return table
 
 
-def gains(summary: Mapping[str, Any]) -> Table | None:
+def gains(summary: "Summary") -> Table | None:
     """Sizes and milliseconds of a run's dense and final network; None where they were not measured."""
-    if "measured" not in summary:
+    if summary.measured is None:
         return None
-    from pydantic import TypeAdapter
-
-    from detprune.run.measuring import Measurement
     from detprune.run.measuring.table import measurement_table
 
-    found = TypeAdapter(Measurement).validate_python(summary["measured"])
-    return measurement_table("size and speed", found)
+    return measurement_table("size and speed", summary.measured)
 
 
 def listing(title: str, lines: Mapping[str, str]) -> Table:

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationEr
 from detprune.budgets import Budget
 from detprune.channels import CoupledChannels
 from detprune.errors import InputError, nearest, unknown
-from detprune.methods import METHODS, Growth, Method, Pull
+from detprune.methods import METHODS, Growth, Method, Pull, name_of
 from detprune.sets import SETS, SparsitySet
 
 T = TypeVar("T")
@@ -42,12 +42,18 @@ def dump(value: object) -> object:
     """The recipe form of a component, with every option spelled out."""
     if isinstance(value, Pull | Growth):
         return {type(value).__name__.lower(): dataclasses.asdict(value)}
+    name = {"name": registered_name(value)} if isinstance(value, Method | SparsitySet) else {}
     if not dataclasses.is_dataclass(value):
         return list(value) if isinstance(value, tuple) else value
-    options = {name: dump(getattr(value, name)) for name in _options(type(value))}
-    names = {kind: name for table in (METHODS, SETS_BY_NAME) for name, kind in table.items()}
-    name = names.get(type(value))  # type: ignore[arg-type]
-    return options if name is None else {"name": name, **options}
+    return {**name, **{option: dump(getattr(value, option)) for option in _options(type(value))}}
+
+
+def registered_name(component: Method | SparsitySet) -> str:
+    """What a recipe calls a method or a set; the name of its class where it is not registered."""
+    if isinstance(component, Method):
+        return name_of(component)
+    names = {kind: name for name, kind in SETS_BY_NAME.items()}
+    return names.get(type(component), type(component).__qualname__)
 
 
 def _from_registry(kind: str, table: Mapping[str, type[T]], value: object) -> T:

@@ -6,10 +6,12 @@ from statistics import median
 from typing import Any
 
 from detprune.methods import METHODS
+from detprune.run.events import FILE
 from detprune.run.measuring import Measurement
 from detprune.run.measuring.table import columns, conditions, rows
-from detprune.run.report.run_files import METRICS, Layer, Run, Summary, Verified
-from detprune.run.report.style import is_per_cent
+from detprune.run.metrics import Metric
+from detprune.run.records import Layer, Stage, Summary, Verified
+from detprune.run.report.run_files import Run
 from detprune.run.report.training import STAGES
 
 
@@ -22,7 +24,7 @@ def page_content(run: Run) -> dict[str, Any]:
         "title": f"{summary.model} on {summary.data}, {_how_far(summary)}",
         "subtitle": (f"{_method(summary.method)}, {summary.sparsity_set} sparsity, {summary.task}"),
         "metric": summary.metric,
-        "points": " (points)" if is_per_cent(summary.metric) else "",
+        "points": " (points)" if summary.headline.per_cent else "",
         "headline": _headline(run),
         "metrics": _all_metrics(run),
         "size": _size(summary),
@@ -95,20 +97,16 @@ def _method(name: str) -> str:
     return name if kind is None else kind.title or name
 
 
-def _number(metric: str, value: float | None) -> str:
+def _number(metric: Metric, value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "not measured"
-    return f"{100 * value:.2f} %" if is_per_cent(metric) else f"{value:.4f}"
+    return metric.text(value)
 
 
-def _difference(metric: str, value: float | None, base: float | None) -> str:
+def _difference(metric: Metric, value: float | None, base: float | None) -> str:
     if value is None or base is None or not math.isfinite(value - base):
         return "–"
-    change = 100 * (value - base) if is_per_cent(metric) else value - base
-    text = f"{change:+.2f}" if is_per_cent(metric) else f"{change:+.4f}"
-    if not text.strip("+-0."):
-        text = text[1:]  # no sign on what rounds to zero
-    return text.replace("-", "−")
+    return metric.difference(value, base).replace("-", "−")
 
 
 def _retrained(summary: Summary) -> str:
@@ -120,7 +118,7 @@ def _retrained(summary: Summary) -> str:
 
 def _headline(run: Run) -> list[tuple[str, str, str, str, str]]:
     s = run.summary
-    metric = s.metric
+    metric = s.headline
     return [
         ("Dense", "before pruning", _number(metric, s.dense), "–", "–"),
         (
@@ -145,20 +143,22 @@ def _all_metrics(run: Run) -> dict[str, Any] | None:
     metrics = run.summary.metrics
     if metrics is None:
         return None
-    dense, hard, final = metrics.dense, metrics.hard_pruned, metrics.final
+    stages: tuple[Stage, ...] = ("dense", "hard_pruned", "final")
+    dense, hard, final = (metrics.get(stage, {}) for stage in stages)
     names = list(dict.fromkeys([*dense, *hard, *final]))
     names.sort(key=lambda name: name != run.summary.metric)  # the headline first
     if names in ([], [run.summary.metric]):
         return None
+    units = [run.summary.unit(name) for name in names]
     rows = [
         (
-            name,
-            *(_number(name, stage.get(name)) for stage in (dense, hard, final)),
-            *(_difference(name, stage.get(name), dense.get(name)) for stage in (hard, final)),
+            unit.name if unit.higher_is_better else f"{unit.name} (lower is better)",
+            *(_number(unit, stage.get(unit.name)) for stage in (dense, hard, final)),
+            *(_difference(unit, s.get(unit.name), dense.get(unit.name)) for s in (hard, final)),
         )
-        for name in names
+        for unit in units
     ]
-    shares = [is_per_cent(name) for name in names]
+    shares = [unit.per_cent for unit in units]
     unit = " (points)" if all(shares) else " (points where in %)" if any(shares) else ""
     return {"rows": rows, "unit": unit}
 
@@ -169,7 +169,7 @@ def _verification(run: Run, verified: Verified | None, kept: int) -> tuple[bool,
         return False, "Not verified: the final checkpoint was not read back and measured."
     # The name only: the page is passed on, and the path is that of one machine.
     text = f"{PurePath(verified.path).name}, read back:"
-    good, metric = True, run.summary.metric
+    good, metric = True, run.summary.headline
     if verified.nonzero is not None:
         same = verified.nonzero == kept
         good &= same
@@ -180,7 +180,7 @@ def _verification(run: Run, verified: Verified | None, kept: int) -> tuple[bool,
         same = final is not None and abs(verified.metric - final) < 5e-5
         good &= same
         text += "," if verified.nonzero is not None else ""
-        text += f" {metric} {_number(metric, verified.metric)}"
+        text += f" {metric.name} {_number(metric, verified.metric)}"
         text += " as reported" if same else f" but {_number(metric, final)} reported"
     return good, f"{'Verified' if good else 'Verification differs'}: {text}."
 
@@ -260,17 +260,16 @@ def _warnings(run: Run) -> list[str]:
             f"The layer table adds up to a sparsity of {100 * (1 - kept / total):.2f} %, but the "
             f"run reports {100 * run.summary.sparsity:.2f} %."
         )
-    name = run.summary.metric
-    for stage in ("dense", "hard_pruned", "final") if run.summary.metrics else ():
-        listed = getattr(run.summary.metrics, stage).get(name)
-        headline = getattr(run.summary, stage)
+    metric = run.summary.headline
+    for stage, metrics in (run.summary.metrics or {}).items():
+        listed, headline = metrics.get(metric.name), run.summary.at(stage)
         if listed is not None and headline is not None and abs(listed - headline) > 5e-5:
             notes.append(
-                f"The {name} of the {stage.replace('_', '-')} weights is "
-                f"{_number(name, headline)} in the result and {_number(name, listed)} among all "
+                f"The {metric.name} of the {stage.replace('_', '-')} weights is "
+                f"{_number(metric, headline)} in the result and {_number(metric, listed)} among all "
                 "metrics."
             )
     if run.damaged_lines:
         lines = ", ".join(map(str, run.damaged_lines))
-        notes.append(f"{METRICS} has lines that could not be read and were left out: {lines}.")
+        notes.append(f"{FILE} has lines that could not be read and were left out: {lines}.")
     return notes

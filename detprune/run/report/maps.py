@@ -1,27 +1,24 @@
 """Where in several layers the weights lie, before and after: layers of any size on small maps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from detprune.run.report.run_files import Layer, Run
+from detprune.run.records import Layer
+from detprune.run.report.run_files import Array, Run
 from detprune.run.report.style import new_figure, plain, shorten
 
-Array = npt.NDArray[np.float32]
 _LAYERS = 6
 _SIDE = 64  # cells of a map at most, in either direction
 
 
-def layer_maps(run: Run, before: Mapping[str, Array], after: Mapping[str, Array]) -> Figure:
-    """Draw mean magnitudes of up to six layers that have lost weights, dense above and final below.
-
-    Args:
-        run: whose pruned layers are drawn.
-        before, after: name → weight of every pruned layer, of any shape.
-    """
+def layer_maps(run: Run) -> Figure | None:
+    """Draw mean magnitudes of up to six layers that have lost weights, dense above and final below."""
+    before, after = run.dense_weights, run.final_weights
+    if not before or not after:
+        return None
     layers = spread([y for y in run.pruned if y.nonzero < y.numel] or run.pruned, _LAYERS)
     figure = new_figure(4.2)
     panels = figure.subplots(2, len(layers), squeeze=False)

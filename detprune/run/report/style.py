@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from detprune.files.atomic import atomic
+from detprune.run.metrics import Metric
 
 # Okabe and Ito's palette: distinguishable with every common form of colour blindness.
 BLUE = "#0072B2"
@@ -83,20 +84,9 @@ def shorten(name: str, length: int) -> str:
     return f"{name[: length - 1 - tail]}…{name[-tail:]}"
 
 
-def is_per_cent(metric: str) -> bool:
-    """Say whether a metric is read in per cent: accuracies and mean average precisions."""
-    name = metric.lower()
-    return "accuracy" in name or name.startswith("map")
-
-
-def metric_scale(metric: str) -> float:
-    """Return the factor from the stored fraction to what is shown."""
-    return 100.0 if is_per_cent(metric) else 1.0
-
-
-def metric_label(metric: str) -> str:
+def metric_label(metric: Metric) -> str:
     """Return the axis label of a metric."""
-    return plain(f"{metric} (%)" if is_per_cent(metric) else metric)
+    return plain(metric.label)
 
 
 def floats(values: Iterable[float | None], scale: float = 1.0) -> list[float]:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from detprune.run.report.run_files import Outer, Run
+from detprune.run.events import Outer
+from detprune.run.metrics import Metric
+from detprune.run.report.run_files import Run
 from detprune.run.report.style import (
     BLUE,
     GREEN,
@@ -16,12 +18,10 @@ from detprune.run.report.style import (
     WIDTH,
     floats,
     has_values,
-    is_per_cent,
     legend_above,
     log_if_wide,
     marker,
     metric_label,
-    metric_scale,
     new_figure,
     plain,
     whole_numbers,
@@ -35,16 +35,16 @@ STAGES = {
 _STAGE_COLOURS = {"dense": GREY, "constrained": BLUE, "retrain": GREEN}
 
 
-def epoch_metric(run: Run) -> str:
-    """Return the name of what was measured after every epoch, often cheaper than the headline."""
+def epoch_metric(run: Run) -> Metric:
+    """Return what was measured after every epoch, often cheaper than the headline."""
     epochs = [epoch for stage in run.epochs.values() for epoch in stage]
     names = [e.metric_name or run.summary.metric for e in epochs if e.metric is not None]
-    return " or ".join(dict.fromkeys(names)) or run.summary.metric
+    return run.summary.unit(" or ".join(dict.fromkeys(names)) or run.summary.metric)
 
 
 def metric_remark(run: Run) -> str:
     """Say for the captions that epochs and headline are two measurements, if they are."""
-    live, headline = epoch_metric(run), run.summary.metric
+    live, headline = epoch_metric(run).name, run.summary.metric
     if live == headline:
         return ""
     if not _same_unit(run):
@@ -56,7 +56,7 @@ def metric_remark(run: Run) -> str:
 
 
 def _same_unit(run: Run) -> bool:
-    return is_per_cent(epoch_metric(run)) == is_per_cent(run.summary.metric)
+    return epoch_metric(run).per_cent == run.summary.headline.per_cent
 
 
 def training_curves(run: Run) -> Figure | None:
@@ -66,8 +66,8 @@ def training_curves(run: Run) -> Figure | None:
     if not stages:
         return None
     live, same_unit = epoch_metric(run), _same_unit(run)
-    scale = metric_scale(live)
-    headline = "" if live == run.summary.metric else f": {plain(run.summary.metric)}"
+    scale = live.scale
+    headline = "" if live.name == run.summary.metric else f": {plain(run.summary.metric)}"
     # Columns as wide as their stages are long, but wide enough for their titles.
     lengths = [len(run.epochs[stage]) for stage in stages]
     ratios = [max(length / sum(lengths), 0.24) for length in lengths]
@@ -112,8 +112,8 @@ def hard_pruning(run: Run) -> Figure | None:
     if not run.checks:
         return None
     summary = run.summary
-    scale = metric_scale(summary.metric)
-    name = epoch_metric(run)
+    scale = summary.headline.scale
+    name = epoch_metric(run).name
     two = name != summary.metric
     headline = f": {plain(summary.metric)}" if two else ""
     figure = new_figure(4.1 if two else 3.8)
@@ -147,8 +147,8 @@ def hard_pruning(run: Run) -> Figure | None:
         axes.axhline(reference, color=GREEN, ls=":", lw=1.6, zorder=1, label=label)
     axes.set_xlabel("epoch of the constrained training")
     # Two measures share the axis then, and only the legend can say which is which.
-    per_cent = "metric (%)" if is_per_cent(summary.metric) else "metric"
-    axes.set_ylabel(per_cent if two and _same_unit(run) else metric_label(summary.metric))
+    per_cent = "metric (%)" if summary.headline.per_cent else "metric"
+    axes.set_ylabel(per_cent if two and _same_unit(run) else metric_label(summary.headline))
     whole_numbers(axes.xaxis)
     # Below the axes: the curves may run anywhere inside it.
     figure.legend(loc="outside lower center", ncols=2 if two else 4)

@@ -1,19 +1,14 @@
 """Figures of the weights before and after; all but the layer chart need the checkpoints."""
 
-import os
-from typing import TypeAlias
-
 import numpy as np
 import numpy.typing as npt
-import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from detprune.errors import InputError
-from detprune.files import load_tensors
-from detprune.run.report.run_files import Layer, Run
+from detprune.run.records import Layer
+from detprune.run.report.run_files import Array, Run
 from detprune.run.report.style import (
     BLUE,
     GREY,
@@ -25,8 +20,6 @@ from detprune.run.report.style import (
     whole_numbers,
 )
 
-Array: TypeAlias = npt.NDArray[np.float32]
-
 # An odd number of colours has one in the middle, pure white: only what is zero is drawn in it.
 _DIVERGING = LinearSegmentedColormap.from_list(
     "detprune_diverging", ["#08305F", "#3B82C4", "#FFFFFF", "#E07B39", "#7F2704"], N=257
@@ -36,31 +29,11 @@ _HEATMAP_ENTRIES, _HEATMAP_ROWS, _HEATMAP_COLUMNS = 65_536, 512, 1_024
 _NAMED_BARS = 45
 
 
-def read_checkpoint(run: Run, relative: str) -> dict[str, Array] | None:
-    """Return the pruned tensors of a checkpoint by name, or None where there is no such file."""
-    file = run.path / relative
-    if not os.path.lexists(file):
-        return None
-    state = load_tensors(file, "write it again, or move it away to report without it")
-    tensors: dict[str, Array] = {}
-    wrong: list[str] = []
-    for layer in run.pruned:
-        tensor = state.get(layer.name)
-        if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != layer.shape:
-            wrong.append(layer.name)
-        else:
-            tensors[layer.name] = tensor.detach().to(torch.float32).numpy()
-    if wrong:
-        raise InputError(
-            f"{str(file)!r} does not fit summary.json: it lacks, or has in another shape, "
-            f"{', '.join(wrong[:5])}{' …' if len(wrong) > 5 else ''}; put back the checkpoint of "
-            "this run, or move the file away to report without it"
-        )
-    return tensors
-
-
-def histograms(before: dict[str, Array], after: dict[str, Array]) -> Figure:
+def histograms(run: Run) -> Figure | None:
     """Draw the weights of all pruned tensors: all of them before, the nonzero ones after."""
+    before, after = run.dense_weights, run.final_weights
+    if not before or not after:
+        return None
     dense = np.concatenate([tensor.ravel() for tensor in before.values()])
     final = np.concatenate([tensor.ravel() for tensor in after.values()])
     kept = final[final != 0]
@@ -121,10 +94,13 @@ def _fits(layer: Layer) -> bool:
     return layer.numel <= _HEATMAP_ENTRIES and rows <= _HEATMAP_ROWS and columns <= _HEATMAP_COLUMNS
 
 
-def heatmap(layer: Layer, before: Array, after: Array) -> Figure:
+def heatmap(run: Run) -> Figure | None:
     """Draw one layer's weights as a matrix, out × in·kh·kw, before and after."""
+    if not run.dense_weights or not run.final_weights:
+        return None
+    layer = heatmap_layer(run)
     shape = _matrix_shape(layer)
-    dense, final = before.reshape(shape), after.reshape(shape)
+    dense, final = (w[layer.name].reshape(shape) for w in (run.dense_weights, run.final_weights))
     part = ""
     if not _fits(layer):
         dense, final = dense[:256, :256], final[:256, :256]

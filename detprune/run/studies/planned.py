@@ -26,6 +26,7 @@ from detprune.files.temporaries import sweep
 from detprune.run.adapter import load_recipe
 from detprune.run.directory import LOGGER, RunDirectory
 from detprune.run.recipe import Recipe, Settings, assignments, dump_yaml, spelled_out
+from detprune.run.records import Summary
 
 DENSE_ONLY: Settings = {
     "method": "oneshot",
@@ -98,7 +99,7 @@ class PlannedRun:
         return shlex.join(["detprune", *self.arguments])
 
     @property
-    def summary(self) -> dict[str, Any] | None:
+    def summary(self) -> Summary | None:
         """What the run found; None if it is not finished."""
         return RunDirectory(self.folder).summary()
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from detprune.run.records import Summary
 from detprune.run.studies.planned import PlannedRun
 from detprune.run.studies.study.spec import rate_name
 
@@ -27,7 +28,7 @@ class Network:
         return f"{rate_name(self.rate)}x" if self.parent else "dense"
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """What its run found; only for a finished one."""
         summary = self.run.summary
         if summary is None:
@@ -37,7 +38,10 @@ class Network:
     @property
     def final(self) -> float:
         """The metric after masked retraining; of the dense one, before anything was pruned."""
-        return float(self.summary["final" if self.parent else "dense"])
+        value = self.summary.final if self.parent else self.summary.dense
+        if value is None:
+            raise ValueError(f"{self.run.folder.name} was not measured")
+        return value
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -46,7 +50,7 @@ class Network:
         of_dense = (
             {} if self.parent else {"hard_pruned": None, "final": self.final, "compression": 1.0}
         )
-        return {**{key: self.summary[key] for key in keys}, **of_dense}
+        return {**{key: getattr(self.summary, key) for key in keys}, **of_dense}
 
     @property
     def line(self) -> list["Network"]:

@@ -80,7 +80,8 @@ def _prune(
         if not children:
             LOGGER.error("no run reached %sx", rate_name(rate))
             break
-        winner = max(children, key=lambda child: child.final)
+        sign = 1 if children[0].summary.headline.higher_is_better else -1
+        winner = max(children, key=lambda child: sign * child.final)
         networks += children
         best.append(winner)
         if len(pool) < spec.pool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from matplotlib.ticker import NullLocator
 
+from detprune.run.metrics import Metric
 from detprune.run.report import style
 from detprune.run.report.tables import (
     NOTHING,
@@ -32,7 +33,7 @@ def write_lineage(
         networks: the dense network, then all that were made of it.
         best: the best of each rate that was reached.
     """
-    metric = str(networks[0].summary["metric"])
+    metric = networks[0].summary.headline
     lines = [
         {
             "folder": network.run.folder.name,
@@ -44,14 +45,16 @@ def write_lineage(
         }
         for network in networks
     ]
-    found = {"metric": metric, "networks": lines}
+    found = {"metric": metric.name, "networks": lines}
     write_text(folder / "results.json", json.dumps(found, indent=1) + "\n")
-    title = f"{metric} after masked retraining; filled: the best of its rate; thick: its ancestors"
+    title = (
+        f"{metric.name} after masked retraining; filled: the best of its rate; thick: its ancestors"
+    )
     write_page(
         folder,
         title=spec.name,
         facts=_facts(networks, best),
-        tables=[_table(networks, best, style.metric_scale(metric), style.metric_label(metric))],
+        tables=[_table(networks, best, metric)],
         heading="Lineage",
         pictures=[Picture(title, _draw(networks, best, metric, folder / "figures"))],
         runs=Table(
@@ -65,10 +68,10 @@ def write_lineage(
 
 def _facts(networks: Sequence[Network], best: Sequence[Network]) -> str:
     dense = networks[0]
-    text = f"{dense.summary['model']} on {dense.summary['data']}. "
+    text = f"{dense.summary.model} on {dense.summary.data}. "
     if not best:
         return text + "No run has finished yet."
-    each = sum(best[-1].summary["epochs"][stage] for stage in ("constrained", "retrain"))
+    each = best[-1].summary.pruning_epochs
     steps = len(best[-1].line) - 1
     return text + (
         f"Every step is {each} epochs of constrained training and masked retraining together; the best "
@@ -78,7 +81,8 @@ def _facts(networks: Sequence[Network], best: Sequence[Network]) -> str:
     )
 
 
-def _table(networks: Sequence[Network], best: Sequence[Network], scale: float, label: str) -> Table:
+def _table(networks: Sequence[Network], best: Sequence[Network], metric: Metric) -> Table:
+    scale = metric.scale
     rows = [["dense", NOTHING, NOTHING, number(scale * networks[0].final), NOTHING]]
     rows += [
         [
@@ -86,19 +90,23 @@ def _table(networks: Sequence[Network], best: Sequence[Network], scale: float, l
             f"{rate_name(network.parent.rate)}×"
             if network.parent and network.parent.parent
             else "dense",
-            number(scale * network.summary["hard_pruned"]),
+            number(scale * (network.summary.hard_pruned or 0.0)),
             number(scale * network.final),
             "yes" if network in best else "no",
         ]
         for network in networks[1:]
     ]
-    return Table(label, ["rate", "pruned from", "hard-pruned", "final", "best of its rate"], rows)
+    return Table(
+        metric.label, ["rate", "pruned from", "hard-pruned", "final", "best of its rate"], rows
+    )
 
 
-def _draw(networks: Sequence[Network], best: Sequence[Network], metric: str, folder: Path) -> Path:
+def _draw(
+    networks: Sequence[Network], best: Sequence[Network], metric: Metric, folder: Path
+) -> Path:
     folder.mkdir(exist_ok=True)
     file = folder / "lineage.png"
-    scale = style.metric_scale(metric)
+    scale = metric.scale
     chosen = best[-1].line if best else []
     with style.drawing():
         figure = style.new_figure(3.8)

@@ -11,15 +11,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from detprune.run.records import Stage
 from detprune.run.report import style
-from detprune.run.report.run_files import DENSE_CHECKPOINT, FINAL_CHECKPOINT, Run, read_run
+from detprune.run.report.run_files import Array, Run, read_run
 from detprune.run.report.tables import Picture
-from detprune.run.report.weights import Array, reach, read_checkpoint
+from detprune.run.report.weights import reach
 from detprune.run.studies.study.results import STAGES, Results
 
 _COLOURS = (style.BLUE, style.ORANGE, style.GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#999933")
 _MARKERS = "os^Dv"
-_PANELS = {"hard_pruned": STAGES["hard_pruned"], "final": "after masked retraining"}
+_PANELS: dict[Stage, str] = {
+    "hard_pruned": STAGES["hard_pruned"],
+    "final": "after masked retraining",
+}
 
 
 def draw_study(results: Results, folder: Path) -> list[Picture]:
@@ -39,10 +43,12 @@ def draw_study(results: Results, folder: Path) -> list[Picture]:
     several = "; bars are one standard deviation over the seeds"
     with style.drawing():
         for model in results.study.labels:
-            name = model or str(results.example.get("model", results.study.name))
+            name = model or (results.example.model if results.example else results.study.name)
             prefix = f"{model}_" if model else ""
             bars = several if len(results.study.seeds) > 1 else ""
-            add(_rates(results, model), f"{prefix}rates.png", f"{name}: {results.metric}{bars}")
+            add(
+                _rates(results, model), f"{prefix}rates.png", f"{name}: {results.metric.name}{bars}"
+            )
             rate, seed, runs = _shown(results, model, folder)
             where = f"{name} at {results.study.label_of(rate)}, seed {seed}"
             if any(len(metric_track(run)) > 2 or _residual(run) for run in runs.values()):
@@ -93,14 +99,14 @@ def _rates(results: Results, model: str) -> Figure:
     return figure
 
 
-def _dots(axes: Axes, results: Results, model: str, rate: float, stage: str) -> None:
+def _dots(axes: Axes, results: Results, model: str, rate: float, stage: Stage) -> None:
     for index, method in enumerate(results.study.methods):
         if values := results.values(model, method, rate, stage):
             error = statistics.stdev(values) if len(values) > 1 else math.nan
             axes.errorbar(statistics.mean(values), index, xerr=error, capsize=2, **_look(index))
 
 
-def _curves(axes: Axes, results: Results, model: str, rates: list[float], stage: str) -> None:
+def _curves(axes: Axes, results: Results, model: str, rates: list[float], stage: Stage) -> None:
     for index, method in enumerate(results.study.methods):
         found = [(r, results.values(model, method, r, stage)) for r in rates]
         shown = [(r, values) for r, values in found if values]
@@ -150,7 +156,7 @@ def _convergence(results: Results, runs: Mapping[str, Run]) -> Figure:
         residuals.append(style.floats(value for _, value in residual))
         left.plot([epoch for epoch, _ in residual], residuals[-1], label=method, **look)
         track = metric_track(run)
-        values = style.floats((value for _, value in track), results.scale)
+        values = style.floats((value for _, value in track), results.metric.scale)
         right.plot([epoch for epoch, _ in track], values, label=method, **look)
     style.log_if_wide(left, *residuals)
     left.set_ylabel("relative residual ‖W − Z‖ / ‖W‖")
@@ -193,9 +199,7 @@ def _weights(runs: Mapping[str, Run]) -> Figure | None:
     """Nonzero weights of every final network over those of its dense one; None without checkpoints."""
     found: dict[str, tuple[Array, Array]] = {}
     for method, run in runs.items():
-        if run.summary.removal is not None:  # the layers have other shapes
-            continue
-        before, after = (read_checkpoint(run, f) for f in (DENSE_CHECKPOINT, FINAL_CHECKPOINT))
+        before, after = run.dense_weights, run.final_weights
         if before and after:
             kept = np.concatenate([tensor[tensor != 0] for tensor in after.values()])
             found[method] = np.concatenate([w.ravel() for w in before.values()]), kept

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from detprune.run.directory import RunDirectory
-from detprune.run.report import style
+from detprune.run.metrics import Metric
+from detprune.run.records import Stage, Summary
 from detprune.run.report.tables import NOTHING, Table, number, report_link
 from detprune.run.studies.study.spec import Baseline, Cell, Published, Study, rate_name
 
-STAGES = {"hard_pruned": "hard-pruned", "final": "final"}
+STAGES: dict[Stage, str] = {"hard_pruned": "hard-pruned", "final": "final"}
 
 
 class Results:
@@ -21,23 +22,24 @@ class Results:
         self.dense = {b: RunDirectory(folder / b.folder).summary() for b in study.baselines}
         self.cells = {cell: RunDirectory(folder / cell.folder).summary() for cell in study.cells}
         done = [s for s in (*self.cells.values(), *self.dense.values()) if s is not None]
-        self.example: dict[str, Any] = done[0] if done else {}
-        self.metric = str(self.example.get("metric", "metric"))
-        self.scale = style.metric_scale(self.metric)
+        self.example = done[0] if done else None
+        self.metric = self.example.headline if self.example else Metric("metric", per_cent=False)
 
-    def values(self, model: str, method: str, rate: float, stage: str) -> list[float]:
+    def values(self, model: str, method: str, rate: float, stage: Stage) -> list[float]:
         """A stage's metric of all seeds that are finished."""
         found = [
             summary
             for cell, summary in self.cells.items()
             if (cell.baseline.model, cell.method, cell.rate) == (model, method, rate)
         ]
-        return [self.scale * summary[stage] for summary in found if summary is not None]
+        values = [summary.at(stage) for summary in found if summary is not None]
+        return [self.metric.scale * value for value in values if value is not None]
 
     def baseline(self, model: str) -> list[float]:
         """The dense metric of all seeds."""
         found = [summary for b, summary in self.dense.items() if b.model == model]
-        return [self.scale * summary["dense"] for summary in found if summary is not None]
+        values = [summary.dense for summary in found if summary is not None]
+        return [self.metric.scale * value for value in values if value is not None]
 
     def tables(self) -> list[Table]:
         """Per model: rates down, methods across, hard-pruned and final; then what was published."""
@@ -54,7 +56,7 @@ class Results:
                 for rate in study.sorted_rates(model)
             ]
             title = f"{model}: " if model else ""
-            title += f"{style.metric_label(self.metric)}, dense {mean(self.baseline(model))}"
+            title += f"{self.metric.label}, dense {mean(self.baseline(model))}"
             tables.append(Table(title, header, rows))
         if study.published is not None:
             tables.append(_published_table(study.published))
@@ -69,8 +71,9 @@ class Results:
             if summary is None:
                 cells += [NOTHING] * 4
             else:
-                cells += [number(self.scale * summary[s]) for s in ("dense", *STAGES)]
-                cells.append(f"{summary['seconds']['total'] / 60:.1f}")
+                values = [summary.at(stage) for stage in ("dense", *STAGES)]
+                cells += [number(None if v is None else self.metric.scale * v) for v in values]
+                cells.append(f"{(summary.seconds['total'] or 0) / 60:.1f}")
             rows.append([*cells, f"`{self.commands[cell]}`"])
             links.append(report_link(self.folder, cell.folder))
         model = ["model"] if self.study.models else []
@@ -82,13 +85,13 @@ class Results:
         done = [summary for summary in self.cells.values() if summary is not None]
         if not done:
             return "No run has finished yet."
-        models = dict.fromkeys(str(summary["model"]) for summary in done)
-        epochs = sorted({s["epochs"]["constrained"] + s["epochs"]["retrain"] for s in done})
+        models = dict.fromkeys(summary.model for summary in done)
+        epochs = sorted({summary.pruning_epochs for summary in done})
         return (
-            f"{', '.join(models)} on {done[0]['data']}; {len(done)} of {len(self.cells)} runs finished; "
+            f"{', '.join(models)} on {done[0].data}; {len(done)} of {len(self.cells)} runs finished; "
             f"constrained training and masked retraining together {' or '.join(map(str, epochs))} epochs, "
             f"the same for every method; seeds {', '.join(map(str, self.study.seeds))}; "
-            f"torch {done[0]['versions']['torch']}. Mean ± standard deviation over the seeds; rates are "
+            f"torch {done[0].versions['torch']}. Mean ± standard deviation over the seeds; rates are "
             + (
                 "over the pruned tensors."
                 if self.study.target == "compression"
@@ -126,14 +129,14 @@ def _published_table(published: Published) -> Table:
 def plain_results(results: Results) -> dict[str, Any]:
     """What ``results.json`` holds."""
 
-    def entry(baseline: Baseline, summary: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
+    def entry(baseline: Baseline, summary: Summary | None, **more: Any) -> dict[str, Any]:
         keys = ("dense", "hard_pruned", "final", "compression", "epochs", "seconds")
-        found = {key: None if summary is None else summary[key] for key in keys}
+        found = {key: None if summary is None else getattr(summary, key) for key in keys}
         return {"model": baseline.model or None, "seed": baseline.seed, **more, **found}
 
     return {
         "name": results.study.name,
-        "metric": results.metric,
+        "metric": results.metric.name,
         "cells": [
             entry(
                 cell.baseline,
