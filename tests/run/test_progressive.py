@@ -12,7 +12,7 @@ import yaml
 from command_line import Call
 from detprune import InputError
 from detprune.run.recipe import validate
-from detprune.run.studies.progressive.spec import read_progressive
+from detprune.run.studies.progressive.spec import Progressive
 from detprune_classification.recipe import ClassificationRecipe
 
 
@@ -133,7 +133,7 @@ def test_files_that_are_wrong(
     short: dict[str, Any], tmp_path: Path, changes: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(InputError, match=problem):
-        read_progressive(write(tmp_path, short, **changes))
+        Progressive.read(write(tmp_path, short, **changes))
 
 
 def test_a_wrong_recipe_shows_before_anything_runs(

@@ -15,8 +15,8 @@ from detprune.run.directory import RunDirectory
 from detprune.run.recipe import dump_yaml, override, read_yaml, validate
 from detprune.run.recipe.components import parse_method
 from detprune.run.studies.planned import PlannedRun, dense_part
-from detprune.run.studies.progressive.spec import read_progressive
-from detprune.run.studies.study.spec import read_study
+from detprune.run.studies.progressive.spec import Progressive
+from detprune.run.studies.study.spec import Study
 from detprune.run.studies.study.study_runs import plan_study
 from detprune_classification import ClassificationRecipe
 from detprune_classification.recipe import DataSpec, ModelSpec
@@ -31,7 +31,7 @@ CONFIGS = [path for path in ALL if path not in (*STUDIES, *PROGRESSIVE)]
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_study_in_configs_can_be_planned(path: Path, tmp_path: Path) -> None:
-    study = read_study(path)
+    study = Study.read(path)
     dense, cells = plan_study(study, tmp_path, [])
     assert study.name == path.stem
     assert len(dense) == len(study.labels) * len(study.seeds)
@@ -41,7 +41,7 @@ def test_every_study_in_configs_can_be_planned(path: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("path", PROGRESSIVE, ids=lambda path: path.stem)
 def test_every_progressive_pruning_in_configs_has_a_valid_recipe(path: Path) -> None:
-    spec = read_progressive(path)
+    spec = Progressive.read(path)
     assert spec.name == path.stem
     _, recipe = load_recipe(spec.recipe, [spec.settings])
     assert recipe.pruning_epochs > 0

@@ -18,7 +18,7 @@ from detprune.run.recipe import assignments, override, read_assignments
 from detprune.run.report.run_files import read_run
 from detprune.run.studies.planned import dense_part
 from detprune.run.studies.study.figures import metric_track
-from detprune.run.studies.study.spec import read_study
+from detprune.run.studies.study.spec import Study
 from detprune.run.studies.study.study_runs import plan_study
 
 STUDY: dict[str, Any] = {
@@ -144,7 +144,7 @@ def test_a_recipe_that_is_wrong_is_named_before_anything_runs(
 
 def test_models_have_rows_and_folders_of_their_own(tiny: dict[str, Any], tmp_path: Path) -> None:
     models = {"r20": {"model.name": "cifar_resnet20"}, "r32": {"model.name": "cifar_resnet32"}}
-    spec = read_study(write(tmp_path, tiny, models=models))
+    spec = Study.read(write(tmp_path, tiny, models=models))
     assert [b.folder for b in spec.baselines] == [
         "r20_dense_0",
         "r20_dense_1",
@@ -152,14 +152,14 @@ def test_models_have_rows_and_folders_of_their_own(tiny: dict[str, Any], tmp_pat
         "r32_dense_1",
     ]
     assert len(spec.cells) == 8
-    own = read_study(write(tmp_path, tiny, models=models, own_rates={"r20": [2, 3]}))
+    own = Study.read(write(tmp_path, tiny, models=models, own_rates={"r20": [2, 3]}))
     assert [(c.baseline.model, c.rate) for c in own.cells if c.baseline.seed == 0][::2] == [
         ("r20", 2),
         ("r20", 3),
         ("r32", 4),
     ]
     models["r32"]["stages.constrained.epochs"] = 9  # other epochs for all methods of a model
-    spec = read_study(write(tmp_path, tiny, models=models))
+    spec = Study.read(write(tmp_path, tiny, models=models))
     plan_study(spec, tmp_path, [])
     assert spec.cells[0].folder == "r20_magnitude_4x_0"
     assert models["r32"] in spec.settings_of(spec.baselines[2])
@@ -168,7 +168,7 @@ def test_models_have_rows_and_folders_of_their_own(tiny: dict[str, Any], tmp_pat
 def test_rates_as_shares_of_macs(tiny: dict[str, Any], tmp_path: Path) -> None:
     tiny = {**tiny, "set": "coupled_channels", "budget": {"macs": 0.5}}
     file = write(tmp_path, tiny, target="macs", rates=[0.3, 0.5])
-    spec = read_study(file)
+    spec = Study.read(file)
     assert spec.label_of(0.3) == "0.3 of the MACs"
     assert spec.sorted_rates("") == [0.5, 0.3]
     _, cells = plan_study(spec, tmp_path / "out", [])
@@ -197,7 +197,7 @@ def test_a_study_that_is_wrong(
     tiny: dict[str, Any], tmp_path: Path, changes: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(InputError, match=problem):
-        read_study(write(tmp_path, tiny, **changes))
+        Study.read(write(tmp_path, tiny, **changes))
 
 
 def test_a_dense_network_does_not_depend_on_what_comes_later(tiny: dict[str, Any]) -> None:
@@ -256,7 +256,7 @@ def test_paths_of_other_runs_travel_unchanged(
     tiny: dict[str, Any], tmp_path: Path, folder: str
 ) -> None:
     tiny["distillation"] = {"weight": 0.5}
-    spec = read_study(write(tmp_path / folder, tiny))
+    spec = Study.read(write(tmp_path / folder, tiny))
     _, cells = plan_study(spec, tmp_path / folder, [])
     for cell, plan in cells.items():
         dense = tmp_path / folder / cell.baseline.folder / "checkpoints" / "dense.pt"
@@ -273,7 +273,7 @@ def test_paths_of_other_runs_travel_unchanged(
 def test_rates_that_print_alike_have_folders_of_their_own(
     tiny: dict[str, Any], tmp_path: Path
 ) -> None:
-    spec = read_study(write(tmp_path, tiny, rates=[2, 2.0000001, 2.5, 1234567], seeds=[0]))
+    spec = Study.read(write(tmp_path, tiny, rates=[2, 2.0000001, 2.5, 1234567], seeds=[0]))
     folders = [cell.folder for cell in spec.cells if cell.method == "magnitude"]
     assert folders == [
         *("magnitude_2x_0", "magnitude_2.0000001x_0", "magnitude_2.5x_0", "magnitude_1234567.0x_0")
@@ -296,4 +296,4 @@ def test_two_runs_never_share_a_folder(
     tiny: dict[str, Any], tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     with pytest.raises(InputError, match="several runs would have the same folder: "):
-        read_study(write(tmp_path, tiny, **changes))
+        Study.read(write(tmp_path, tiny, **changes))

@@ -5,7 +5,7 @@ from typing import Any
 
 from detprune.run.records import Summary
 from detprune.run.studies.planned import PlannedRun
-from detprune.run.studies.study.spec import rate_name
+from detprune.run.studies.spec import rate_name
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from detprune.run.studies.planned import (
 )
 from detprune.run.studies.progressive.lineage import Network
 from detprune.run.studies.progressive.results import write_lineage
-from detprune.run.studies.progressive.spec import Progressive, read_progressive
-from detprune.run.studies.study.spec import rate_name
+from detprune.run.studies.progressive.spec import Progressive
+from detprune.run.studies.spec import rate_name
 
 
 def run_progressive(
@@ -46,7 +46,7 @@ def run_progressive(
     Raises:
         InputError: anything wrong with file or recipe, before the first run; a folder that holds other runs.
     """
-    spec = read_progressive(file)
+    spec = Progressive.read(file)
     folder = absolute(out or Path("runs") / spec.name)
     settings = [spec.settings, *changes]
     dense = Network(PlannedRun.plan(folder / "dense", spec.recipe, [*settings, DENSE_ONLY]), 1.0)

@@ -19,7 +19,7 @@ from detprune.run.report.tables import (
 )
 from detprune.run.studies.progressive.lineage import Network
 from detprune.run.studies.progressive.spec import Progressive
-from detprune.run.studies.study.spec import rate_name
+from detprune.run.studies.spec import rate_name
 
 
 def write_lineage(

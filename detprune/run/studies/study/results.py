@@ -9,7 +9,8 @@ from detprune.run.directory import RunDirectory
 from detprune.run.metrics import Metric
 from detprune.run.records import Stage, Summary
 from detprune.run.report.tables import NOTHING, Table, number, report_link
-from detprune.run.studies.study.spec import Baseline, Cell, Published, Study, rate_name
+from detprune.run.studies.spec import rate_name
+from detprune.run.studies.study.spec import Baseline, Cell, Published, Study
 
 STAGES: dict[Stage, str] = {"hard_pruned": "hard-pruned", "final": "final"}
 

@@ -1,18 +1,16 @@
 """What a study is: one recipe, and the grid of what is changed in it."""
 
-import os
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from detprune.errors import InputError
 from detprune.files.problems import listed
-from detprune.run.recipe import FolderName, Section, Settings, read_yaml, validate
+from detprune.run.recipe import FolderName, Section, Settings
+from detprune.run.studies.spec import RunsSpec, SettingsField, rate_name
 
-SettingsField = dict[str, Any]
 Rates = tuple[Annotated[float, Field(gt=0)], ...]
 Target = Literal["compression", "macs", "parameters"]
 
@@ -29,13 +27,10 @@ class Published(Section):
     values: dict[FolderName, dict[float, tuple[float | None, float | None]]]
 
 
-class Study(Section):
+class Study(RunsSpec):
     """A grid of runs.
 
     Attributes:
-        name: names the study.
-        recipe: the recipe that all runs start from; relative to the study's file.
-        settings: what is changed in it for every run.
         methods: label → what is changed for the method: ``method`` at least.
         target: what the rates are: compression rates, or the shares of MACs or parameters that are left where
             whole channels are removed.
@@ -46,9 +41,6 @@ class Study(Section):
         published: numbers to be shown beside the results.
     """
 
-    name: FolderName
-    recipe: Path
-    settings: SettingsField = Field(default_factory=dict)
     methods: dict[FolderName, SettingsField] = Field(min_length=1)
     target: Target = "compression"
     rates: Rates = ()
@@ -131,12 +123,6 @@ class Study(Section):
         return [self.settings, self.models.get(baseline.model, {}), {"seed": baseline.seed}]
 
 
-def rate_name(rate: float) -> str:
-    """A compression rate in names and tables: short, and no two rates alike."""
-    short = f"{rate:g}"
-    return short if float(short) == rate else repr(rate)
-
-
 @dataclass(frozen=True)
 class Baseline:
     """The dense network of a model and a seed."""
@@ -166,13 +152,3 @@ class Cell:
         rate = f"{name}x" if self.target == "compression" else f"{name}_{self.target}"
         parts = (self.baseline.model, self.method, rate, str(self.baseline.seed))
         return "_".join(part for part in parts if part)
-
-
-def read_study(path: Path) -> Study:
-    """Read a study's file; its recipe's path becomes one from here.
-
-    Raises:
-        InputError: no such file, or everything that is wrong with it.
-    """
-    study = validate(Study, read_yaml(path), str(path))
-    return study.model_copy(update={"recipe": Path(os.path.normpath(path.parent / study.recipe))})

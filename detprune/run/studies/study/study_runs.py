@@ -16,7 +16,7 @@ from detprune.run.studies.planned import (
     folder_of_runs,
 )
 from detprune.run.studies.study.page import write_results
-from detprune.run.studies.study.spec import Baseline, Cell, Study, read_study
+from detprune.run.studies.study.spec import Baseline, Cell, Study
 
 
 def run_study(
@@ -42,7 +42,7 @@ def run_study(
         InputError: anything wrong with study or recipes, before the first run; budgets of epochs that
             differ; a folder that holds another study's runs; a pattern that matches no run.
     """
-    study = read_study(file)
+    study = Study.read(file)
     folder = absolute(out or Path("runs") / study.name)
     dense, cells = plan_study(study, folder, changes)
     commands = {cell: plan.command for cell, plan in cells.items()}
