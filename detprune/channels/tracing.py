@@ -201,12 +201,20 @@ class _Operations(TorchDispatchMode):
         plain = name.removesuffix("_") if changes else name
         if (rule := RULES.get(plain)) is not None and (not changes or plain in CHANGES_IN_PLACE):
             rule(tracker, func, args, kwargs, out)
-        elif torch.Tag.pointwise in func.tags or plain in ("_prelu_kernel", "hardswish"):
+        elif _is_pointwise(func, plain):
             follow_pointwise(tracker, func, args, kwargs, out)
         else:
             tracker.freeze_all((args, kwargs), f"goes through {name}, which is not followed")
             if changes:
                 tracker.forget((args, kwargs))
+
+
+def _is_pointwise(func: Any, plain: str) -> bool:
+    """Whether every entry of the result comes of the same entries; up to torch 2.6 not all forms in place are tagged."""
+    if torch.Tag.pointwise in func.tags or plain in ("_prelu_kernel", "hardswish"):
+        return True
+    other = getattr(getattr(torch.ops.aten, plain, None), func._overloadname, None)
+    return other is not None and torch.Tag.pointwise in other.tags
 
 
 def _described(inputs: Sequence[object]) -> str:

@@ -134,7 +134,7 @@ CASES: dict[str, Case] = {
     "copy onto another": (between(copy_onto, c=c88), GOES),
     "set rows": (between(set_rows), {"a.weight": ""}),
     "scale rows": (between(set_rows_zero), GOES),
-    "index_put": (between(index_put), {"a.weight": "index_fill_"}),
+    "index_put": (between(index_put), {"a.weight": "which is not followed"}),
     "out= of a sum": (between(out_relu), GOES),
     "out= onto itself": (between(out_shift), NOT_ZERO),
     "out= into a view": (between(out_into_view), {"a.weight": "cut at a fixed place"}),
