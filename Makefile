@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder # in the order of tests/conftest.py
 READY := $(VENV)/.ready
+LOWEST := .venv-lowest
 
-.PHONY: setup demo demo-lanes demo-classification test test-fast lint typecheck docs bench pins clean
+.PHONY: setup demo demo-lanes demo-classification test test-fast coverage test-lowest lint typecheck docs bench pins clean
 
 setup: $(READY)
 
@@ -35,6 +36,16 @@ test: $(READY)
 test-fast: $(READY)
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
+# what runs in processes of its own is not counted
+coverage: $(READY)
+	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term
+
+# with the oldest versions that pyproject.toml allows
+test-lowest: $(READY)
+	$(PYTHON) -m venv $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev]'
+	$(LOWEST)/bin/python -m pytest $(WORKERS) -m "not slow"
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,4 +68,4 @@ pins: $(READY)
 	grep -v '^detprune' requirements.new > requirements.txt && rm requirements.new
 
 clean:
-	rm -rf $(VENV) docs/_build runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) docs/_build runs .pytest_cache .mypy_cache .ruff_cache

@@ -222,7 +222,7 @@ def test_layout_does_not_matter() -> None:
         assert torch.equal(one, other)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.cuda
 @every_network
 def test_the_same_on_cuda(make: Callable[[], nn.Module]) -> None:
     bound, values = bound_of(make())

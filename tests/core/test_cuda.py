@@ -7,7 +7,7 @@ from torch import nn
 
 from detprune import Budget, Method, Pruner
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = pytest.mark.cuda
 
 DATA = batches(12)
 BUDGET = Budget(sparsity=0.5)

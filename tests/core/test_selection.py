@@ -165,7 +165,7 @@ def test_accelerator_branch_of_the_penalty_adds_the_same() -> None:
             )
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("kind", LARGE_TENSORS)
 def test_cuda_keeps_the_same_support(kind: str) -> None:
     values = LARGE_TENSORS[kind]().view(1000, -1)

@@ -12,7 +12,7 @@ from lane_recipe import TINY
 from command_line import detprune
 from detprune_lanes.network.checkpoints import read_checkpoint
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = pytest.mark.cuda
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])

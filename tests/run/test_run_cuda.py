@@ -17,7 +17,7 @@ from command_line import detprune as call
 from detprune.run.directory import RunDirectory
 
 detprune = partial(call, preloaded=None)
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = pytest.mark.cuda
 
 DIES = """
 import os, sys

@@ -11,7 +11,7 @@ import torch
 from command_line import detprune, kill_after
 from detprune_yolo.weights.checkpoints import load_model
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = pytest.mark.cuda
 
 RecipeFile = Callable[[Path, dict[str, Any]], Path]
 
