@@ -20,10 +20,11 @@ def _rebuild(network: Mapping[str, Any]) -> "nn.Module":
 
 
 def _implement() -> Implementation:
+    from detprune_classification.export import export
     from detprune_classification.recipe import ClassificationRecipe
     from detprune_classification.task import ClassificationTask
 
-    return Implementation(ClassificationRecipe, ClassificationTask, rebuild=_rebuild)
+    return Implementation(ClassificationRecipe, ClassificationTask, export, _rebuild)
 
 
 adapter = Adapter(

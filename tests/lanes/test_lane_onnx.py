@@ -13,9 +13,10 @@ from onnx import numpy_helper
 from torch import nn
 
 from detprune.errors import DetpruneError, InputError, NonFiniteError
-from detprune_lanes.network import onnx_export
+from detprune.run.export import onnx_files
+from detprune.run.export.onnx_export import compare_outputs, count_zeros
+from detprune_lanes.export import export_lanes
 from detprune_lanes.network.model import LaneNetwork
-from detprune_lanes.network.onnx_export import compare_outputs, count_zeros, export_onnx
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def pruned() -> LaneNetwork:
 
 @pytest.fixture(scope="module")
 def lines(pruned: LaneNetwork, folder: Path) -> list[str]:
-    return export_onnx(pruned, folder / "new" / "lanes.onnx")
+    return export_lanes(pruned, folder / "new" / "lanes.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_the_network_is_left_alone(tmp_path: Path) -> None:
     model = network().to(memory_format=torch.channels_last).half().train()
     before = {n: v.clone() for n, v in model.state_dict().items()}
     random_state = torch.get_rng_state()
-    export_onnx(model, tmp_path / "n.onnx")
+    export_lanes(model, tmp_path / "n.onnx")
     assert torch.equal(torch.get_rng_state(), random_state)
     assert model.training
     for name, value in model.state_dict().items():
@@ -143,31 +144,31 @@ def test_changed_weights_are_found_out(
 
 def test_other_outputs_are_found_out(pruned: LaneNetwork, file: Path) -> None:
     deployed = pruned.without_aux()
-    absolute, relative = compare_outputs(file, deployed, tolerance=1e-4)
+    absolute, relative = compare_outputs(file, deployed, (3, *SIZE), tolerance=1e-4)
     assert 0 < relative < 1e-5
     assert absolute < 1e-4
     deployed.get_buffer("model.layer4.1.bn2.running_mean").add_(0.5)
     with pytest.raises(DetpruneError, match=r"differ from PyTorch by .*allowed: 0\.0001"):
-        compare_outputs(file, deployed, tolerance=1e-4)
+        compare_outputs(file, deployed, (3, *SIZE), tolerance=1e-4)
     deployed.get_parameter("cls.2.bias").data[3] = torch.nan
     with pytest.raises(NonFiniteError, match="gives NaN or infinite logits"):
-        compare_outputs(file, deployed, tolerance=1e-4)
+        compare_outputs(file, deployed, (3, *SIZE), tolerance=1e-4)
 
 
 def test_nothing_is_written_when_a_check_fails(pruned: LaneNetwork, tmp_path: Path) -> None:
     (tmp_path / "n.onnx").write_bytes(b"an earlier file")
     with pytest.raises(DetpruneError, match="allowed: 0"):
-        export_onnx(pruned, tmp_path / "n.onnx", tolerance=0.0)
+        export_lanes(pruned, tmp_path / "n.onnx", tolerance=0.0)
     assert [p.name for p in tmp_path.iterdir()] == ["n.onnx"]
     assert (tmp_path / "n.onnx").read_bytes() == b"an earlier file"
 
 
 def test_refusals(pruned: LaneNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"n\.pt has to end in \.onnx; choose another name"):
-        export_onnx(pruned, tmp_path / "n.pt")
+        export_lanes(pruned, tmp_path / "n.pt")
     monkeypatch.setattr(
-        onnx_export, "find_spec", lambda name: None if name == "onnxruntime" else object()
+        onnx_files, "find_spec", lambda name: None if name == "onnxruntime" else object()
     )
     with pytest.raises(InputError, match=r"needs onnxruntime, .*pip install 'detprune\[lanes\]'"):
-        export_onnx(pruned, tmp_path / "n.onnx")
+        export_lanes(pruned, tmp_path / "n.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -20,6 +21,7 @@ from command_line import detprune, detprune_here, kill_after
 from detprune import InputError, load
 from detprune.run.adapter import load_recipe
 from detprune.run.directory import RunDirectory
+from detprune.run.export.onnx_files import session
 from detprune.run.measuring.runs import measure_run
 from detprune.run.measuring.table import columns, rows
 from detprune.run.report.run_files import read_run
@@ -316,3 +318,15 @@ def test_what_a_run_can_say_at_its_end(finished: Path, tmp_path: Path) -> None:
     assert all(len(row) == len(columns(found)) for row in rows(found))
     empty = adapter.task(recipe, RunDirectory(tmp_path))
     assert measure_run(empty) is None  # said in the log, and no failure
+
+
+def test_the_small_classifier_is_exported(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small.onnx"
+    said = detprune("export", finished, "--out", out).stdout
+    assert "convolutions and linear layers are zero, and all are the network's" in said
+    network = load(finished / "pruned.pt").eval()
+    images = torch.randn(3, 1, 8, 8)
+    with torch.no_grad():
+        expected = network(images).numpy()
+    (logits,) = session(out).run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())

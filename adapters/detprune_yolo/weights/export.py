@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from ultralytics.utils.checks import check_imgsz
 from detprune.errors import InputError
 from detprune.files.atomic import atomic
 from detprune.run.directory import RunDirectory
-from detprune.run.measuring.deployment import exporter_warnings_off
+from detprune.run.export.onnx_files import check_request, exporter_warnings_off
 from detprune_yolo.weights.checkpoints import load_model, read_masks, train_args_of
 from detprune_yolo.weights.onnx_checks import (
     LayerZeros,
@@ -127,13 +126,7 @@ def export_onnx(
         InputError: a checkpoint, size or name that cannot be used, or a package is missing.
         DetpruneError: the zeros or the outputs of the file differ from the checkpoint's.
     """
-    if missing := [name for name in _PACKAGES if find_spec(name) is None]:
-        raise InputError(
-            f"export to ONNX needs {', '.join(missing)}, not installed here; install with: "
-            "pip install 'detprune[yolo]'"
-        )
-    if out.suffix != ".onnx":
-        raise InputError(f"{out} has to end in .onnx; choose another name with --out")
+    check_request(out, _PACKAGES, "yolo")
     if batch < 1:
         raise InputError(f"batch is {batch}; it has to be at least 1")
     model = load_model(weights)

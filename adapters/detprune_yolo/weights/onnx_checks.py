@@ -13,6 +13,7 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
 from detprune.errors import DetpruneError
+from detprune.run.export.onnx_files import session
 
 _PAD_FUSION = "Pad_Fusion"
 _PAD_AXES = "detprune_pad_axes"
@@ -186,17 +187,10 @@ def compare_outputs(
 def _differences(
     path: Path, images: Sequence[Array], expected: Sequence[Array], disabled: Sequence[str]
 ) -> tuple[float, float]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        path, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled)
-    )
+    runtime = session(path, disabled=disabled)
     boxes = scores = 0.0
     for image, wanted in zip(images, expected, strict=True):
-        (output,) = session.run(None, {"images": image})
+        (output,) = runtime.run(None, {"images": image})
         if output.shape != wanted.shape:
             raise DetpruneError(
                 f"the ONNX file gives the shape {output.shape} where PyTorch gives {wanted.shape}, so it "

@@ -2,12 +2,9 @@
 
 import copy
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import singledispatch
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -103,26 +100,3 @@ def sized(
             else value[:1].expand(shape).clone()
         )
     return tuple(tensors)
-
-
-def write_onnx(network: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
-    """Export a network as it is; raises whatever torch's exporter does."""
-    with exporter_warnings_off(), torch.no_grad():
-        torch.onnx.export(
-            network,
-            tuple(inputs),
-            path,
-            dynamo=False,  # the other exporter needs onnxscript
-            input_names=[f"input{i}" for i in range(len(inputs))],
-        )
-
-
-@contextmanager
-def exporter_warnings_off() -> Iterator[None]:
-    """Silence what torch's exporter says about itself and about traced shapes, and nothing else."""
-    with warnings.catch_warnings():
-        for message in ("You are using the legacy TorchScript", "The feature will be removed"):
-            warnings.filterwarnings("ignore", message, DeprecationWarning)
-        warnings.filterwarnings("ignore", "Constant folding - Only steps=1", UserWarning)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        yield

@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from detprune.errors import InputError
 from detprune.loggers import logger
-from detprune.run.measuring.deployment import Deployed, deployed, write_onnx
+from detprune.run.export.onnx_files import write_onnx
+from detprune.run.measuring.deployment import Deployed, deployed
 from detprune.run.measuring.pairs import Clock, in_turn
 from detprune.run.measuring.runtimes import PYTORCH, RUNTIMES, Job, UnusableError, torch_threads
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from detprune.run.export.onnx_files import CPU, session
 from detprune.run.measuring.pairs import Program
 
 PYTORCH = "PyTorch"
@@ -63,7 +64,7 @@ def pytorch(job: Job) -> Program:
 
 def onnx_runtime(job: Job) -> Program:
     """A session with all of its optimizations."""
-    provider = "CPUExecutionProvider" if job.device == "cpu" else "CUDAExecutionProvider"
+    provider = CPU if job.device == "cpu" else "CUDAExecutionProvider"
     return _session(job, provider)
 
 
@@ -90,14 +91,11 @@ def _session(job: Job, provider: str) -> Program:
 
     if provider not in onnxruntime.get_available_providers():
         raise UnusableError(f"this build of ONNX Runtime has no {provider}")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = job.threads, 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(file, options, providers=[provider])
-    if provider not in session.get_providers():
+    runtime = session(file, threads=job.threads, provider=provider)
+    if provider not in runtime.get_providers():
         raise UnusableError(f"ONNX Runtime could not start {provider}")
     feed = job.feed
-    return lambda: session.run(None, feed)
+    return lambda: runtime.run(None, feed)
 
 
 class Runtime(NamedTuple):

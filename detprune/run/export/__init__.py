@@ -1,0 +1,1 @@
+"""Networks in formats of other runtimes, checked against PyTorch before they are handed over."""
