@@ -26,6 +26,7 @@ from detprune.loggers import logger
 from detprune.methods import OneShot
 from detprune.networks.finite import check_finite
 from detprune.pruner import Pruner
+from detprune.run.beginning import check_beginning
 from detprune.run.directory import RunDirectory, is_main_process
 from detprune.run.measuring.runs import measure_run
 from detprune.run.recipe import Recipe
@@ -54,6 +55,7 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> d
         NonFiniteError: training diverged.
         VerificationError: the file on disk does not give the summary's numbers.
     """
+    edited = check_beginning(recipe, run, task.data_facts())
     stages = _Stages(task, recipe, run)
     model = task.build_model()
     try:
@@ -81,6 +83,7 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> d
         return {}
     counts = pruner.summary() if network is model else shrunk_summary(model, network)
     summary = summarize_run(task, recipe, run, model, counts, command)
+    summary["notes"] += edited
     if network is not model:
         summary["removal"] = removal_record(task, model, network, run.finished()["removed"])
     summary["verified"] = _verify(task, run, summary, counts)
