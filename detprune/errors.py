@@ -17,7 +17,7 @@ class MissingLossError(InputError):
 
 
 class StorageError(DetpruneError):
-    """The system refused to write: a full disk, a limit of file size, a folder that became read-only."""
+    """The system refused: a full disk, a limit of file size, a folder that became read-only, no more open files."""
 
 
 class NonFiniteError(DetpruneError, ArithmeticError):

@@ -263,6 +263,7 @@ class Pruner(AttachedMethod):
         names = self._problem.names
         return {
             "method": name_of(self.method),
+            "set": type(self.sparsity_set).__name__,
             "layers": list(names),
             "masks": self.masks,
             "state": self._state.state_dict(names),
@@ -282,12 +283,14 @@ class Pruner(AttachedMethod):
         """Continue exactly from a saved state; the model's weights are restored by their owner.
 
         Raises:
-            InputError: a state of another method or of other layers, or one from before hard
+            InputError: a state of another method, of another set or of other layers, or one from before hard
                 pruning for a pruner that has hard-pruned.
         """
         weights, pruned = self._weights_by_name(), self._outside is not None
         names = list(weights)
-        state = check_saved_state(state, weights, name_of(self.method), pruned)
+        state = check_saved_state(
+            state, weights, name_of(self.method), type(self.sparsity_set).__name__, pruned
+        )
         bound, counts = self._problem.sparsity_set, state.get("channels")
         if isinstance(bound, BoundChannels) and counts is not None:
             self._take_up(bound.with_counts(counts))

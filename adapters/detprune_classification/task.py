@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 import lightning as L
 from detprune.run.metrics import Metric
 from detprune.run.recipe import Recipe
-from detprune_classification.data import ImageData, build_data
+from detprune_classification.data import ImageData, build_data, images_fact
 from detprune_classification.models import build_model, load_checkpoint
 from detprune_classification.recipe import ClassificationRecipe
 from detprune_lightning.distillation import Teacher
@@ -136,6 +136,15 @@ class ClassificationNetworkTask(LightningNetworkTask):
         spec = self.recipe.data
         folder = f" ({spec.root.name})" if spec.name == "image_folder" and spec.root else ""
         return f"{spec.name}{folder}, {len(self.data.train):,} training images"  # type: ignore[arg-type]
+
+    def data_facts(self) -> Mapping[str, str]:
+        """The classes, and number and digest of the images with their labels."""
+        data = self.data
+        parts = {"training images": data.train, "test images": data.test}
+        return {
+            "classes": ", ".join(map(str, data.classes)),
+            **{what: images_fact(part) for what, part in parts.items()},
+        }
 
     def build_model(self) -> nn.Module:
         """The network, with initial weights from the seed unless the recipe names weights."""

@@ -16,6 +16,7 @@ from detprune.channels import Forward
 from detprune.errors import InputError
 from detprune.files.folders import user_cache
 from detprune.pruner import Pruner
+from detprune.run.beginning import digest, file_fact
 from detprune.run.metrics import Metric
 from detprune.run.recipe import Recipe
 from detprune.run.report.pictures import write_pictures
@@ -102,6 +103,13 @@ class LaneNetworkTask(LightningNetworkTask):
         if data.drawn is not None:
             name = "drawn roads" if data.drawn.labels is None else "drawn TuSimple"
         return f"{name}, {len(self._frames['train']):,} training frames"
+
+    def data_facts(self) -> Mapping[str, str]:
+        """Number and digest of the frames, with their lanes and the sizes of their files."""
+        return {
+            f"{split} frames": f"{len(frames):,} ({digest(_fact(frame) for frame in frames)})"
+            for split, frames in self._frames.items()
+        }
 
     def build_model(self) -> LaneNetwork:
         """The network, with initial weights from the seed unless the recipe names weights."""
@@ -241,6 +249,11 @@ def _lane_network(model: nn.Module) -> LaneNetwork:
     if not isinstance(model, LaneNetwork):
         raise TypeError(f"expected a LaneNetwork, got {type(model).__name__}")
     return model
+
+
+def _fact(frame: Frame) -> tuple[object, ...]:
+    lanes = [lane.tolist() for lane in frame.lanes]
+    return frame.raw_file, frame.rows.tolist(), lanes, file_fact(frame.image)
 
 
 def _label_files(root: Path, split: str, names: Sequence[str]) -> list[Path]:

@@ -113,7 +113,7 @@ class TrainerSpec(Section):
 
     Attributes:
         accelerator, devices, strategy: where it trains, and how several devices share the work.
-        precision: ``32-true``, ``bf16-mixed``, ``16-mixed`` or another of Lightning's.
+        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
         accumulate_grad_batches: batches in an optimizer step.
         gradient_clip_val: largest norm of the gradient; null: it is not clipped.
         progress_bar: show one.

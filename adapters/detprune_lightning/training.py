@@ -39,6 +39,9 @@ THIRD_PARTY_WARNINGS = (
     r"The dirpath has changed",  # a run directory that was moved, then resumed
 )
 
+_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+"""As Lightning spells them; in others it converts the network, and leaves it so after a stage."""
+
 METRIC_KEY = "metric"
 """Key under which a module logs the metric of its test data."""
 
@@ -60,6 +63,11 @@ def check_trainer(spec: TrainerSpec) -> None:
     except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
         stated = {k: given[k] for k in ("accelerator", "devices", "strategy", "precision")}
         raise InputError(f"Lightning refuses trainer: {stated}: {error}") from error
+    if built.precision not in _PRECISIONS:
+        raise InputError(
+            f"trainer.precision is {spec.precision!r}, in which the weights themselves are not float32, as all that "
+            f"is measured and saved is; allowed are {', '.join(_PRECISIONS)}"
+        )
     most = max(2, os.cpu_count() or 1)  # two processes can be tried on any machine
     if isinstance(built.accelerator, CPUAccelerator) and built.num_devices > most:
         raise InputError(

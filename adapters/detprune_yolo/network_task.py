@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from ultralytics.data.utils import img2label_paths
 
 from detprune.budgets import Budget
 from detprune.channels import CoupledChannels, Forward
 from detprune.errors import InputError
+from detprune.run.beginning import digest, file_fact
 from detprune.run.measuring.sources import Opened
 from detprune.run.metrics import Metric
 from detprune.run.recipe import Recipe
@@ -99,6 +101,15 @@ class DetectionNetworkTask(NetworkTask):
                 "best epochs on the validation images."
             )
         return notes
+
+    def data_facts(self) -> Mapping[str, str]:
+        """The classes, and number and digest of the images with the sizes of them and of their labels."""
+        found = {"classes": ", ".join(map(str, self._data.names.values()))}
+        for split, images in self._data.images.items():
+            labels = img2label_paths([str(image) for image in images])
+            facts = map(file_fact, (*images, *labels))
+            found[f"{split} images"] = f"{len(images):,} ({digest(facts)})"
+        return found
 
     def build_model(self) -> Any:
         """The detector on the CPU, with the checkpoint's weights or initial ones."""

@@ -127,7 +127,7 @@ class AttachedMethod:
                 type(self.method).__name__,
             )
         self._hooks = OptimizerHooks(optimizer, weights, self._before_step, self._after_step)
-        self._watch = StepWatch(weights, self._own_writes)
+        self._watch = StepWatch(weights, self._problem.names, self._own_writes)
 
     def _unbound(self) -> None:
         self._hooks, self._extrapolated, self._watch = None, None, None
@@ -184,6 +184,8 @@ class AttachedMethod:
         if self._extrapolated is not None:
             self._extrapolated.end_step()
         if not skipped:
+            if self._watch is not None:
+                self._watch.see_gradients()
             self.method.before_step(self._problem, self._state, self._pace())
         if self.method.replaces_optimizer:
             self._withheld = [weight.grad for weight in self._problem.weights]

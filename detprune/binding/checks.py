@@ -1,7 +1,8 @@
 """Whether a pruner is bound to what trains: the parameters are the model's, the bound optimizer's steps
 are what moves them, and masked weights are zero.
 
-Nothing here runs at a step but a counter; the checks belong to the end of an outer iteration.
+Nothing here runs at a step but a counter and a look at which weights have gradients; the checks belong to the
+end of an outer iteration.
 """
 
 import warnings
@@ -16,9 +17,12 @@ from detprune.binding.extrapolation import refuse_if_extrapolated
 from detprune.binding.hooks import refuse_second_pruner
 from detprune.errors import InputError, ZerosLostError
 from detprune.layers import Layer
+from detprune.loggers import logger
 from detprune.networks.finite import listed
 from detprune.networks.optimizers import held_by
 from detprune.values import check_whole
+
+LOGGER = logger(__name__)
 
 T = TypeVar("T")
 
@@ -113,19 +117,33 @@ class StepWatch:
 
     Args:
         weights: the pruned weights.
+        names: theirs.
         own_writes: how often the pruner's hooks wrote into each outside the steps.
     """
 
-    def __init__(self, weights: Sequence[Tensor], own_writes: Callable[[], Sequence[int]]) -> None:
+    def __init__(
+        self,
+        weights: Sequence[Tensor],
+        names: Sequence[str],
+        own_writes: Callable[[], Sequence[int]],
+    ) -> None:
         self.steps = 0
         self._idle = 0
-        self._weights, self._own_writes = weights, own_writes
+        self._weights, self._names, self._own_writes = weights, names, own_writes
         self._versions = self._foreign_versions()
+        self._looks, self._without = 0, list(range(len(weights)))
+        self._has_named = False
 
     def begin(self) -> None:
         """An outer iteration begins."""
         self.steps = 0
         self._versions = self._foreign_versions()
+        self._looks, self._without = 0, list(range(len(self._weights)))
+
+    def see_gradients(self) -> None:
+        """Before a step: note which weights have a gradient."""
+        self._looks += 1
+        self._without = [i for i in self._without if self._weights[i].grad is None]
 
     def check(self, losses: int, *, ends: bool) -> None:
         """Raise where the weights are trained, and not by the bound optimizer's steps.
@@ -136,6 +154,8 @@ class StepWatch:
         """
         if self.steps:
             self._idle = 0
+            if ends and 0 < self.steps == self._looks:
+                self._name_untrained()
             return
         versions = zip(self._foreign_versions(), self._versions, strict=True)
         moved = [now != then for now, then in versions]
@@ -158,6 +178,18 @@ class StepWatch:
                 "accumulate?",
                 stacklevel=4,
             )
+
+    def _name_untrained(self) -> None:
+        """Say once which weights had no gradient in a whole outer iteration."""
+        if not self._without or self._has_named:
+            return
+        self._has_named = True
+        LOGGER.warning(
+            "no step of this outer iteration had a gradient of %s: frozen by now (requires_grad is False), or no "
+            "part of the loss. Training cannot make up for what hard pruning takes of them; train them, or leave "
+            "them dense with Budget(exclude=…)",
+            listed([self._names[i] for i in self._without]),
+        )
 
     def _foreign_versions(self) -> list[int]:
         pairs = zip(self._weights, self._own_writes(), strict=True)

@@ -22,7 +22,7 @@ _KEYS = ("method", "layers", "masks", "state", "loss_sum", "loss_count", "histor
 
 
 def check_saved_state(
-    state: object, weights: Mapping[str, Tensor], method: str, pruned: bool
+    state: object, weights: Mapping[str, Tensor], method: str, kind: str, pruned: bool
 ) -> dict[str, Any]:
     """The state, if a pruner can go on with it.
 
@@ -30,10 +30,11 @@ def check_saved_state(
         state: what ``Pruner.state_dict`` returned once.
         weights: the pruned weights by name.
         method: the pruner's method, by name.
+        kind: the class of its set, by name.
         pruned: whether the pruner has hard-pruned.
 
     Raises:
-        InputError: something else than a state; a state of another method or of other layers, or one from
+        InputError: something else than a state; a state of another method, set or layers, or one from
             before hard pruning for a pruner that has hard-pruned.
     """
     if not isinstance(state, dict):
@@ -65,6 +66,11 @@ def check_saved_state(
         raise InputError(
             f"the saved pruner state is of method {state['method']!r}, this pruner runs "
             f"{method!r}; use the method it was saved with"
+        )
+    if masks is None and state.get("set", kind) != kind:  # states of earlier versions name none
+        raise InputError(
+            f"the saved pruner state is of the set {state['set']}, this pruner has {kind}; use the set it was "
+            "saved with"
         )
     if masks is not None:
         check_masks(masks, weights)

@@ -11,6 +11,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT)  # reading a file may end so too
 _ODD_PATH = ("Symlink loop from", "Could not determine home directory")
 """How pathlib begins where a path leads nowhere: a circle of links, the home of nobody."""
+_SCARCE = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+_SCARCE_WORDS = (
+    "Too many open files",
+    "can't start new thread",
+    "Resource temporarily unavailable",
+)
+"""As torch and Python say it in a RuntimeError."""
 _ODD_PLACE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -37,12 +44,31 @@ def storage_reason(error: OSError | RuntimeError, folder: Path | None = None) ->
     return None
 
 
+def shortage_reason(error: OSError | RuntimeError) -> str | None:
+    """What is said where the system has no more files or processes to give; None where that is not what happened.
+
+    Args:
+        error: what was raised; where files or processes end, torch raises a RuntimeError of its own.
+    """
+    if isinstance(error, OSError):
+        scarce, said = error.errno in _SCARCE, error.strerror or str(error)
+    else:
+        scarce, said = any(words in str(error) for words in _SCARCE_WORDS), str(error)
+    if not scarce:
+        return None
+    return (
+        f"the system gives no more files or processes ({said.splitlines()[0]}); raise the limits (ulimit -n, "
+        "ulimit -u), or take fewer workers"
+    )
+
+
 @contextmanager
 def plain_refusals() -> Iterator[None]:
     """Turn refusals of the system into messages, for commands that have nothing to continue.
 
     Raises:
-        StorageError: a disk that is full, a limit of file size, a file system that is read-only.
+        StorageError: a disk that is full, a limit of file size, a file system that is read-only, no more files or
+            processes.
         InputError: a place that may not be entered, or a path that is too long.
     """
     try:
@@ -50,6 +76,8 @@ def plain_refusals() -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         if (said := storage_reason(error)) is not None:
             raise StorageError(f"{said}; make room, then call the command again") from error
+        if (said := shortage_reason(error)) is not None:
+            raise StorageError(f"{said}, then call the command again") from error
         if isinstance(error, OSError) and error.errno in _ODD_PLACE and error.filename:
             raise InputError(
                 f"cannot read or write {error.filename}: {error.strerror}; name another place"

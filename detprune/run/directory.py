@@ -17,7 +17,7 @@ from detprune.files import load_yaml, read_json
 from detprune.files.atomic import atomic
 from detprune.files.deflated import save_deflated
 from detprune.files.locks import NAME as LOCK
-from detprune.files.storage import storage_reason
+from detprune.files.storage import shortage_reason, storage_reason
 from detprune.files.temporaries import is_temporary
 from detprune.loggers import logger
 from detprune.run import events
@@ -228,11 +228,13 @@ class RunDirectory:
         """Say of a full disk and the like that the run can go on after it.
 
         Raises:
-            StorageError: the system refused to write.
+            StorageError: the system refused to write, or has no more files or processes to give.
         """
         try:
             yield
         except (OSError, RuntimeError) as error:
+            if (scarce := shortage_reason(error)) is not None:
+                raise StorageError(f"{scarce}, then continue with {self.resume_command}") from error
             said = storage_reason(error, self.path)
             if said is None:
                 raise

@@ -24,6 +24,7 @@ from detprune.loggers import logger
 from detprune.methods import OneShot
 from detprune.networks.finite import check_finite
 from detprune.pruner import Pruner
+from detprune.run.beginning import check_beginning
 from detprune.run.directory import RunDirectory, is_main_process
 from detprune.run.events import StageEnd
 from detprune.run.measuring.runs import measure_run
@@ -55,6 +56,7 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> S
         NonFiniteError: training diverged.
         VerificationError: the file on disk does not give the summary's numbers.
     """
+    edited = check_beginning(recipe, run, task.data_facts())
     stages = _Stages(task, recipe, run)
     model = task.build_model()
     try:
@@ -90,7 +92,7 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> S
         task.write_program(network)
     measured = measure_run(task) if recipe.measure else None
     found = {"removal": removal, "verified": verified, "measured": measured}
-    summary = summary.model_copy(update=found)
+    summary = summary.model_copy(update={**found, "notes": (*summary.notes, *edited)})
     run.write_json(SUMMARY, summary.as_dict())
     task.illustrate()
     return summary

@@ -148,6 +148,13 @@ class NetworkTask(ABC):
         """What a reader of the report has to know about the numbers."""
         return ()
 
+    def data_facts(self) -> Mapping[str, str]:
+        """What names the data: other data give other facts, the same data in another folder give the same.
+
+        A run is resumed with the data that it began with, or refused.
+        """
+        return {}
+
 
 class Task(NetworkTask):
     """A recipe bound to a run directory: trains one kind of network too.

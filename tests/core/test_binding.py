@@ -24,7 +24,17 @@ from core_models import (
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from detprune import ADMM, SASADMM, SLR, Budget, InputError, NonFiniteError, OneShot, Pruner
+from detprune import (
+    ADMM,
+    SASADMM,
+    SLR,
+    Budget,
+    Filter,
+    InputError,
+    NonFiniteError,
+    OneShot,
+    Pruner,
+)
 from detprune.errors import ZerosLostError
 
 DATA = batches(6)
@@ -333,3 +343,36 @@ def test_parameters_that_the_optimizer_holds_no_more_are_noticed(method: Any, ch
     pruner.detach()
     assert zeros_in(pruned_weights(model)) == ZEROS
     pruner.summary()
+
+
+@every_method
+def test_weights_that_no_step_had_a_gradient_of_are_named_once(
+    method: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = small_net()
+    optimizer = sgd(model)
+    pruner = Pruner(model, optimizer, method, budget=HALF, steps_per_update=2, updates=3)
+    train(model, optimizer, DATA[:2], pruner, update_every=2)
+    assert "had a gradient of" not in caplog.text
+    optimizer.zero_grad()
+    model[4].weight.requires_grad_(False)
+    for _ in range(2):
+        train(model, optimizer, DATA[:2], pruner, update_every=2)
+    assert (
+        caplog.text.count("no step of this outer iteration had a gradient of 4.weight: frozen") == 1
+    )
+    assert "6.weight" not in caplog.text
+
+
+def test_a_state_of_another_set_is_refused() -> None:
+    model = small_net()
+    optimizer = sgd(model)
+    pruner = Pruner(model, optimizer, ADMM(rho=0.1), budget=HALF)
+    train(model, optimizer, DATA, pruner, update_every=3)
+    state = pruner.state_dict()
+    pruner.detach()
+    other = Pruner(model, sgd(model), ADMM(rho=0.1), Filter(), HALF)
+    with pytest.raises(InputError, match="of the set Unstructured, this pruner has Filter"):
+        other.load_state_dict(state)
+    del state["set"]  # of an earlier version
+    other.load_state_dict(state)

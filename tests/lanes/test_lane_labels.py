@@ -4,9 +4,13 @@ import re
 import numpy as np
 import pytest
 from lane_files import ROWS, blotches, label, straight, write_image, write_lines
+from lane_recipe import TINY
 
 from detprune.errors import InputError
+from detprune.run.recipe import validate
 from detprune_lanes.data.labels import read_labels
+from detprune_lanes.recipe import LaneRecipe
+from detprune_lanes.task import LaneNetworkTask
 
 
 @pytest.fixture
@@ -247,3 +251,20 @@ def test_arrays_are_of_float64(root):
     assert {a.dtype for a in (frame.rows, *frame.lanes)} == {np.dtype(np.float64)}
     assert np.array_equal(frame.rows, ROWS)
     assert np.array_equal(frame.lanes[0], straight(200))
+
+
+def test_other_frames_or_lanes_give_other_facts(tmp_path):
+    def facts(*labels):
+        write_lines(tmp_path / "labels.json", labels)
+        data = {"root": str(tmp_path), "train": ["labels.json"], "test": ["labels.json"]}
+        recipe = validate(LaneRecipe, {**TINY, "data": data, "distillation": None})
+        return LaneNetworkTask(recipe).data_facts()
+
+    write_image(tmp_path / "clips/a/20.jpg", blotches(1))
+    before = facts(label())
+    assert facts(label()) == before
+    assert before["train frames"].startswith("1 (")
+    lanes = label()["lanes"]
+    assert facts(label(lanes=[[x + (x > 0) for x in lanes[0]], *lanes[1:]])) != before
+    write_image(tmp_path / "clips/a/20.jpg", blotches(2))
+    assert facts(label()) != before

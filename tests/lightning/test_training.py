@@ -12,7 +12,8 @@ from detprune import SLR, Budget, InputError
 from detprune.run.recipe import validate
 from detprune_lightning.callbacks import ConstrainedTraining
 from detprune_lightning.checkpoints import AtomicCheckpoints
-from detprune_lightning.spec import ConstrainedSpec, OptimizerSpec, StageSpec
+from detprune_lightning.spec import ConstrainedSpec, OptimizerSpec, StageSpec, TrainerSpec
+from detprune_lightning.training import check_trainer
 
 
 def rates(spec: StageSpec, steps: int) -> list[float]:
@@ -40,6 +41,16 @@ def test_schedules() -> None:
     assert warm[2:] == sorted(warm[2:], reverse=True)
     step = rates(StageSpec(epochs=4, optimizer=sgd, schedule="step"), 8)
     assert step == pytest.approx([1] * 4 + [0.1] * 2 + [0.01] * 2)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true", "64"])
+def test_weights_of_another_type_are_refused_before_training(precision: str) -> None:
+    with pytest.raises(
+        InputError, match=f"'{precision}'.* allowed are 32-true, 16-mixed, bf16-mixed"
+    ):
+        check_trainer(TrainerSpec(accelerator="cpu", precision=precision))
+    for allowed in ("32", "32-true", "bf16", "bf16-mixed", "16-mixed"):
+        check_trainer(TrainerSpec(accelerator="cpu", precision=allowed))
 
 
 def test_a_warmup_longer_than_its_stage_is_refused() -> None:

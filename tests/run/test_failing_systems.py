@@ -14,9 +14,10 @@ import yaml
 from tiny_recipe import TINY
 
 from damaged import run_here, said
-from detprune.errors import InputError
+from detprune.errors import InputError, StorageError
 from detprune.files import check_output_path
 from detprune.files.atomic import atomic
+from detprune.files.storage import plain_refusals
 from detprune.run.claim import set_aside
 from detprune.run.directory import RunDirectory
 from detprune.run.records import StageResult
@@ -305,3 +306,28 @@ def test_a_name_too_long_to_be_set_aside_stays_as_it_was(
     assert "cannot be set aside" in error
     assert sorted(p.name for p in run.iterdir()) == before
     assert json.loads((run / "summary.json").read_text()) == {}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, "Too many open files"),
+        BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"),
+        RuntimeError("Too many open files. Communication with the workers is no longer possible."),
+        RuntimeError(
+            "unable to open shared memory object </torch_1> in read-write mode: Too many open files (24)"
+        ),
+        RuntimeError("can't start new thread"),
+    ],
+)
+def test_files_and_processes_that_the_system_does_not_give(
+    tmp_path: Path, error: Exception
+) -> None:
+    run = RunDirectory(tmp_path)
+    with (
+        pytest.raises(StorageError, match=r"ulimit -n.*fewer workers.*--resume"),
+        run.storage_errors(),
+    ):
+        raise error
+    with pytest.raises(StorageError, match=r"ulimit -n.*call the command again"), plain_refusals():
+        raise error

@@ -1,17 +1,23 @@
 """Every bad data set is refused before training, with what is wrong and what to do."""
 
+import copy
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from detection_recipe import TINY
 from detection_set import GOOD, DataSet
 
 import detprune_yolo  # noqa: F401 (prepares the environment before ultralytics is imported)
 from detprune.errors import InputError
+from detprune.run.recipe import validate
 from detprune_yolo.data.check import check_data
+from detprune_yolo.network_task import DetectionNetworkTask
+from detprune_yolo.recipe import DetectionRecipe
 
 
 @pytest.fixture
@@ -208,3 +214,20 @@ def test_a_large_set_takes_seconds(data: DataSet) -> None:
     start = time.process_time()
     assert check_data(data.yaml).labelled["train"] == 2000
     assert time.process_time() - start < 5
+
+
+def test_other_images_or_labels_give_other_facts(tmp_path: Path) -> None:
+    data = DataSet(tmp_path / "set")
+
+    def facts() -> Mapping[str, str]:
+        recipe = copy.deepcopy(TINY) | {"data": {"yaml": str(data.yaml)}}
+        return DetectionNetworkTask(validate(DetectionRecipe, recipe)).data_facts()
+
+    before = facts()
+    assert before["classes"] == "cat, dog"
+    assert facts() == before
+    data.label("train/train1.txt", "0 0.5 0.5 0.25 0.2\n")
+    labelled = facts()
+    assert {key for key in before if before[key] != labelled[key]} == {"train images"}
+    data.image("images/val/val9.jpg")
+    assert facts()["val images"] != labelled["val images"]
