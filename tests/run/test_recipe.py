@@ -14,7 +14,7 @@ from detprune.run.adapter import implementation, load_recipe
 from detprune.run.directory import RunDirectory
 from detprune.run.recipe import dump_yaml, override, read_yaml, validate
 from detprune.run.recipe.components import parse_method
-from detprune.run.studies.planned import PlannedRun, dense_part
+from detprune.run.studies.planned import PlannedRun
 from detprune.run.studies.progressive.spec import Progressive
 from detprune.run.studies.study.spec import Study
 from detprune.run.studies.study.study_runs import plan_study
@@ -267,7 +267,7 @@ def test_a_run_of_an_earlier_version_is_resumed(tiny: dict[str, Any], tmp_path: 
     file.write_text(yaml.safe_dump(earlier))
     planned = PlannedRun(run.path, file, [], recipe)
     planned.check_same()
-    planned.check_same(dense_part)
+    planned.check_same(planned.recipe.dense_part)
     RunDirectory.open(run.path, recipe, resume=True)
     assert yaml.safe_load(file.read_text()) == spelled
 

@@ -14,9 +14,8 @@ import yaml
 from command_line import Call, detprune
 from detprune import InputError
 from detprune.run.adapter import load_recipe
-from detprune.run.recipe import assignments, override, read_assignments
+from detprune.run.recipe import Recipe, assignments, override, read_assignments
 from detprune.run.report.run_files import read_run
-from detprune.run.studies.planned import dense_part
 from detprune.run.studies.study.figures import metric_track
 from detprune.run.studies.study.spec import Study
 from detprune.run.studies.study.study_runs import plan_study
@@ -202,8 +201,8 @@ def test_a_study_that_is_wrong(
 
 def test_a_dense_network_does_not_depend_on_what_comes_later(tiny: dict[str, Any]) -> None:
     later = {"distillation": {"weight": 0.5}, "batch_norm_images": 9, "method": "dpf"}
-    assert dense_part({**tiny, **later}) == dense_part(tiny)
-    assert dense_part({**tiny, "seed": 4}) != dense_part(tiny)
+    assert Recipe.dense_part({**tiny, **later}) == Recipe.dense_part(tiny)
+    assert Recipe.dense_part({**tiny, "seed": 4}) != Recipe.dense_part(tiny)
 
 
 @pytest.mark.parametrize(

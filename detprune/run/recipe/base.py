@@ -125,6 +125,17 @@ class Recipe(Section):
         """
         return {"model.weights": str(run / "checkpoints" / "final.pt"), "stages.dense": None}
 
+    @staticmethod
+    def dense_part(values: Mapping[str, Any]) -> dict[str, Any]:
+        """What of such a recipe its dense network depends on: all but what is done to it later.
+
+        Args:
+            values: the recipe as a mapping.
+        """
+        later = ("name", "method", "set", "budget", "batch_norm_images", "distillation", "stages")
+        kept = {key: value for key, value in values.items() if key not in later}
+        return {**kept, "dense": values["stages"]["dense"]}
+
     def taught_by_dense(self, run: Path) -> Settings:
         """The settings by which the dense network of another run teaches; none where nobody, or another, does.
 

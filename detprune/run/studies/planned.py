@@ -129,13 +129,6 @@ class PlannedRun:
             )
 
 
-def dense_part(recipe: dict[str, Any]) -> dict[str, Any]:
-    """What of a recipe a dense network depends on: all but what is done to it later."""
-    later = ("name", "method", "set", "budget", "batch_norm_images", "distillation", "stages")
-    kept = {key: value for key, value in recipe.items() if key not in later}
-    return {**kept, "dense": recipe["stages"]["dense"]}
-
-
 class Runs:
     """Several runs at a time, each on a GPU of its own where there are GPUs."""
 

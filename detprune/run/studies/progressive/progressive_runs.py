@@ -20,7 +20,6 @@ from detprune.run.studies.planned import (
     PlannedRun,
     Runs,
     absolute,
-    dense_part,
     folder_of_runs,
 )
 from detprune.run.studies.progressive.lineage import Network
@@ -55,7 +54,7 @@ def run_progressive(
         _child(dense, rate, [*settings, first], folder)
 
     with folder_of_runs(folder):
-        dense.run.check_same(dense_part)
+        dense.run.check_same(dense.run.recipe.dense_part)
         runs = Runs(jobs)
         runs.all([dense.run])
         if not dense.run.finished:

@@ -12,7 +12,6 @@ from detprune.run.studies.planned import (
     PlannedRun,
     Runs,
     absolute,
-    dense_part,
     folder_of_runs,
 )
 from detprune.run.studies.study.page import write_results
@@ -50,7 +49,7 @@ def run_study(
         cells = _matching(cells, only)
         dense = {cell.baseline: dense[cell.baseline] for cell in cells}
     for baseline in dense.values():
-        baseline.check_same(dense_part)
+        baseline.check_same(baseline.recipe.dense_part)
     for planned in cells.values():
         planned.check_same()
 
