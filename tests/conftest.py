@@ -1,5 +1,6 @@
 """What every test gets: one thread, and seeds of its own."""
 
+import logging
 import random
 from collections.abc import Iterator
 
@@ -49,6 +50,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A command that ran in this process sends what detprune logs to its own terminal."""
+    logger = logging.getLogger("detprune")
+    before = logger.propagate, logger.level, list(logger.handlers)
+    yield
+    logger.propagate, logger.handlers = before[0], before[2]
+    logger.setLevel(before[1])
 
 
 @pytest.fixture(autouse=True)

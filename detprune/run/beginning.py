@@ -59,6 +59,7 @@ def check_beginning(recipe: Recipe, run: RunDirectory, facts: Mapping[str, str])
     now = {"recipe": recipe.model_dump(mode="json"), "data": dict(facts)}
     has_trained = os.path.lexists(run.path / "metrics.jsonl")
     if not has_trained or not os.path.lexists(file):  # an earlier version noted nothing
+        file.parent.mkdir(parents=True, exist_ok=True)
         run.write_json(f"{run.checkpoints.name}/{NAME}", now)
         return []
     way_out = f"delete it and continue with {run.resume_command}"

@@ -13,7 +13,7 @@ from tiny_detector import CLASSES, pruned_counts, tiny_detector, write_pruned
 from torch import Tensor
 
 from detprune.errors import DetpruneError, InputError
-from detprune_yolo.weights import export as export_module
+from detprune.run.export import onnx_files
 from detprune_yolo.weights.checkpoints import load_model, pruned_checkpoint, save_checkpoint
 from detprune_yolo.weights.export import ExportCheck, export, export_onnx
 from detprune_yolo.weights.onnx_checks import compare_outputs, count_zeros, write_pad_axes
@@ -192,7 +192,7 @@ def test_refusals(folder: Path, masks, tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(InputError, match="no file"):
         export_onnx(tmp_path / "none.pt", out, imgsz=64)
     monkeypatch.setattr(
-        export_module, "find_spec", lambda name: None if name == "onnxslim" else object()
+        onnx_files, "find_spec", lambda name: None if name == "onnxslim" else object()
     )
     with pytest.raises(InputError, match=r"needs onnxslim, .*pip install 'detprune\[yolo\]'"):
         export_onnx(weights, out, imgsz=64)
