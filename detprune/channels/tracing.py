@@ -210,7 +210,10 @@ class _Operations(TorchDispatchMode):
 
 
 def _is_pointwise(func: Any, plain: str) -> bool:
-    """Whether every entry of the result comes of the same entries; up to torch 2.6 not all forms in place are tagged."""
+    """Whether every entry of the result depends on the inputs' same entries alone.
+
+    Up to torch 2.6 not all in-place forms carry the tag ``pointwise``, hence ``plain``, the name without ``_``.
+    """
     if torch.Tag.pointwise in func.tags or plain in ("_prelu_kernel", "hardswish"):
         return True
     other = getattr(getattr(torch.ops.aten, plain, None), func._overloadname, None)

@@ -302,7 +302,10 @@ def test_a_damaged_saved_state_is_refused_by_what_is_wrong(
 @pytest.mark.parametrize(
     ("convert", "said"),
     [
-        (lambda value: value.int(), r"of 0\.weight is of torch\.int32, this method keeps torch\."),
+        (
+            lambda value: value.int(),
+            r"of 0\.weight is of torch\.int32, but this method keeps torch\.",
+        ),
         (lambda value: value.to(torch.uint8), r"of 0\.weight is of torch\.uint8, this method"),
         (lambda value: value * math.nan, r"of 0\.weight in the saved pruner state holds NaN or"),
         (

@@ -135,9 +135,9 @@ def test_rho_is_chosen_by_pull_unless_a_recipe_says_otherwise(
         ),
         ("stages.dense=null", r"no dense baseline: give stages.dense .* or model.weights"),
         ("name=../up", r"name: "),
-        ("distillation=0.5", r"distillation is 0.5, but holds keys: weight, temperature"),
-        ("stages.retrain=5", r"stages.retrain is 5, but holds keys: epochs, optimizer"),
-        ("trainer=[1]", r"trainer is \[1\], but holds keys: accelerator"),
+        ("distillation=0.5", r"distillation is 0.5, but must be a mapping with keys: weight, temp"),
+        ("stages.retrain=5", r"stages.retrain is 5, but must be a mapping with keys: epochs, opt"),
+        ("trainer=[1]", r"trainer is \[1\], but must be a mapping with keys: accelerator"),
     ],
 )
 def test_mistakes_are_named(tiny: dict[str, Any], assignment: str, text: str) -> None:

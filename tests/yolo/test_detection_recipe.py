@@ -29,7 +29,10 @@ def recipe_with(tiny: dict[str, Any], *assignments: str) -> DetectionRecipe:
         ("train.fraction=[0.5, 0.5]", "fraction is a list"),
         ("train.device=mps", "has no float64"),
         ("model={cfg: yolov3-tiny.yaml, weights: a.pt}", "either cfg.* or weights"),
-        ("model={weights: a.pt, width: 0.5}", "model.width changes an architecture"),
+        (
+            "model={weights: a.pt, width: 0.5}",
+            "model.width is 0.5, but the widths of a checkpoint are fixed",
+        ),
         ("model={}", "either cfg.* or weights"),
         ("data={}", "data needs either yaml"),
         ("data.drawn.size=7", "size"),

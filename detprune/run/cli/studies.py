@@ -9,7 +9,9 @@ from detprune.run.cli.options import Assignments, Folder, Jobs
 
 
 def study(
-    file: Annotated[Path, typer.Argument(help="A study: a recipe, and what is varied in it.")],
+    file: Annotated[
+        Path, typer.Argument(help="A study file: a base recipe, and what varies in it.")
+    ],
     assignments: Assignments = None,
     out: Folder = None,
     jobs: Jobs = None,
