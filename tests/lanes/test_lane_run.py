@@ -170,7 +170,7 @@ def test_a_recipe_survives_its_own_dump() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"root": "{}/nowhere"}, "which is no folder; it holds TuSimple's label files"),
+        ({"root": "{}/nowhere"}, "which is no folder; give the one that holds TuSimple's"),
         ({"root": "{}", "train": ["train_*.json"]}, r"'train_\*\.json' is no file below"),
     ],
 )

@@ -43,7 +43,7 @@ def test_schedules() -> None:
 
 
 def test_a_warmup_longer_than_its_stage_is_refused() -> None:
-    with pytest.raises(InputError, match=r"warmup is 3\.5 epochs, and the stage has 3; choose"):
+    with pytest.raises(InputError, match=r"warmup is 3\.5 epochs, but the stage has 3; choose"):
         validate(StageSpec, {"epochs": 3, "warmup": 3.5})
     assert validate(StageSpec, {"epochs": 0, "warmup": 3}).epochs == 0  # trains nothing
 

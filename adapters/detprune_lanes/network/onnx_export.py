@@ -1,6 +1,6 @@
-"""ONNX files of lane networks, checked against the network before they are handed over.
+"""ONNX files of lane networks, checked against the network before they get their name.
 
-Checked are the weights (those of all convolutions and linear layers are in the file bit by bit, so
+The check covers the weights (those of all convolutions and linear layers are in the file bit by bit, so
 that its zeros are the network's) and the outputs (ONNX Runtime against PyTorch on the same images).
 """
 
@@ -18,11 +18,11 @@ from detprune_lanes.network.model import LaneNetwork
 
 _PACKAGES = ("onnx", "onnxruntime")
 _INPUT, _OUTPUT = "images", "logits"
-_BATCHES = (1, 2)  # of the comparison: more than one size, as the file leaves it open
+_BATCHES = (1, 2)  # batch sizes of the comparison; the file allows any
 
 
 def export_onnx(model: LaneNetwork, path: Path, *, tolerance: float = 1e-4) -> list[str]:
-    """Write the network without auxiliary branch, in float32, and check it; returns lines to print.
+    """Write the network without auxiliary branch, in float32, and check it; return lines to print.
 
     Input ``images``: (N, 3, H, W) of the network's size, RGB, normalised with ImageNet's mean and
     standard deviation. Output ``logits``: (N, cells + 1, rows, lanes). N is open. Batch norms stay
@@ -74,7 +74,9 @@ def count_zeros(path: Path, deployed: LaneNetwork) -> tuple[int, int, int]:
 
     graph = onnx.load(path).graph
     held = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
-    for node in graph.node:  # of equal weights the exporter writes one, and names for the others
+    for (
+        node
+    ) in graph.node:  # the exporter writes equal weights once, with Identity nodes for the others
         if node.op_type == "Identity" and node.input[0] in held:
             held[node.output[0]] = held[node.input[0]]
     layers = zeros = total = 0
@@ -84,8 +86,8 @@ def count_zeros(path: Path, deployed: LaneNetwork) -> tuple[int, int, int]:
             found = held.get(f"{name}.weight")
             if found is None or not np.array_equal(found, weight):
                 raise DetpruneError(
-                    f"{name}.weight is not in the ONNX file as it is in the network, so that its zeros "
-                    "are not sure; nothing was written. Please report this with the version of torch"
+                    f"{name}.weight in the ONNX file differs from the network's, so that its zeros are not "
+                    "certain; nothing was written. Please report this with the version of torch"
                 )
             layers += 1
             zeros += int(np.count_nonzero(found == 0))
@@ -94,7 +96,7 @@ def count_zeros(path: Path, deployed: LaneNetwork) -> tuple[int, int, int]:
 
 
 def compare_outputs(path: Path, deployed: LaneNetwork, *, tolerance: float) -> tuple[float, float]:
-    """Largest difference of logits on random images, as it is and as a part of the largest logit.
+    """Largest difference of logits on random images, absolute and relative to the largest logit.
 
     Raises:
         NonFiniteError: the network itself gives NaN or infinity.
@@ -143,8 +145,8 @@ def _write(deployed: LaneNetwork, path: Path) -> None:
             deployed,
             (torch.zeros(1, 3, *deployed.size),),
             path,
-            dynamo=False,  # the other exporter needs onnxscript
-            do_constant_folding=False,  # else batch norms go into the weights
+            dynamo=False,  # the newer exporter needs onnxscript
+            do_constant_folding=False,  # else batch norms would be folded into the weights
             input_names=[_INPUT],
             output_names=[_OUTPUT],
             dynamic_axes={_INPUT: {0: "batch"}, _OUTPUT: {0: "batch"}},
