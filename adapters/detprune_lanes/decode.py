@@ -39,7 +39,7 @@ def decode(
     """
     scores = logits.detach().cpu().double()
     if not bool(scores.isfinite().all()):
-        raise NonFiniteError("logits of the lane network are NaN or infinite: it has diverged")
+        raise NonFiniteError("logits of the lane network are NaN or infinite; it has diverged")
     cells = torch.arange(grid.cells, dtype=torch.float64)
     expected = torch.einsum("ncrl,c->nlr", scores[:, : grid.cells].softmax(dim=1), cells)
     absent = (scores.argmax(dim=1) == grid.cells).transpose(1, 2)

@@ -21,10 +21,10 @@ def recipe_with(tiny: dict[str, Any], *assignments: str) -> DetectionRecipe:
     [
         ("train.mosiac=0", r"unknown option 'mosiac' of Ultralytics \(did you mean 'mosaic'\?\)"),
         ("train.lr0=fast", "Ultralytics refuses an option"),
-        ("train.epochs=3", "epochs is not for train; what stands for it is epochs of the stage"),
-        ("stages.retrain.train.project=x", "what stands for it is detprune run --out"),
+        ("train.epochs=3", "epochs is not for train; write it as epochs of the stage"),
+        ("stages.retrain.train.project=x", "is not for train; use detprune run --out"),
         ("train.time=1", "outer iterations are counted in epochs"),
-        ("train.single_cls=true", "what stands for it is the labels of the data set"),
+        ("train.single_cls=true", "is not for train; change the labels of the data set"),
         ("train.imgsz=[64, 64]", "training takes one number of pixels"),
         ("train.fraction=[0.5, 0.5]", "fraction is a list"),
         ("train.device=mps", "has no float64"),

@@ -74,9 +74,8 @@ def count_zeros(path: Path, deployed: LaneNetwork) -> tuple[int, int, int]:
 
     graph = onnx.load(path).graph
     held = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
-    for (
-        node
-    ) in graph.node:  # the exporter writes equal weights once, with Identity nodes for the others
+    # the exporter writes equal weights once, with Identity nodes for the others
+    for node in graph.node:
         if node.op_type == "Identity" and node.input[0] in held:
             held[node.output[0]] = held[node.input[0]]
     layers = zeros = total = 0

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""ONNX files by Ultralytics' exporter, checked against the checkpoint before they are handed over.
+"""ONNX files by Ultralytics' exporter, checked against the checkpoint before they get their name.
 
-Checked are the zeros (exactly the pruned weights are zero in the file) and the outputs (ONNX Runtime
+The check covers the zeros (exactly the pruned weights are zero in the file) and the outputs (ONNX Runtime
 against PyTorch on the same images).
 """
 
@@ -36,7 +36,7 @@ _PACKAGES = ("onnx", "onnxslim", "onnxruntime")
 
 @dataclass(frozen=True)
 class ExportCheck:
-    """What was measured on an exported file.
+    """Results of the check of an exported file.
 
     Attributes:
         path: the file.
@@ -60,7 +60,7 @@ class ExportCheck:
 
 
 def export(run_dir: Path, format: str, out: Path | None = None, **options: Any) -> list[str]:  # noqa: A002
-    """Export ``pruned.pt`` of a run directory; returns lines to print.
+    """Export ``pruned.pt`` of a run directory; return lines to print.
 
     Args:
         run_dir: holds ``pruned.pt``.

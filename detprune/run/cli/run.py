@@ -49,8 +49,8 @@ def run(
         recipe, out = recipe / "recipe.yaml", out or recipe
     elif resume and not recipe.exists() and (earlier := set_aside(recipe)):
         raise InputError(
-            f"{recipe} does not exist. An earlier run was being replaced there and is kept in {earlier[0]}: rename "
-            "it to get it back, or start the replacing run again with its recipe file"
+            f"{recipe} does not exist; the run that was to be replaced is kept in {earlier[0]}: rename it to have "
+            "it back, or start the replacing run again with its recipe file"
         )
     implementation, resolved = load_recipe(recipe, read_assignments(assignments or []))
     directory = located(out or Path("runs") / resolved.name)
