@@ -105,7 +105,7 @@ def test_the_mean_of_the_observed_losses_starts_anew_after_an_update() -> None:
     assert pruner.update().task_loss == 5.0
     with pytest.raises(
         InputError,
-        match=r"SLR compares the task loss of outer iterations, and none was seen; call "
+        match=r"SLR compares the task loss of outer iterations, but none was seen; call "
         r"pruner\.observe\(loss\) after every step, or update\(task_loss=…\)",
     ):
         pruner.update()
