@@ -1,4 +1,4 @@
-"""Bytes, text and JSON of files; every error is an input error that names the file and the way out."""
+"""Bytes, text and JSON of files; every error is an ``InputError`` that names the file and the way out."""
 
 import json
 import os
@@ -20,7 +20,7 @@ _JSON_DEPTH = "its lists or objects are nested too deeply"
 
 
 def named_path(path: object, way_out: str) -> Path:
-    """A path that a user gave, with ``~`` replaced.
+    """The path that a user gave, with ``~`` replaced.
 
     Raises:
         InputError: it is no text and no path, or the home of nobody.
@@ -36,7 +36,7 @@ def named_path(path: object, way_out: str) -> Path:
 
 
 def check_regular(path: Path, way_out: str = "") -> int:
-    """Checks that a path is a regular file, for anything else may block for ever; returns its bytes.
+    """Check that a path is a regular file, because anything else may block for ever; return its size in bytes.
 
     Args:
         path: the file; symbolic links are followed.
@@ -73,7 +73,7 @@ def read_bytes(path: Path, way_out: str = "", *, limit: int | None = None) -> by
         raise InputError(f"{path} has {size:,} bytes, allowed are {limit:,}{after}")
     try:
         with path.open("rb") as file:
-            # files below /proc claim to have none
+            # files below /proc report a size of 0
             content = file.read() if limit is None else file.read(limit + 1)
     except OSError as error:
         raise InputError(f"cannot read {path}: {_reason(error)}{after}") from error
@@ -88,7 +88,7 @@ def read_text(path: Path, way_out: str = "", *, limit: int | None = None) -> str
 
 
 def utf8(content: bytes, where: str, way_out: str = "") -> str:
-    """Decode UTF-8, and take a byte order mark off.
+    """Decode UTF-8, and remove a byte order mark.
 
     Raises:
         InputError: it is not UTF-8; says at which line and column.
@@ -106,7 +106,7 @@ def utf8(content: bytes, where: str, way_out: str = "") -> str:
 
 
 def read_json(path: Path, way_out: str, kind: type[Any] = dict) -> Any:
-    """The JSON value in a file that the project wrote.
+    """The JSON value in a file that detprune wrote.
 
     Args:
         path: the file.
@@ -141,7 +141,7 @@ def parse_json(text: str, where: str, way_out: str) -> Any:
 
 
 def check_replaceable(path: Path) -> None:
-    """Checks that what is at a path, if anything, is a file, or a link, that another may take the place of.
+    """Check that a path is free, or holds a file or link that another file may replace.
 
     Raises:
         InputError: it is a folder, a device, a pipe or a socket.
@@ -158,7 +158,7 @@ def check_replaceable(path: Path) -> None:
 
 
 def check_output_path(path: Path, option: str, *, makes_folder: bool = False) -> None:
-    """Checks, before anything long begins, that a file can be written at a path.
+    """Check, before any long work starts, that a file can be written at a path.
 
     Args:
         path: of the file that is to be written; may not exist.

@@ -1,6 +1,6 @@
-"""Finds a network's weights in what a checkpoint holds, whatever wrapped them.
+"""The search for a network's weights in the content of a checkpoint.
 
-Training scripts keep weights under a key (``state_dict``, ``model``, ``ema``), and data-parallel,
+Training scripts store weights under a key (``state_dict``, ``model``, ``ema``), and data-parallel,
 compiling and Lightning wrappers put a prefix before all names (``module.``, ``_orig_mod.``, ``network.``).
 """
 
@@ -81,14 +81,14 @@ def find_weights(content: object, names: Collection[str], path: str | Path) -> W
     elif best.key or best.prefix:
         LOGGER.info("%s: took the weights %s", path, best)
     if best.others:
-        LOGGER.warning("%s: left out what the network has not: %s", path, listed(best.others))
+        LOGGER.warning("%s: ignored weights that the network lacks: %s", path, listed(best.others))
     return best
 
 
 def _state_dicts(
     content: object, key: str = "", depth: int = _DEPTH
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Every mapping that has tensors, and where it is; plain weights come first."""
+    """Every mapping that holds tensors, with its place; plain weights come first."""
     if not isinstance(content, Mapping):
         return
     inner = {str(name): value for name, value in content.items() if isinstance(name, str)}
