@@ -69,7 +69,7 @@ class ExtrapolatedWeights:
         if missed := [layer.name for layer in layers if id(layer.module) in uncalled]:
             raise InputError(
                 f"{method} takes gradients at another point than the weights, by hooks on the modules' forward, but "
-                f"nn.MultiheadAttention never calls the forward of {listed(missed)}: leave them dense, "
+                f"nn.MultiheadAttention never calls {listed(missed)}: leave them dense, "
                 f"exclude={missed!r}"
             )
         self.weights = [layer.weight for layer in layers]

@@ -1,4 +1,4 @@
-"""Typed values from what a file holds, with everything that is wrong said at once."""
+"""Typed values from the content of a file, with one error for all faults."""
 
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def parse(kind: type[T], content: object, where: str, way_out: str) -> T:
-    """A typed value from plain ones; keys that the type does not know are left out.
+    """A typed value from plain ones; keys that the type does not know are ignored.
 
     Args:
         kind: a dataclass or a pydantic model.

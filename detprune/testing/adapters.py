@@ -19,7 +19,7 @@ from detprune.testing.requirement import require
 
 
 def check_adapter(implementation: Implementation, values: Mapping[str, Any], folder: Path) -> None:
-    """Check what the pipeline relies on, by running a recipe three times: it should take seconds.
+    """Check what the pipeline relies on, by running a recipe three times; the recipe should take seconds.
 
     - The recipe is read, and one with a key that it does not have is refused.
     - ``evaluate`` and the loss probe change neither the network nor a random state, and say the same twice.
@@ -39,7 +39,7 @@ def check_adapter(implementation: Implementation, values: Mapping[str, Any], fol
     except InputError:
         pass
     else:
-        raise AssertionError("a recipe with the key no_such_key is taken; derive it from Recipe")
+        raise AssertionError("a recipe with the key no_such_key is accepted; derive it from Recipe")
     task = implementation.task(recipe, RunDirectory.open(folder / "probe", recipe, resume=False))
     _check_measuring(task)
     weights = {

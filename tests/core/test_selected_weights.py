@@ -48,7 +48,7 @@ def test_parts_of_a_weight_norm_are_refused_and_of_a_spectral_norm_pruned() -> N
     model = small_net()
     parametrizations.weight_norm(model[4])
     part = "4.parametrizations.weight.original1"
-    with pytest.raises(InputError, match=rf"{part} is a part of 4\.weight, which is worked out"):
+    with pytest.raises(InputError, match=rf"{part} is a part of 4\.weight, which is computed"):
         Pruner(model, None, ADMM(rho=0.1), Filter(), Budget(sparsity=0.5, include=[part]))
     model = small_net()
     parametrizations.spectral_norm(model[4])

@@ -1,4 +1,4 @@
-"""Networks as inference runs them; adapters register how theirs do, by class."""
+"""Networks as inference runs them; adapters register a function for their classes of networks."""
 
 import copy
 import math
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from detprune.errors import InputError
 from detprune.files import machine_memory
 
-_BYTES = 4  # of a value in float32
+_BYTES = 4  # size of a float32 value
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Deployed:
         """
         if self.size is not None and (height, width) != self.size:
             raise InputError(
-                f"size is {height} × {width}, and this network takes images of {self.size[0]} × {self.size[1]} "
-                "pixels alone; leave --size out"
+                f"size is {height} × {width}, but this network only takes images of {self.size[0]} × {self.size[1]} "
+                "pixels; leave --size out"
             )
         if min(height, width) < 1 or height % self.stride or width % self.stride:
             near = max(self.stride, round(height / self.stride) * self.stride)
@@ -62,7 +62,7 @@ def deployed(network: nn.Module) -> Deployed:
 def sized(
     network: Deployed, inputs: Sequence[object], side: int | None, batch: int
 ) -> tuple[Tensor, ...]:
-    """Noise of the shapes of example inputs, with another batch size, and another image size if one is given.
+    """Noise in the shapes of example inputs, with the given batch size, and with the given image size if any.
 
     Args:
         network: says which sizes it takes.
@@ -94,7 +94,7 @@ def sized(
         memory, needed = machine_memory(), math.prod(shape) * _BYTES
         if memory is not None and needed > memory:
             raise InputError(
-                f"inputs of shape {tuple(shape)} have {needed:,} bytes, and this machine has a memory of {memory:,}; "
+                f"inputs of shape {tuple(shape)} have {needed:,} bytes, but this machine has a memory of {memory:,}; "
                 "give a smaller size or batch"
             )
         tensors.append(
@@ -106,20 +106,20 @@ def sized(
 
 
 def write_onnx(network: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
-    """Export a network as it is; raises whatever torch's exporter does."""
+    """Export a network as it is; errors of torch's exporter are passed on."""
     with exporter_warnings_off(), torch.no_grad():
         torch.onnx.export(
             network,
             tuple(inputs),
             path,
-            dynamo=False,  # the other exporter needs onnxscript
+            dynamo=False,  # the newer exporter needs onnxscript
             input_names=[f"input{i}" for i in range(len(inputs))],
         )
 
 
 @contextmanager
 def exporter_warnings_off() -> Iterator[None]:
-    """Silence what torch's exporter says about itself and about traced shapes, and nothing else."""
+    """Silence the exporter's warnings about itself and about traced shapes, and no others."""
     with warnings.catch_warnings():
         for message in ("You are using the legacy TorchScript", "The feature will be removed"):
             warnings.filterwarnings("ignore", message, DeprecationWarning)

@@ -1,4 +1,4 @@
-"""Measures one network, or a dense and a pruned one in turn."""
+"""Size and latency of one network, or of a dense and a pruned one, timed in turn."""
 
 import dataclasses
 import os
@@ -24,12 +24,12 @@ from detprune.run.measuring.runtimes import PYTORCH, RUNTIMES, Job, UnusableErro
 LOGGER = logger(__name__)
 
 NOT_INSTALLED = "not installed"
-_THREADS = 256  # of a large machine; runtimes crash with tens of thousands
+_THREADS = 256  # as a large machine has; runtimes crash with tens of thousands
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a network holds and costs.
+    """Sizes and operations of a network.
 
     Attributes:
         parameters: of the network, what only training uses left out.
@@ -47,7 +47,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one call in a runtime.
+    """Milliseconds of one call in one runtime.
 
     Attributes:
         runtime: its name.
@@ -69,7 +69,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A network, and what it is against the dense one.
+    """The measurement of a network, and of the dense network it is compared with.
 
     Attributes:
         pruned: the network.
@@ -107,7 +107,7 @@ def measure_networks(
     seconds: float = 10.0,
     clock: Clock = time.perf_counter,
 ) -> Measurement:
-    """Count, export and time networks as inference runs them; they are not changed.
+    """Count, export and time networks as inference runs them; the networks do not change.
 
     What fails on the way (an export, a runtime) is said in a note and hinders nothing else.
 
@@ -157,7 +157,7 @@ def measure_networks(
 
 
 def check_device(device: str) -> None:
-    """Refuse what is neither the processor nor a GPU that is there.
+    """Refuse a device other than the processor or a GPU of this machine.
 
     Raises:
         InputError: with what can be given.
@@ -172,7 +172,7 @@ def check_device(device: str) -> None:
 
 
 def check_threads(threads: int) -> None:
-    """Refuse numbers of threads at which runtimes crash.
+    """Refuse numbers of threads with which runtimes crash.
 
     Raises:
         InputError: with what can be given.
@@ -201,7 +201,7 @@ def _exported(
         write_onnx(network, inputs, path)
     except (
         Exception
-    ) as error:  # torch's exporter raises what it likes, and the rest can be measured
+    ) as error:  # torch's exporter may raise any type; everything else can still be measured
         LOGGER.debug("export to ONNX failed", exc_info=True)
         notes.append(f"not exported to ONNX: {_first_line(error)}")
         return None
@@ -222,7 +222,7 @@ def _size(network: nn.Module, macs: int, pt_bytes: int | None, onnx: Path | None
 def _latency(
     name: str, jobs: Sequence[Job], rounds: int, seconds: float, clock: Clock
 ) -> Latency | None:
-    """None for a runtime of another device."""
+    """Time the networks in one runtime; None for a runtime of another device."""
     runtime = RUNTIMES[name]
     if jobs[0].device.partition(":")[0] not in runtime.devices:
         return None
@@ -233,7 +233,9 @@ def _latency(
         times = in_turn(programs, rounds=rounds, seconds=seconds, clock=clock)
     except UnusableError as error:
         return Latency(name, note=str(error))
-    except Exception as error:  # of somebody else's runtime; the others can be measured
+    except (
+        Exception
+    ) as error:  # a third-party runtime may raise any type; the others can still be measured
         if name == PYTORCH:
             raise
         LOGGER.debug("%s failed", name, exc_info=True)

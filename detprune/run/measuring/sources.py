@@ -1,4 +1,4 @@
-"""Which networks a file or a run folder holds."""
+"""The networks in a file or in a run folder, opened for a measurement."""
 
 import io
 from dataclasses import dataclass
@@ -41,12 +41,12 @@ class OpensFiles(Protocol):
 
     @staticmethod
     def open_file(path: Path) -> Opened:
-        """The network in a file; raises `InputError` where it holds none of the task's."""
+        """The network in a file; an `InputError` if the file holds no network of the task."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What is to be measured.
+    """The networks to be measured.
 
     Attributes:
         pruned, dense: the network, and what it is compared with, if anything.
@@ -67,12 +67,12 @@ class Measured:
 
     @property
     def title(self) -> str:
-        """What was measured."""
+        """Title of the measurement: the names of the networks."""
         return self.pruned.name + ("" if self.dense is None else f" against {self.dense.name}")
 
 
 def measured(path: Path, against: Path | None, side: int | None, batch: int) -> Measured:
-    """Open what is to be measured.
+    """Open the networks to be measured.
 
     Args:
         path: a file, or the folder of a run; of a run pruned.pt is measured, and compared with its dense network.
@@ -105,14 +105,14 @@ def compared(
                 for v in (expected, [t.shape for t in inputs])
             ]
             raise InputError(
-                f"{dense.name} takes inputs of shape {shapes[0]} and {pruned.name} of shape {shapes[1]}; give a "
+                f"{dense.name} takes inputs of shape {shapes[0]}, but {pruned.name} of shape {shapes[1]}; give a "
                 "--size that fits both, or networks for the same inputs"
             )
     return Measured(pruned, dense, after, before, inputs)
 
 
 def _opened(path: Path) -> tuple[Opened | None, Opened]:
-    """The dense network of a run, if it is one, and the network."""
+    """The dense network, if the path is a run, and the network itself."""
     if path.is_dir():
         return _of_run(path)
     check_regular(path, "give a .pt file, or the folder of a run")
@@ -170,13 +170,13 @@ def _of_task(task: Task, network: nn.Module, pt_bytes: int, name: str) -> Opened
     tensors = tuple(value for value in inputs if isinstance(value, Tensor))
     if len(tensors) != len(inputs):
         raise InputError(
-            "the network is called with other things than tensors, and cannot be measured"
+            "the network is called with arguments that are not tensors, and cannot be measured"
         )
     return Opened(network, tensors, name, pt_bytes)
 
 
 def open_whole_network(path: Path) -> Opened:
-    """The network in a file, by the first adapter whose files hold whole networks.
+    """The network in a file, opened by the first adapter whose files hold whole networks.
 
     Raises:
         InputError: there is no such adapter, or it says what is wrong with the file.

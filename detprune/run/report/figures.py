@@ -1,4 +1,4 @@
-"""The figures of a report, in the order of the page; a new one is one more record in the list."""
+"""The figures of a report, in the order of the page; a new figure is one more record in the list."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from detprune.run.report.run_files import DENSE_CHECKPOINT, FINAL_CHECKPOINT, Ru
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure that every report has, where the run has what it draws.
+    """A figure of the report, shown if the run has the data for it.
 
     Attributes:
         slug: name of its file, without ``.png``.

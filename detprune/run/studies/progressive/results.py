@@ -1,4 +1,4 @@
-"""What progressive pruning found: a table, the lineage as a figure, and a page."""
+"""Results of progressive pruning: a table, the lineage as a figure, and a page."""
 
 import json
 from collections.abc import Sequence
