@@ -35,13 +35,13 @@ def call(model: nn.Module, *inputs: object) -> object:
 
 @dataclass(frozen=True)
 class CoupledChannels(SparsitySet):
-    """Whole channels of a network, coupled across layers by additions, gates and cuts: each family of channels has at
-    most its count of nonzero groups.
+    """Whole channels of a network, coupled across layers by additions, gates and cuts.
 
     A group is all weights that write one channel: filters of convolutions, rows of linear layers, their biases,
-    and γ and β of the norms on the way. The projection keeps in each family the groups of largest l2 norm, ties to
-    the lowest number. A network with zero groups can be shrunk (``Pruner.shrink``) and has the same outputs. One run
-    of the network on the example inputs shows how its channels are coupled.
+    and γ and β of the norms on the way. Groups of equal cost form a family, and S allows each family a count of nonzero
+    groups. The projection keeps in each family the groups of largest l2 norm, ties to the lowest number. A network
+    with zero groups can be shrunk (``Pruner.shrink``) and has the same outputs. One run of the network on the example
+    inputs shows how its channels are coupled.
 
     Attributes:
         example_inputs: arguments of a call of the network: a tensor, or a tuple. Give them the size of later use,

@@ -124,7 +124,7 @@ class _Gradual(Method[GradualState]):
 
 @dataclass(frozen=True)
 class GradualMagnitude(_Gradual):
-    """Gradual magnitude pruning: the smallest weights are masked for good, more and more of them.
+    """Gradual magnitude pruning: more and more of the smallest weights are masked for good.
 
     Attributes:
         ramp: share of the run over which the sparsity grows to the budget's, as a cubic.

@@ -12,7 +12,7 @@ from detprune.projections import zero_outside
 
 @dataclass(frozen=True)
 class OneShot(Method[State]):
-    """W ← Π_S(W) once, at hard pruning; the training before it is unchanged."""
+    """One-shot magnitude pruning: W ← Π_S(W) once, at hard pruning; the training before it is unchanged."""
 
     title: ClassVar[str] = "one-shot magnitude pruning"
 
@@ -31,7 +31,11 @@ class OneShot(Method[State]):
 
 @dataclass(frozen=True)
 class Magnitude(Method[State]):
-    """W ← Π_S(W) after every optimizer step; a pruned weight returns if its next step is large enough."""
+    """Per-step magnitude pruning: W ← Π_S(W) after every optimizer step.
+
+    It is projected SGD, also known as iterative hard thresholding. A pruned weight returns if its next step makes it
+    one of the largest.
+    """
 
     title: ClassVar[str] = "per-step magnitude pruning"
 

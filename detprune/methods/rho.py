@@ -21,8 +21,9 @@ from detprune.values import check_number
 
 @dataclass(frozen=True)
 class Pull:
-    """The pull of the penalty: it closes the share 1 − exp(−pull) of the gap between W and the anchor
-    A = Z − Λ/ρ per outer iteration, under any learning rate. It grows geometrically.
+    """ρ chosen by the pull that the penalty should have, under any learning rate; the pull grows geometrically.
+
+    Per outer iteration the penalty closes the share 1 − exp(−pull) of the gap between W and the anchor A = Z − Λ/ρ.
 
     Attributes:
         start: pull of the first outer iteration; 0.3 closes about a quarter of the gap.

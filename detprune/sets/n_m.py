@@ -16,7 +16,7 @@ class NM(SparsitySet):
     """n:m sparsity: of every m consecutive input channels (dim 1), at most n weights are nonzero.
 
     The groups lie at one output and kernel position, as hardware for 2:4 sparsity reads them. The projection keeps
-    the n weights of largest magnitude in every group, ties to the lowest index (Mishra et al. 2021).
+    the n weights of largest magnitude in every group, ties to the lowest index. Source: Mishra et al. 2021.
 
     Attributes:
         n: weights that are kept in every group.

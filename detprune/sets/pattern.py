@@ -34,7 +34,7 @@ class Pattern(SparsitySet):
     """Patterns: at most l kernels are nonzero, each on one of a few 4-entry patterns of its 3×3 weights.
 
     The projection gives every kernel the pattern that keeps its largest l2 norm, and then keeps the l kernels whose
-    patterns keep most; ties go to the lowest index (Niu et al. 2020, PatDNN; Ma et al. 2020, PCONV).
+    patterns keep most; ties go to the lowest index. Sources: Niu et al. 2020, PatDNN; Ma et al. 2020, PCONV.
 
     Attributes:
         patterns: each pattern as the positions that it keeps, row by row; all have the same number of positions.

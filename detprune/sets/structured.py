@@ -17,7 +17,7 @@ from detprune.values import check_whole
 class Filter(GroupSet):
     """Output filters (dim 0): at most l of the slices Z[i] are nonzero.
 
-    The projection keeps the l filters of largest l2 norm, ties to the lowest index (Wen et al. 2016).
+    The projection keeps the l filters of largest l2 norm, ties to the lowest index. Source: Wen et al. 2016.
     """
 
     def scores(self, weight: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ class Filter(GroupSet):
 class Channel(GroupSet):
     """Input channels (dim 1): at most l of the slices Z[:, j] are nonzero.
 
-    The projection keeps the l channels of largest l2 norm, ties to the lowest index (Wen et al. 2016).
+    The projection keeps the l channels of largest l2 norm, ties to the lowest index. Source: Wen et al. 2016.
     """
 
     def scores(self, weight: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class Channel(GroupSet):
 class Column(GroupSet):
     """Columns of the 2-D view (out, in·kh·kw): at most l of the slices Z[:, j, y, x] are nonzero.
 
-    The projection keeps the l columns of largest l2 norm, ties to the lowest index (Wen et al. 2016).
+    The projection keeps the l columns of largest l2 norm, ties to the lowest index. Source: Wen et al. 2016.
     """
 
     def scores(self, weight: Tensor) -> Tensor:
@@ -63,10 +63,10 @@ class Column(GroupSet):
 
 @dataclass(frozen=True)
 class Block(GroupSet):
-    """Tiles of ``rows`` × ``columns`` of the 2-D view (out, in·kh·kw): at most l tiles are nonzero.
+    """Blocks: at most l tiles of the 2-D view (out, in·kh·kw) are nonzero.
 
-    A smaller tile at the edge counts as one. The projection keeps the l tiles of largest l2 norm, ties to the
-    lowest index.
+    A tile has ``rows`` × ``columns`` weights; a smaller one at the edge counts as a tile too. The projection keeps
+    the l tiles of largest l2 norm, ties to the lowest index.
 
     Attributes:
         rows: height of a tile, in output channels.

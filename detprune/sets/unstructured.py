@@ -11,7 +11,7 @@ from detprune.sets.base import GroupSet
 class Unstructured(GroupSet):
     """Single weights: S = {Z : card(Z) ≤ l}, at most l weights are nonzero.
 
-    The projection keeps the l weights of largest magnitude, ties to the lowest index (Zhang et al. 2018).
+    The projection keeps the l weights of largest magnitude, ties to the lowest index. Source: Zhang et al. 2018.
     """
 
     def scores(self, weight: Tensor) -> Tensor:

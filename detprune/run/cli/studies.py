@@ -22,7 +22,7 @@ def study(
         ),
     ] = None,
 ) -> None:
-    """Run methods × rates × models × seeds under equal epochs; started again, it goes on."""
+    """Run methods × rates × models × seeds with equal epochs; called again, it continues."""
     from detprune.run.cli.terminal import log_to_terminal, print_results
     from detprune.run.recipe import read_assignments
     from detprune.run.studies.study import run_study
@@ -38,7 +38,7 @@ def progressive(
     out: Folder = None,
     jobs: Jobs = None,
 ) -> None:
-    """Prune step by step, always from the best networks so far; started again, it goes on."""
+    """Prune step by step, always from the best networks so far; called again, it continues."""
     from detprune.run.cli.terminal import log_to_terminal, print_results
     from detprune.run.recipe import read_assignments
     from detprune.run.studies.progressive import run_progressive
