@@ -179,8 +179,8 @@ class Pruner(AttachedMethod):
         and needs no masks.
 
         Raises:
-            InputError: called before ``hard_prune``, or of a set that removes no channels.
-            ZerosLostError: what is to be taken out is not zero any more.
+            InputError: it was called before ``hard_prune``, or the set removes no channels.
+            ZerosLostError: the channels to be removed are not zero any more.
             NonFiniteError: the network holds NaN or infinities.
         """
         kept = kept_indices(self._problem.sparsity_set, self.masks, "shrink()")
@@ -194,7 +194,7 @@ class Pruner(AttachedMethod):
 
         Args:
             optimizer: a new one over ``small.parameters()``, of the bound optimizer's class.
-            small: what ``shrink`` has returned.
+            small: the network that ``shrink`` returned.
 
         Raises:
             InputError: no bound optimizer, or one of another class.

@@ -114,7 +114,7 @@ def scan(
 
     Args:
         layers: the layers to be pruned.
-        sparsity_set: what structure is kept; one that leaves the sparsity open.
+        sparsity_set: the set, which must not fix its own sparsity.
         loss: measures the task loss of the model as it is.
         track: wraps the layers, to show progress.
 

@@ -17,9 +17,9 @@ def check_number(
     """Return an allowed real number as a float; other values are refused.
 
     Args:
-        name: of the argument, as its reader knows it.
-        value: as given.
-        allowed: what is allowed, in words, for example ``"a number > 0"``.
+        name: name of the argument, as the user knows it.
+        value: the given value.
+        allowed: the allowed values in words, for example ``"a number > 0"``.
         fits: whether a number is allowed; NaN never is.
         finite: whether infinities are refused too.
 

@@ -35,7 +35,7 @@ def draw_lanes(
     Args:
         frames: the frames.
         found: ``"dense"``, ``"hard-pruned"``, ``"final"`` → (lanes, rows) of x for each frame.
-        file: where to; written atomically.
+        file: the image file to write; it is written atomically.
     """
     lanes = {TRUTH: [frame.lanes for frame in frames], **found}
     if not any(lanes[TRUTH]):

@@ -61,9 +61,9 @@ class Teacher:
         """The loss of the labels, mixed with the divergence from the teacher's logits for the same images.
 
         Args:
-            loss: of the labels.
+            loss: the loss of the labels.
             logits: of the student, (N, classes, …).
-            images: what they are logits of.
+            images: the images of these logits.
         """
         if next(self._network.parameters()).device != images.device:  # before the first step
             self._network.to(images.device)

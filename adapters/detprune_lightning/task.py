@@ -123,8 +123,8 @@ class LightningTask(LightningNetworkTask, Task):
         """The LightningModule to fit: it logs ``train_loss`` and ``metric`` per epoch, and has its own loaders.
 
         Args:
-            model: is trained.
-            spec: of the stage.
+            model: the network to train.
+            spec: settings of the stage.
             teacher: mixes into the loss what the dense network says, if there is one.
         """
 

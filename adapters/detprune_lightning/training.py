@@ -84,9 +84,9 @@ def fit(
         module: logs ``train_loss`` and ``metric`` per epoch.
         stage: ``"dense"``, ``"constrained"`` or ``"retrain"``: names its events and checkpoints.
         spec: length and evaluations.
-        trainer: what Lightning's Trainer is given.
-        run: where events, checkpoints and TensorBoard files go.
-        seed: of data order and augmentation.
+        trainer: options of Lightning's Trainer.
+        run: run directory for events, checkpoints and TensorBoard files.
+        seed: seed of data order and augmentation.
         callbacks: called before the checkpoint is written.
     """
     # hide Lightning's start-up lines, tips and advertisements; warnings and errors still show
@@ -206,10 +206,10 @@ class EventLog(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check that Lightning restored all parts of a checkpoint that is resumed.
 
-        Lightning takes what it finds, and begins anew with the rest.
+        Lightning restores the parts that it finds, and starts the others from zero.
 
         Raises:
-            InputError: they stand at different epochs, or some are missing.
+            InputError: parts are missing, or belong to different epochs.
         """
         if trainer.ckpt_path is None:
             return

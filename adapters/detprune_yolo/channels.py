@@ -113,7 +113,7 @@ def budget_of(
     that fusing merges lose the same channels, and frozen layers are known by ``requires_grad``.
 
     Args:
-        budget, sparsity_set: what the user asks for.
+        budget, sparsity_set: the user's budget and set.
         model: an Ultralytics ``DetectionModel``.
         freeze: Ultralytics' option: the first n layers, or a list of layer numbers and names.
     """

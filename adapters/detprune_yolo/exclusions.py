@@ -27,7 +27,7 @@ def detector_budget(
     """The budget with the default exclusions; a budget with ``include`` is returned as it is.
 
     Args:
-        budget: what the user asks for.
+        budget: the user's budget.
         model: an Ultralytics ``DetectionModel``.
         freeze: Ultralytics' option: the first n layers, or a list of layer numbers and names.
     """
@@ -57,7 +57,7 @@ def merged_note(budget: Budget, model: nn.Module) -> str | None:
     """The plan's note on merged branches; None if there are none.
 
     Args:
-        budget: what the user asks for.
+        budget: the user's budget.
         model: an Ultralytics ``DetectionModel``.
     """
     merged = merged_branches(model)
@@ -116,7 +116,7 @@ def check_not_frozen(
     """Refuse a budget that names weights which Ultralytics' trainer freezes.
 
     Args:
-        budget: what the user asks for; without ``include`` frozen weights are left dense.
+        budget: the user's budget; without ``include`` frozen weights stay dense.
         model: an Ultralytics ``DetectionModel``.
         freeze: Ultralytics' option.
     """

@@ -56,7 +56,7 @@ def detection_pictures(
         imgsz: side in pixels to which images are fitted, rounded up to the model's stride.
         images: number of rows; fewer if the split has fewer images that can be read.
         conf: lowest confidence, from 0 to 1, of a box that is drawn.
-        device: where to predict; by default where each model is.
+        device: device of the predictions; by default that of each model.
 
     Returns:
         One mapping with ``file``, ``title`` and ``caption`` per picture.

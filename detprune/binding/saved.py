@@ -29,7 +29,7 @@ def check_saved_state(
     """Return the state, if a pruner can continue with it.
 
     Args:
-        state: what ``Pruner.state_dict`` returned once.
+        state: a result of ``Pruner.state_dict``.
         weights: the pruned weights by name.
         method: the pruner's method, by name.
         pruned: whether the pruner has hard-pruned.

@@ -213,7 +213,7 @@ def kept_indices(sparsity_set: SparsitySet, masks: Mapping[str, Tensor] | None, 
     """Indices of the channels of every tensor that stay.
 
     Args:
-        sparsity_set: what was pruned.
+        sparsity_set: the set that was used for pruning.
         masks: supports after hard pruning by name; None before it.
         what: the call that asks, for the errors.
 

@@ -29,8 +29,8 @@ def removed(model: nn.Module, kept: Kept) -> nn.Module:
     """A copy of ``model`` without the indices that are not kept; its classes stay what they are.
 
     Args:
-        model: the network, left alone.
-        kept: what to keep of each tensor that shrinks.
+        model: the network; it does not change.
+        kept: indices to keep, of each tensor that shrinks.
     """
     small = copied(model)
     with torch.no_grad():
@@ -100,7 +100,7 @@ def carry_over(
     Args:
         optimizer, model: the large network and what has trained it.
         new_optimizer, small: the small one, and an optimizer of the same kind over its parameters.
-        kept: what was kept of each tensor.
+        kept: indices that were kept of each tensor.
 
     Raises:
         InputError: optimizers of two kinds, or of other parameters; a state that does not have the shapes of the
@@ -166,7 +166,7 @@ def resized_and_loaded(model: nn.Module, saved: object, path: object) -> nn.Modu
     Args:
         model: built as the dense network was; changed in place, and returned.
         saved: ``{"state_dict": …, "widths": …}``.
-        path: of the file, for messages.
+        path: path of the file, for messages.
 
     Raises:
         InputError: the file holds something else, or is of another network.

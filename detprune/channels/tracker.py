@@ -20,7 +20,7 @@ class Tracker:
     """The channels of the tensors that are alive while a network runs.
 
     Attributes:
-        record: what the run has shown so far.
+        record: the record of the run so far.
         paused: whether operations are parts of one that has been followed as a whole.
         counting: whether operations add to the costs: only in the first run.
         function: name of the call that the present operation is a part of.

@@ -118,7 +118,7 @@ class Trial:
 
         Args:
             groups: the groups, half of which cannot go.
-            failure: what went wrong without that half.
+            failure: the failure without that half.
         """
 
         def search(ties: Sequence[int]) -> list[int]:

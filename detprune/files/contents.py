@@ -23,7 +23,7 @@ def named_path(path: object, way_out: str) -> Path:
     """The path that a user gave, with ``~`` replaced.
 
     Raises:
-        InputError: it is no text and no path, or the home of nobody.
+        InputError: the value is no text and no path, or names the home of an unknown user.
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError(
@@ -40,7 +40,7 @@ def check_regular(path: Path, way_out: str = "") -> int:
 
     Args:
         path: the file; symbolic links are followed.
-        way_out: what to do about it, put behind the problem.
+        way_out: what to do about it; the message ends with it.
 
     Raises:
         InputError: it is missing, a folder, a pipe, a socket, a device, or cannot be reached.
@@ -61,7 +61,7 @@ def read_bytes(path: Path, way_out: str = "", *, limit: int | None = None) -> by
 
     Args:
         path: the file.
-        way_out: what to do where it cannot be read.
+        way_out: what to do if the file cannot be read.
         limit: bytes that it may have.
 
     Raises:
@@ -110,8 +110,8 @@ def read_json(path: Path, way_out: str, kind: type[Any] = dict) -> Any:
 
     Args:
         path: the file.
-        way_out: what to delete, or to write again, where it is damaged.
-        kind: what the value has to be, ``dict`` or ``list``.
+        way_out: what to delete, or to write again, if the file is damaged.
+        kind: type of the value, ``dict`` or ``list``.
 
     Raises:
         InputError: what ``read_text`` raises, it is empty or not JSON, or another kind of value.
@@ -161,8 +161,8 @@ def check_output_path(path: Path, option: str, *, makes_folder: bool = False) ->
     """Check, before any long work starts, that a file can be written at a path.
 
     Args:
-        path: of the file that is to be written; may not exist.
-        option: what the user gave it as, for example ``--out``.
+        path: path of the file to be written; it need not exist.
+        option: the option by which the user gave it, for example ``--out``.
         makes_folder: the folder is made where it is missing.
 
     Raises:

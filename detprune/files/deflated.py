@@ -35,7 +35,7 @@ def save_deflated(value: object, path: Path, *, level: int = LEVEL) -> None:
     """Save like ``torch.save``, with deflated records; the file is never larger than that of ``torch.save``.
 
     Args:
-        value: what ``torch.save`` takes.
+        value: any value that ``torch.save`` takes.
         path: the file; give a temporary name, for writing is not atomic.
         level: zlib's, 1 (fast) to 9 (small).
     """

@@ -42,8 +42,8 @@ def complete_folder(
 
     Args:
         folder: the folder, as ``output_folder`` returns it; may be missing or empty.
-        is_there: whether it holds already what is to be written; raises where it holds anything else.
-        write: fills the folder that it is given, which it makes.
+        is_there: returns whether the folder is complete already; raises an error if it holds anything else.
+        write: makes and fills the folder at the given path.
 
     Raises:
         InputError: the folder cannot be made there.

@@ -92,7 +92,7 @@ def load_tensors(path: Path, way_out: str) -> dict[str, Any]:
 
     Args:
         path: the file.
-        way_out: what to delete, or to give instead, where it cannot be used.
+        way_out: what to delete, or to give instead, if the file cannot be used.
 
     Raises:
         InputError: the file is missing, no file, empty or damaged, holds no dictionary with names, or

@@ -15,7 +15,7 @@ def safe_load(path: str | Path, wanted: str) -> object:
 
     Args:
         path: the file.
-        wanted: what the caller takes, to be read after "give".
+        wanted: description of a usable file; messages put it after "give".
 
     Raises:
         InputError: the file is missing, a folder or damaged, or would run code when opened.

@@ -46,7 +46,7 @@ def parse_yaml(text: str, where: str, *, strict: bool = True) -> Any:
 
     Args:
         text: one document.
-        where: what errors call the text.
+        where: name of the text in errors.
         strict: also refuse what YAML 1.1 turns into something that hardly anybody means by it; off for
             files that another program reads too.
 

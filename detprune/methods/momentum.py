@@ -35,7 +35,7 @@ def pull_through_momentum(rate: Rate, share: float, held: float, highest: float)
     """Split the share q of W − A between the gradient and the proximal map.
 
     Args:
-        rate: how SGD moves the weight at this step.
+        rate: learning rate and momentum of the weight at this step.
         share: q, from 0 to 1.
         held: b after the previous step.
         highest: the highest learning rate so far.

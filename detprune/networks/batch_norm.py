@@ -80,8 +80,8 @@ def even_batches(count: int, most: int) -> list[list[int]]:
     """The numbers below ``count`` in batches whose sizes differ by at most one, for equal weights in an estimate.
 
     Args:
-        count: how many samples.
-        most: of them in a batch.
+        count: number of samples.
+        most: most samples in a batch.
     """
     number = max(1, -(-count // most))
     bounds = [count * index // number for index in range(number + 1)]

@@ -12,14 +12,14 @@ _STATISTICS = ("running_mean", "running_var")
 def check_finite(model: nn.Module, what: str) -> None:
     """Raise an error if a parameter or a buffer (batch-norm statistics) holds NaN or infinity.
 
-    Infinities in other buffers than statistics are left alone: attention masks are made of them.
+    Infinities in buffers other than statistics are accepted, because attention masks consist of them.
 
     Args:
-        model: the network; left alone. It waits for the device once.
-        what: what the network is, as the error is to call it: ``"the network after hard pruning"``.
+        model: the network; it does not change. The check waits for the device once.
+        what: name of the network in the error, for example ``"the network after hard pruning"``.
 
     Raises:
-        NonFiniteError: with the names, parameters first.
+        NonFiniteError: it lists the names, parameters first.
     """
     if bad := without_numbers(model):
         raise NonFiniteError(

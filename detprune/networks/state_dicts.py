@@ -26,11 +26,11 @@ class Weights:
     """A state dict that was found in a file.
 
     Attributes:
-        key: where it was, as in ``ema.module``; empty if the file is nothing else.
-        prefix: what stood before every name, and was taken off.
+        key: place of the state dict, such as ``ema.module``; empty if the file holds nothing else.
+        prefix: the prefix that was removed from every name.
         tensors: names without the prefix → values.
         others: names without the prefix, which are left out.
-        matched: how many of the names that were looked for it has.
+        matched: number of the wanted names that it has.
     """
 
     key: str
@@ -51,8 +51,8 @@ def find_weights(content: object, names: Collection[str], path: str | Path) -> W
     ones) is taken; which one, and which are left out, is logged.
 
     Args:
-        content: what ``safe_load`` returns.
-        names: of weights that the network has, floating-point ones.
+        content: the result of ``safe_load``.
+        names: names of the network's floating-point weights.
         path: the file, for messages.
 
     Raises:

@@ -47,7 +47,7 @@ def largest(values: Sequence[Tensor], count: int) -> list[Tensor]:
 
     Args:
         values: tensors of any shapes, one floating dtype and one device; ranked together.
-        count: how many entries to keep in all, 0 ≤ count ≤ total number of entries.
+        count: number of entries to keep in all, 0 ≤ count ≤ total number of entries.
 
     Returns:
         One boolean tensor per input, of its shape; ``count`` entries are True in all.

@@ -21,7 +21,7 @@ def largest_of_each(values: Sequence[Tensor], counts: Sequence[int]) -> list[Ten
 
     Args:
         values: tensors of any shapes and floating dtypes.
-        counts: how many entries of each to keep.
+        counts: number of entries to keep of each tensor.
 
     Returns:
         For each tensor, the same as ``largest([value], count)[0]``.

@@ -58,8 +58,8 @@ def claim(path: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Itera
     aside is put back. Other processes of a distributed run than the main one make and lock nothing.
 
     Args:
-        path: of the run directory, as ``located`` gives it.
-        recipe: of the run.
+        path: path of the run directory, as ``located`` returns it.
+        recipe: recipe of the run.
         resume: continue a run that is there.
         overwrite: set it aside.
 

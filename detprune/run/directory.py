@@ -211,7 +211,7 @@ class RunDirectory:
         """Add to errors about a damaged file of this run what to do about it.
 
         Args:
-            way_out: in place of making the files of all stages again.
+            way_out: what to do, in place of making the files of all stages again.
 
         Raises:
             InputError: the one that the block raised, with the way out.

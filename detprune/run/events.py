@@ -89,7 +89,7 @@ class Lines:
     """The lines of a file of events.
 
     Attributes:
-        values: of the whole ones, by number from 1; plain, for later versions may write more than is known here.
+        values: number of a complete line, from 1 → its plain values, for later versions may write unknown keys.
         damaged: the others, but for a last one that was cut off.
     """
 

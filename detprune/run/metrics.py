@@ -8,9 +8,9 @@ class Metric:
     """One of the numbers that ``evaluate`` returns.
 
     Attributes:
-        name: in files and reports.
+        name: name in files and reports.
         per_cent: whether it is a share from 0 to 1 that people read in per cent.
-        higher_is_better: which of two values wins.
+        higher_is_better: whether the higher of two values is the better one.
     """
 
     name: str

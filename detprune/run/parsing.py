@@ -14,7 +14,7 @@ def parse(kind: type[T], content: object, where: str, way_out: str) -> T:
 
     Args:
         kind: a dataclass or a pydantic model.
-        content: what JSON or YAML gave.
+        content: plain values, as read from JSON or YAML.
         where: the file, and the line if it has several.
         way_out: what to do about it.
 

@@ -62,7 +62,7 @@ def suggest_plan(implementation: Implementation, recipe: Recipe, images: int) ->
     """Scan the recipe's dense network and choose the cheapest plan of its budget.
 
     Args:
-        implementation: of the recipe's task.
+        implementation: implementation of the recipe's task.
         recipe: names the weights of the dense network, and the budget.
         images: training images to measure the loss on.
 

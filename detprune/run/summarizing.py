@@ -22,8 +22,8 @@ def summarize_run(
 
     Args:
         model: the network before channels were removed from it.
-        counts: of its weights, before and after.
-        command: what reproduces the run.
+        counts: counts of its weights, before and after.
+        command: command that reproduces the run.
     """
     stages = run.finished()
     removed = stages.get("removed")

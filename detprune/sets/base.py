@@ -52,7 +52,7 @@ class SparsitySet(ABC):
         """Support of the projection.
 
         Args:
-            weight: (out, in, …), any floating dtype and memory format; left alone.
+            weight: (out, in, …), any floating dtype and memory format; it does not change.
             sparsity: share of groups set to zero, in [0, 1); may be left out where the set fixes it.
 
         Returns:

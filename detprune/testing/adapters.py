@@ -26,7 +26,7 @@ def check_adapter(implementation: Implementation, values: Mapping[str, Any], fol
     - The run ends with a proof. A second run, and one that goes on after the dense stage, give the same bits.
 
     Args:
-        implementation: of the adapter.
+        implementation: implementation of the adapter.
         values: a recipe's keys and values, with few epochs and little data.
         folder: an empty folder for the runs.
 

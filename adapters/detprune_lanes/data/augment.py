@@ -58,7 +58,7 @@ def vary(
     """An augmented copy of an image and of the points of its lanes, as the seed decides.
 
     Args:
-        transform: of `Augmentation.transform`; its random state is set.
+        transform: the result of `Augmentation.transform`; this function sets its random state.
         image: (h, w, 3), the frame at any size.
         points: (x, y) along each lane, (n, 2), pixels of the frame; they may end up outside.
         seed: from 0 up.

@@ -60,10 +60,10 @@ class LaneFrames(Dataset[tuple[Tensor, ...]]):
         """Prepare the frames.
 
         Args:
-            frames: what `read_labels` returns.
+            frames: the result of `read_labels`.
             grid: rows and cells of the target.
             size: height H and width W of the network's input, in pixels.
-            augment: how the images are varied.
+            augment: the augmentation of the images.
             segmentation: whether items have the auxiliary branch's target.
             cache: folder of files with decoded images: one is written now, or found there; without it,
                 images are decoded again at every access.

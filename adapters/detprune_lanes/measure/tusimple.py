@@ -55,7 +55,7 @@ class Scores:
             TuSimple defines none. This is what Ultra-Fast-Lane-Detection v2 prints
             (``evaluation/tusimple/lane2.py``); CLRNet (``clrnet/utils/tusimple_metric.py``) has
             the same P, but R = P / (P + fn).
-        frames: what every frame scored.
+        frames: scores of every frame.
     """
 
     accuracy: float

@@ -29,7 +29,7 @@ def export_onnx(model: LaneNetwork, path: Path, *, tolerance: float = 1e-4) -> l
     nodes of their own, since folding them would change the weights; runtimes fold them on loading.
 
     Args:
-        model: is not changed.
+        model: the network; it does not change.
         path: the ``.onnx`` file; nothing is written if a check fails.
         tolerance: allowed difference of logits, as a part of the largest one.
 

@@ -31,7 +31,7 @@ class Trunk(nn.Module):
 
     Attributes:
         name: one of ``TRUNKS``.
-        channels: of the features at 1/8, 1/16 and 1/32.
+        channels: channels of the features at 1/8, 1/16 and 1/32.
 
     Raises:
         InputError: an unknown name.

@@ -129,7 +129,7 @@ def build_images(
         data: the data set as ``check_det_dataset`` reads it.
         mode: with augmentation for ``train``, without for ``val``.
         rect: pad to the shapes of a batch only.
-        stride: of the network, in pixels.
+        stride: stride of the network, in pixels.
         fraction: share of the images; that of the settings by default.
     """
     if data.get("complete"):

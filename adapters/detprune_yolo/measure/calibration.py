@@ -24,7 +24,7 @@ class TrainingImages:
 
     Args:
         data_yaml: Ultralytics' description of the data set, of which split train is taken.
-        count: how many images, spread over the set; all if there are fewer.
+        count: number of images, taken evenly from the set; all if there are fewer.
         imgsz: side of the square input in pixels.
         batch: images at a time.
     """

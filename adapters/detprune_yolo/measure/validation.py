@@ -41,7 +41,7 @@ class Scores:
     """Two measurements of the same predictions.
 
     Attributes:
-        coco: by pycocotools.
+        coco: scores of pycocotools.
         ultralytics_map50, ultralytics_map50_95: Ultralytics' own numbers, which are not COCO's.
         predictions: COCO results with the ids of the ground truth, pixels of the original images.
         images: number of images that were validated.
@@ -231,7 +231,7 @@ def ground_truth_of(
     """COCO annotations, and the ids of the split's images in them.
 
     Args:
-        labels: of an Ultralytics data set.
+        labels: labels of an Ultralytics data set.
         names: class index → class name.
         coco: content of a COCO file; None builds annotations from the labels.
         file: its path, for messages.

@@ -34,7 +34,7 @@ class TaughtCriterion:
     Ultralytics makes a criterion of its own.
 
     Args:
-        network: is trained; its criterion is wrapped.
+        network: the network that is trained; its criterion is wrapped.
         teacher: a detector of the same classes and levels; it is frozen.
         weight: share of the teacher, 0 < weight ≤ 1.
 
@@ -86,7 +86,7 @@ def divergence(criterion: v8DetectionLoss, ours: Predictions, taught: Prediction
     """Divergence of predictions from the teacher's, per image: (box, cls, dfl), each times its gain.
 
     Args:
-        criterion: of Ultralytics, for the head's strides, decoding and gains.
+        criterion: Ultralytics' criterion, for the head's strides, decoding and gains.
         ours, taught: raw predictions: ``boxes``, (N, 4 · bins, anchors), ``scores``, (N, classes, anchors),
             and ``feats``.
     """

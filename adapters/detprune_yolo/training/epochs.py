@@ -29,7 +29,7 @@ def check_every(every: float | None, batches: int, accumulated: int) -> None:
 
     Args:
         every: epochs per outer iteration.
-        batches: of an epoch.
+        batches: batches in an epoch.
         accumulated: batches for one optimizer step.
     """
     if every is not None and every * batches < accumulated:

@@ -26,7 +26,7 @@ def run_stage(
 
     Args:
         kind: the trainer of the stage.
-        settings: what it is to do; where it logs and that it resumes is added.
+        settings: settings of the trainer; this function adds run directory and resume.
         start: the file with which the stage begins.
         run: has the stage's folder, ``checkpoints/<stage>``.
         options: of Ultralytics' ``train()``.

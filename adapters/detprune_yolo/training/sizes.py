@@ -19,7 +19,7 @@ def check_sizes(model: nn.Module, options: Mapping[str, Any], images: int | None
     Args:
         model: the detector; its strides count.
         options: Ultralytics' options of the stage.
-        images: of an epoch; None where that is not known.
+        images: images in an epoch; None where that is not known.
 
     Raises:
         InputError: the smallest size has fewer places than an object is assigned to, or one value per channel in

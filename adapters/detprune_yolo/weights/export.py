@@ -46,7 +46,7 @@ class ExportCheck:
         absent: masked weights of branches that only training uses and the file does not contain.
         max_box_difference: pixels, ONNX Runtime against PyTorch in float32.
         max_score_difference: class scores between 0 and 1.
-        runtime_note: what the user of the file has to know, or None.
+        runtime_note: note for users of the file, or None.
     """
 
     path: Path
@@ -119,7 +119,7 @@ def export_onnx(
         weights: an Ultralytics checkpoint, with or without masks.
         out: the ``.onnx`` file.
         imgsz: image side in pixels, or (height, width); multiples of the largest stride.
-        opset: of ONNX; None: what Ultralytics takes. From 18 on, ONNX Runtime needs no special option.
+        opset: opset of ONNX; None: Ultralytics' default. From 18 on, ONNX Runtime needs no special option.
         dynamic: leave batch and image size open.
         tolerance: allowed difference of boxes in pixels; of scores, a hundredth of it.
 

@@ -50,9 +50,9 @@ def unpack(
     """Parameter name → boolean tensor, True = kept.
 
     Args:
-        packed: what a file holds, also one of an earlier version, which has bits everywhere.
+        packed: the masks in a file; one of an earlier version holds all masks as bits.
         weights: the parameters in the same file, on the CPU.
-        path: of the file, for errors.
+        path: path of the file, for errors.
 
     Raises:
         InputError: a mask does not fit its weight.

@@ -152,7 +152,7 @@ def compare_outputs(
     Args:
         size: height and width in pixels.
         tolerance: allowed difference in pixels; of scores, a hundredth of it.
-        safe_padding: what ``write_pad_axes`` returned.
+        safe_padding: the result of ``write_pad_axes``.
 
     Raises:
         DetpruneError: the differences are larger, or an output is not a number.

@@ -23,8 +23,8 @@ class Deployed:
     """A network as inference runs it.
 
     Attributes:
-        counted: whose parameters count.
-        timed: what is run and exported; called with the inputs.
+        counted: the network whose parameters count.
+        timed: the network that is run and exported; it is called with the inputs.
         stride: height and width of images are multiples of it.
         size: the only height and width that it takes; None: any.
     """
@@ -67,7 +67,7 @@ def sized(
     Args:
         network: says which sizes it takes.
         inputs: tensors whose first dimension counts samples; images are (N, channels, height, width).
-        side: of square images, in pixels; None: as the inputs have it.
+        side: side of square images, in pixels; None: that of the inputs.
         batch: samples.
 
     Raises:

@@ -32,10 +32,10 @@ class Size:
     """Sizes and operations of a network.
 
     Attributes:
-        parameters: of the network, what only training uses left out.
+        parameters: parameters of the network, without those that only training uses.
         nonzero: those of them that are not zero.
         macs: multiply-accumulate operations of one call, as it is deployed.
-        pt_bytes, onnx_bytes: of its files; None where there is none.
+        pt_bytes, onnx_bytes: sizes of its files; None if there is none.
     """
 
     parameters: int
@@ -53,8 +53,8 @@ class Latency:
         runtime: its name.
         dense_ms, pruned_ms: medians of all rounds; None where there is no such network, or it did not run.
         ratio: median of pruned by dense in the same round.
-        quartiles: of the same ratios, the first and the third.
-        rounds: how often each was timed, in turn.
+        quartiles: first and third quartile of the same ratios.
+        rounds: number of rounds, in each of which both were timed in turn.
         note: why it was not measured.
     """
 
@@ -73,10 +73,10 @@ class Measurement:
 
     Attributes:
         pruned: the network.
-        dense: what it is compared with; None: nothing.
-        latencies: by runtime.
-        shapes: of the inputs.
-        device, threads: on which they ran.
+        dense: the network that it is compared with; None: there is none.
+        latencies: one per runtime.
+        shapes: shapes of the inputs.
+        device, threads: device, and number of processor threads, of the timings.
         machine: the processor, or the GPU.
         notes: what could not be measured, and why.
     """
@@ -113,13 +113,13 @@ def measure_networks(
 
     Args:
         dense, pruned: networks, or what ``deployed`` made of them.
-        inputs: what they are called with, on any device.
-        pt_bytes: of the dense and the pruned file.
+        inputs: arguments of the networks, on any device.
+        pt_bytes: sizes of the dense and the pruned file.
         device: ``cpu`` or ``cuda``.
-        threads: of the processor, for every runtime.
-        rounds: in each of which every network is timed once, in turn.
-        seconds: for each runtime, after which no further round begins.
-        clock: of the timings; ``time.process_time`` for one thread on a busy machine.
+        threads: processor threads, for every runtime.
+        rounds: number of rounds, in each of which every network is timed once, in turn.
+        seconds: time for each runtime, after which no further round starts.
+        clock: clock of the timings; ``time.process_time`` for one thread on a busy machine.
 
     Raises:
         InputError: no such device, too many threads, or the network does not run on the inputs.

@@ -42,8 +42,8 @@ def in_turn(
 
     Args:
         programs: each returns when its work is done.
-        rounds: at most so many, at least three.
-        seconds: of the clock, after which no further round begins.
+        rounds: most rounds; there are at least three.
+        seconds: time by the clock, after which no further round starts.
         clock: gives seconds; ``time.process_time`` leaves out what other processes take of the processor.
     """
     calls = [_calls_per_timing(program, clock) for program in programs]

@@ -19,7 +19,7 @@ def measure_run(task: Task) -> Measurement | None:
     returned where nothing can be.
 
     Args:
-        task: of a run whose pruned.pt and checkpoints/dense.pt are written.
+        task: task of a run whose pruned.pt and checkpoints/dense.pt are written.
     """
     try:
         found = compared(*networks_of(task))

@@ -22,11 +22,11 @@ class Job(NamedTuple):
     """A network, its ONNX file and its inputs.
 
     Attributes:
-        network: in evaluation mode, on the device.
+        network: the network in evaluation mode, on the device.
         onnx: None where it could not be exported.
-        inputs: on the device.
+        inputs: arguments of the network, on the device.
         device: ``cpu`` or ``cuda``.
-        threads: of the processor.
+        threads: processor threads.
     """
 
     network: nn.Module
@@ -104,8 +104,8 @@ class Runtime(NamedTuple):
     """A way to run a network.
 
     Attributes:
-        package: what has to be installed.
-        devices: on which it runs.
+        package: the package that has to be installed.
+        devices: devices that it can use.
         program: makes what is timed.
     """
 

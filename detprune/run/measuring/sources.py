@@ -23,10 +23,10 @@ class Opened:
     """A network from a file.
 
     Attributes:
-        network: in float32 on the CPU.
-        inputs: what it is called with, one sample.
-        name: for titles.
-        pt_bytes: of the file.
+        network: the network, in float32 on the CPU.
+        inputs: arguments of the network, for one sample.
+        name: name of the network in titles.
+        pt_bytes: size of the file.
     """
 
     network: nn.Module
@@ -51,7 +51,7 @@ class Measured:
     Attributes:
         pruned, dense: the network, and what it is compared with, if anything.
         after, before: the same two as they are deployed.
-        inputs: what they are called with.
+        inputs: arguments of the networks.
     """
 
     pruned: Opened
@@ -77,7 +77,7 @@ def measured(path: Path, against: Path | None, side: int | None, batch: int) -> 
     Args:
         path: a file, or the folder of a run; of a run pruned.pt is measured, and compared with its dense network.
         against: a file or a run's folder (whose pruned.pt is taken) to compare with.
-        side: of square images in pixels; None: as they were trained.
+        side: side of square images in pixels; None: that of the training.
         batch: images in one call.
 
     Raises:

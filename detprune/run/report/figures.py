@@ -18,9 +18,9 @@ class ReportFigure:
     Attributes:
         slug: name of its file, without ``.png``.
         title: above it.
-        caption: what a reader sees, and what it means.
+        caption: description of the figure, and its meaning.
         draw: the figure; None where the run lacks what it needs.
-        lacking: what that is, for the list of figures that are left out.
+        lacking: reason for the list of missing figures.
         remark: put behind the caption.
     """
 

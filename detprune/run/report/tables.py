@@ -67,7 +67,7 @@ def write_page(
 
     Args:
         folder: an existing folder.
-        title, facts: what was done, the latter in a few sentences.
+        title, facts: title of the page, and a few sentences on what was run.
         tables: the results; the first column of each names its rows.
         heading: stands over the pictures.
         pictures: PNG files; the page holds them itself.

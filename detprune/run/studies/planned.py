@@ -112,7 +112,7 @@ class PlannedRun:
         """Check that the run in the folder, if any, has the planned recipe.
 
         Args:
-            part: what of the recipes is compared; the whole by default.
+            part: takes the part of a recipe that is compared; by default all of it.
 
         Raises:
             InputError: it is a run of another recipe.

@@ -44,11 +44,11 @@ class Style:
         dashes: pairs of metres of paint and metres between.
         dots: chance of reflectors between the dashes.
         paint_width: metres.
-        opacity: of the paint before wear.
+        opacity: opacity of the paint before wear.
         wear: share of the paint that is gone.
         missing: chance that a boundary has no paint at all.
         tree: shape of the trees.
-        trees: how many.
+        trees: number of trees.
         shadow: shape of the shadows that trees throw on the road.
         bridge: chance of a bridge over the road.
         bodies: kinds of vehicles.

@@ -13,9 +13,9 @@ class Network:
     """A network of the lineage.
 
     Attributes:
-        run: what makes it.
+        run: the run that trains it.
         rate: its compression rate; 1 for the dense one.
-        parent: what it was pruned from; None for the dense one.
+        parent: the network that it was pruned from; None for the dense network.
     """
 
     run: PlannedRun
