@@ -90,7 +90,7 @@ class Lines:
 
     Attributes:
         values: number of a complete line, from 1 → its plain values, for later versions may write unknown keys.
-        damaged: the others, but for a last one that was cut off.
+        damaged: number of a damaged line → its text; without a last line that was cut off.
     """
 
     values: dict[int, dict[str, Any]]

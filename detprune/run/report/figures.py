@@ -16,12 +16,12 @@ class ReportFigure:
     """A figure of the report, shown if the run has the data for it.
 
     Attributes:
-        slug: name of its file, without ``.png``.
-        title: above it.
+        slug: name of the file, without ``.png``.
+        title: title above the figure.
         caption: description of the figure, and its meaning.
-        draw: the figure; None where the run lacks what it needs.
-        lacking: reason for the list of missing figures.
-        remark: put behind the caption.
+        draw: run → the figure; None if the run lacks its data.
+        lacking: run → text on the missing data, for the list of figures that are left out.
+        remark: run → text after the caption.
     """
 
     slug: str
