@@ -102,7 +102,7 @@ def test_the_file_opens_without_the_recipe(finished: Path) -> None:
         ({"network": {"name": "cifar_resnet32", "num_classes": 10, "in_channels": 1}}, "it lacks"),
         (
             {"network": {"name": "cifar_resnet20", "num_classes": 10**9, "in_channels": 1}},
-            "describe",
+            "description",
         ),
         ({"network": 3}, "from which its network cannot be built"),
         ({"widths": {}}, "states None"),
