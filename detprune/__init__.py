@@ -1,7 +1,7 @@
-"""Constrained pruning of PyTorch models inside the training loops that people already use.
+"""Constrained pruning of PyTorch models inside existing training loops.
 
-The public names are imported when they are first used; ``__init__.pyi`` says from where. So ``detprune --help`` need
-not wait for PyTorch, and a training loop loads nothing of the command line.
+The public names are imported when they are first used; ``__init__.pyi`` says from where. So ``detprune --help`` does
+not wait for PyTorch, and a training loop does not load the command line.
 """
 
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""How much may be kept: the target, over which tensors, and how it is spread over them."""
+"""The budget: the target sparsity, the tensors that it holds for, and its spread over them."""
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,22 +15,25 @@ Allocation = Literal["uniform", "erk", "global"] | Mapping[str, float]
 
 @dataclass(frozen=True)
 class Budget:
-    """A sparsity target for the pruned tensors together; for whole channels, what is left of the network.
+    """A sparsity target for the pruned tensors together; for whole channels, the share of the network that is left.
+
+    Give one of ``sparsity``, ``compression``, ``macs`` and ``parameters``.
 
     Attributes:
-        sparsity: share of the weights that becomes zero, in [0, 1); give one of this and the next three.
+        sparsity: share of the weights that becomes zero, in [0, 1).
         compression: weights before / nonzero weights after, ≥ 1; 10 is the same as sparsity 0.9.
         macs, parameters: for ``CoupledChannels``: share of the dense network's multiply-accumulate operations, or
             of its parameters, that is left, in (0, 1].
-        scope: ``"layer"``: every tensor has its own count; ``"global"``: one count for all of them,
-            which are ranked together. For structured sets that count is one of groups (filters,
-            blocks, …), whatever their sizes: this is what makes the joint projection exact.
+        scope: ``"layer"``: every tensor has its own count; ``"global"``: all tensors are ranked together
+            and share one count. For structured sets it is a count of groups (filters, blocks, …), whatever
+            their sizes; only so is the joint projection exact.
         allocation: how scope ``"layer"`` spreads the target: ``"uniform"``; ``"erk"``
             (Erdős-Rényi-kernel: Mocanu et al. 2018; Evci et al. 2020, RigL, appendix A), which leaves small layers
-            denser; or a mapping of name patterns to sparsities, first match first. Tensors that no
-            pattern matches get the target, and stay dense where none is given. For ``CoupledChannels``:
-            ``"uniform"``, the same share of channels everywhere; ``"global"``, those go that lose least for
-            what they cost; or a mapping of name patterns to shares of channels that go.
+            denser; or a mapping of name patterns to sparsities, of which the first match counts. Tensors
+            that no pattern matches get the target, and stay dense if there is none. For
+            ``CoupledChannels``: ``"uniform"``, the same share of channels everywhere; ``"global"``, the
+            channels with the least loss for their cost are removed; or a mapping of name patterns to
+            shares of channels that are removed.
         include: name patterns (``"layer*.conv?"``, as in fnmatch) of the weights to prune; without
             it, the weights of all convolution and linear modules.
         exclude: name patterns of weights to leave dense.
@@ -82,23 +85,23 @@ class Budget:
 
     @property
     def target(self) -> float | None:
-        """The target as a sparsity, however it was given."""
+        """The target as a sparsity, whether it was given as sparsity or as compression."""
         return self.sparsity if self.compression is None else 1 - 1 / float(self.compression)
 
     def check_single_weights(self) -> None:
-        """Refuse what only makes sense for whole channels.
+        """Refuse options that only whole channels have.
 
         Raises:
             InputError: a target that counts MACs or parameters, or an allocation by their cost.
         """
         if self.macs is not None or self.parameters is not None or self.allocation == "global":
             raise InputError(
-                "macs, parameters and allocation='global' count whole channels, which CoupledChannels() removes; give "
-                "that set, or sparsity=0.9 or compression=10 with the one that you have"
+                "macs, parameters and allocation='global' count whole channels, which CoupledChannels() removes; use "
+                "that set, or give sparsity=0.9 or compression=10"
             )
 
     def allocate(self, shapes: Mapping[str, Size]) -> dict[str, float]:
-        """Sparsity of every tensor that is to be pruned; those left dense are not in the result.
+        """Sparsity of every tensor to be pruned; tensors that stay dense are not in the result.
 
         Args:
             shapes: name → shape of the selected weights.
@@ -140,7 +143,7 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def matching(pattern: str, names: Iterable[str], field: str) -> list[str]:
-    """Names that a pattern matches; an error where there are none."""
+    """Names that a pattern matches; an error if there are none."""
     names = list(names)
     found = [name for name in names if matches(name, pattern)]
     if not found:

@@ -11,7 +11,7 @@ def _active() -> bool:
 
 
 def mean_over_ranks(total: float, count: int, device: torch.device) -> float:
-    """Mean of what all ranks added up: Σ total / Σ count, the same number on every rank."""
+    """Mean over all ranks, Σ total / Σ count; the same number on every rank."""
     if not _active():
         return total / count
     pair = torch.tensor([total, count], dtype=torch.float64, device=device)
@@ -20,7 +20,7 @@ def mean_over_ranks(total: float, count: int, device: torch.device) -> float:
 
 
 def from_rank_zero(values: Sequence[float], device: torch.device) -> list[float]:
-    """The values of rank 0, so that all ranks take the same decisions from them."""
+    """The values of rank 0 on every rank, so that all ranks decide the same."""
     if not _active():
         return list(values)
     tensor = torch.tensor(values, dtype=torch.float64, device=device)

@@ -1,11 +1,11 @@
-"""Errors that are meant to be read by the user: problem, value, allowed values, the way out."""
+"""Errors for the user: each states the problem, the value, the allowed values and the way out."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class DetpruneError(Exception):
-    """Base of every error that detprune raises on purpose; the command line prints it bare."""
+    """Base of every error that detprune raises on purpose; the command line prints it without a traceback."""
 
 
 class InputError(DetpruneError, ValueError):
@@ -13,7 +13,7 @@ class InputError(DetpruneError, ValueError):
 
 
 class MissingLossError(InputError):
-    """An outer iteration ends for which no task loss was seen, and the method compares them."""
+    """An outer iteration ended without a task loss, but the method compares task losses."""
 
 
 class StorageError(DetpruneError):
@@ -21,11 +21,11 @@ class StorageError(DetpruneError):
 
 
 class NonFiniteError(DetpruneError, ArithmeticError):
-    """A loss, weight or norm became NaN or infinite; the pruner's state was left as it was."""
+    """A loss, weight or norm became NaN or infinite; the pruner's state is unchanged."""
 
 
 class ZerosLostError(DetpruneError, RuntimeError):
-    """Weights that were pruned are not zero any more: something moved them past the pruner."""
+    """Pruned weights are not zero any more: something other than the bound optimizer moved them."""
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

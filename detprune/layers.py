@@ -1,4 +1,4 @@
-"""Which weights are pruned, and everything that can be wrong with them, found before training."""
+"""The choice of the weights to prune, and the check of all of them before training."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ PRUNED_MODULES = (
 
 @dataclass(frozen=True)
 class Layer:
-    """A weight that is pruned: its name in the model, the parameter, its owner, its sparsity."""
+    """A weight to be pruned: its name in the model, the parameter, the module that owns it, its sparsity."""
 
     name: str
     weight: nn.Parameter
@@ -87,7 +87,7 @@ def select_layers(
         offenders = list(dict.fromkeys(line.split(" ", 1)[0] for line in problems))
         exclude = f"Leave them dense with exclude={offenders!r}, or remove the cause."
         if len(offenders) == len(sparsities):
-            exclude = "These are all weights that are to be pruned: remove the cause."
+            exclude = "These are all weights to be pruned: remove the cause."
         raise InputError(
             f"{len(offenders)} weight(s) cannot be pruned with {sparsity_set!r}:\n  "
             + "\n  ".join(problems)
@@ -99,7 +99,7 @@ def select_layers(
 
 
 def _members(model: nn.Module, channels: BoundChannels) -> list[Layer]:
-    """The weights, biases and norms that channel groups are made of."""
+    """The weights, biases and norms that channel groups consist of."""
     parameters = dict(model.named_parameters())
     if unusable := [f"{n} {why}" for n in channels.names if (why := _unusable(parameters[n]))]:
         raise InputError("channels cannot be pruned:\n  " + "\n  ".join(unusable))
@@ -116,7 +116,7 @@ def _members(model: nn.Module, channels: BoundChannels) -> list[Layer]:
 
 @dataclass(frozen=True)
 class _Owner:
-    """A parameter with its own module, under the first of its names there."""
+    """A parameter with the module that owns it, under its first name there."""
 
     name: str
     module: nn.Module
@@ -124,7 +124,7 @@ class _Owner:
 
 
 def _owners(model: nn.Module) -> dict[str, _Owner]:
-    """Every parameter with two dimensions or more, by name; a module's second name leads to its first."""
+    """Every parameter with two dimensions or more, by name; a second name of a module leads to the first."""
     first: dict[tuple[int, int], _Owner] = {}
     owners = {}
     check_initialized(model)
@@ -140,7 +140,7 @@ def _owners(model: nn.Module) -> dict[str, _Owner]:
 def _chosen_names(
     owners: dict[str, _Owner], computed: Sequence[Computed], budget: Budget
 ) -> tuple[list[str], list[Computed]]:
-    """The names of the weights to prune, and those that would be among them if they were parameters."""
+    """The names of the weights to prune, and the computed weights that would be pruned if they were parameters."""
     names = [*owners, *(whole.name for whole in computed)]
     if budget.include is None:
         chosen = {
@@ -165,19 +165,19 @@ def _chosen_names(
 
 
 def _wanted(whole: Computed, budget: Budget) -> bool:
-    """Whether the budget gives it a sparsity."""
+    """Whether the budget gives a computed weight a sparsity."""
     if budget.target is not None or not isinstance(budget.allocation, Mapping):
         return True
     return any(matches(whole.name, pattern) for pattern in budget.allocation)
 
 
 def _refuse_computed(passed_over: Sequence[Computed]) -> None:
-    lines = [f"{whole.name} is worked out by {whole.what}: {whole.remedy}" for whole in passed_over]
+    lines = [f"{whole.name} is computed by {whole.what}: {whole.remedy}" for whole in passed_over]
     names = [whole.name for whole in passed_over]
     raise InputError(
         f"{len(names)} weight(s) are no parameters, so that zeros cannot be held in them:\n  "
         + "\n  ".join(lines)
-        + "\nMake parameters of them with the call on each line, before the optimizer is made, or leave them "
+        + "\nTurn them into parameters with the call on each line, before the optimizer is made, or leave them "
         f"dense with exclude={names!r}."
     )
 
@@ -187,9 +187,9 @@ def _all_matching(patterns: Iterable[str], names: Iterable[str], field: str) -> 
 
 
 def _problem_of_part(whole: Computed | None) -> Iterable[str]:
-    """A spectral norm divides by one number, so that zeros stay; other ways lose them, or give NaN."""
+    """The problem of a parameter from which a weight is computed; a spectral norm is none, for it keeps zeros."""
     if whole is not None and not whole.keeps_zeros:
-        yield f"is a part of {whole.name}, which is worked out by {whole.what}: {whole.remedy}"
+        yield f"is a part of {whole.name}, which is computed by {whole.what}: {whole.remedy}"
 
 
 def _problems(
@@ -216,7 +216,7 @@ def _problems(
 
 
 def _unusable(weight: nn.Parameter) -> str | None:
-    """Why a tensor is none that the core can compute with."""
+    """The reason why the core cannot compute with a tensor; None if it can."""
     if type(weight.data).__name__ == "DTensor" or hasattr(weight, "ds_id"):
         return f"is sharded (FSDP2, tensor parallel, ZeRO-3), {SHARDED}"
     converted: bool = is_traceable_wrapper_subclass(cast(object, weight))

@@ -1,10 +1,10 @@
-"""The loggers of all packages of the product, in one tree, so that one handler hears all of them."""
+"""The loggers of detprune and its adapters, in one tree, so that one handler gets all records."""
 
 import logging
 
 
 def logger(module: str) -> logging.Logger:
-    """The logger of a module, below ``detprune`` also where the module is an adapter's.
+    """The logger of a module, below ``detprune`` even if the module is an adapter's.
 
     Args:
         module: its ``__name__``; ``detprune_lanes.task`` logs as ``detprune.lanes.task``.

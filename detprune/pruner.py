@@ -36,33 +36,33 @@ LOGGER = logger(__name__)
 
 
 class Pruner(AttachedMethod):
-    """Prunes ``model`` under constraints while somebody else's loop trains it.
+    """Prunes ``model`` under constraints, while a training loop of yours trains it.
 
-    Two phases. Constrained training: the method acts on every optimizer step, and ``update`` ends an
-    outer iteration. After ``hard_prune``: masked weights are exactly 0.0 after every step.
+    There are two phases. In constrained training the method acts on every optimizer step, and ``update``
+    ends an outer iteration. After ``hard_prune`` masked weights are exactly 0.0 after every step.
 
     Args:
-        model: the network, also inside DistributedDataParallel, ``torch.compile`` or Lightning Fabric.
-        optimizer: the optimizer that trains it, also as accelerate or Fabric wrap it; None for a pruner
-            that only prunes.
+        model: the network; it may be wrapped by DistributedDataParallel, ``torch.compile`` or Lightning Fabric.
+        optimizer: the optimizer that trains the model; it may be wrapped by accelerate or Fabric. None for a
+            pruner that only hard-prunes.
         method: ``SLR()``, ``ADMM()``, ``SASADMM()``, or a baseline: ``GradualMagnitude()``, ``DPF()``,
             ``Magnitude()``, ``OneShot()``.
-        sparsity_set: what structure is kept; ``Unstructured()`` by default.
+        sparsity_set: the structure of the zeros; ``Unstructured()`` by default.
         budget: how much is kept, and which weights are pruned; may be left out for sets that fix
             their own sparsity (n:m).
-        steps_per_update, updates: optimizer steps in an outer iteration and number of outer
-            iterations, which ρ by pull is worked out from.
+        steps_per_update, updates: optimizer steps in an outer iteration, and number of outer
+            iterations; ρ by pull and ramps need them.
 
     Raises:
-        InputError: weights that cannot be pruned as asked, all of them listed; an optimizer that does not
-            hold them, or that another pruner follows already.
+        InputError: weights cannot be pruned as asked (all of them are listed), the optimizer does not hold
+            them, or another pruner is bound to it already.
     """
 
     @classmethod
     def with_masks(
         cls, model: nn.Module, masks: Mapping[str, Tensor], optimizer: Optimizer | None = None
     ) -> "Pruner":
-        """A pruner after hard pruning, from masks that were saved: it only holds zeros.
+        """Make a pruner from saved masks, as after hard pruning: it only holds zeros.
 
         Args:
             model: the network; weights outside the masks are set to zero.
@@ -79,7 +79,7 @@ class Pruner(AttachedMethod):
         return pruner
 
     def observe(self, loss: Tensor | float) -> None:
-        """Note the task loss of a batch (without the penalty); no synchronisation with the device.
+        """Add the task loss of a batch, without the penalty; it does not wait for the device.
 
         Raises:
             InputError: a loss that is not one number.
@@ -88,16 +88,16 @@ class Pruner(AttachedMethod):
             self._losses.add(loss)
 
     def discard_losses(self) -> None:
-        """Forget the losses seen since the last ``update``, for a pass that is run again."""
+        """Forget the losses since the last ``update``; for an epoch that is run again."""
         self._losses.reset()
 
     @property
     def due(self) -> bool:
-        """Whether a method with an inner loop of its own (SAS-ADMM) asks for ``update`` now."""
+        """Whether ``update`` is to be called now; for methods with an inner loop of their own (SAS-ADMM)."""
         return self._outside is None and self.method.is_due(self._state)
 
     def update(self, task_loss: float | None = None) -> OuterIteration:
-        """End an outer iteration: Z, multipliers, step size, ρ. The same on all ranks.
+        """End an outer iteration: update Z, multipliers, step size and ρ, equally on all ranks.
 
         Args:
             task_loss: fₖ measured elsewhere (a probe set), in place of the mean of ``observe``.
@@ -119,7 +119,7 @@ class Pruner(AttachedMethod):
         loss = self._losses.over_ranks(device) if task_loss is None else as_number(task_loss)
         if loss is None and self.method.needs_loss:
             raise MissingLossError(
-                f"{type(self.method).__name__} compares the task loss of outer iterations, and none "
+                f"{type(self.method).__name__} compares the task loss of outer iterations, but none "
                 "was seen; call pruner.observe(loss) after every step, or update(task_loss=…)"
             )
         if loss is not None and not math.isfinite(loss):
@@ -139,7 +139,7 @@ class Pruner(AttachedMethod):
     # ---------------------------------------------------------------- pruning
 
     def hard_prune(self) -> None:
-        """W ← Π_S(W), in place; from now on masked weights stay exactly 0.0. Frees the method's tensors.
+        """W ← Π_S(W), in place; masked weights stay exactly 0.0 from now on. Frees the method's tensors.
 
         Raises:
             InputError: the model, or the bound optimizer, has other parameters by now.
@@ -150,10 +150,10 @@ class Pruner(AttachedMethod):
         if self._extrapolated is not None:
             self._extrapolated.restore_all()
         self._check_bound()
-        check_finite(self.model, "the network that is to be hard-pruned")
+        check_finite(self.model, "the network to be hard-pruned")
         points, masks = self._final()
         if bad := not_finite(list(zip(self._problem.names, points, strict=True))):
-            raise NonFiniteError(f"the mean of {listed(bad)} that is to be pruned is not finite")
+            raise NonFiniteError(f"the mean of {listed(bad)}, which would be pruned, is not finite")
         if self._extrapolated is not None:
             self._extrapolated.remove()
             self._extrapolated = None
@@ -173,39 +173,41 @@ class Pruner(AttachedMethod):
         self._state = State(k=self._state.k)
 
     def shrink(self) -> nn.Module:
-        """A copy of the hard-pruned network without the channels that are zero; the same outputs.
+        """Return a copy of the hard-pruned network without the channels that are zero, with the same outputs.
 
         Plain modules with fewer channels, of the same classes: it trains, saves and exports like any other,
         and needs no masks.
 
         Raises:
-            InputError: called before ``hard_prune``, or of a set that removes no channels.
-            ZerosLostError: what is to be taken out is not zero any more.
+            InputError: it was called before ``hard_prune``, or the set removes no channels.
+            ZerosLostError: the channels to be removed are not zero any more.
             NonFiniteError: the network holds NaN or infinities.
         """
         kept = kept_indices(self._problem.sparsity_set, self.masks, "shrink()")
         if self._outside is not None:
             check_zeros(self.layers, self._outside, self._optimizer)
-        check_finite(self.model, "the network that is to be shrunk")
+        check_finite(self.model, "the network to be shrunk")
         return removed(self.model, kept)
 
     def carry_over(self, optimizer: Optimizer, small: nn.Module) -> None:
-        """Give an optimizer of the shrunk network the state that the bound optimizer has of the same weights.
+        """Copy the bound optimizer's state of the remaining weights to an optimizer of the shrunk network.
 
         Args:
             optimizer: a new one over ``small.parameters()``, of the bound optimizer's class.
-            small: what ``shrink`` has returned.
+            small: the network that ``shrink`` returned.
 
         Raises:
             InputError: no bound optimizer, or one of another class.
         """
         if self._optimizer is None:
-            raise InputError("carry_over() needs the optimizer that has trained; attach() it first")
+            raise InputError(
+                "carry_over() needs the optimizer that trained the network; attach() it first"
+            )
         kept = kept_indices(self._problem.sparsity_set, self.masks, "carry_over()")
         carry_over(self._optimizer, self.model, usable_optimizer(optimizer), small, kept)
 
     def hard_pruned_copy(self) -> nn.Module:
-        """A deep copy of the model as ``hard_prune`` would leave it now; training is not touched."""
+        """A deep copy of the model as ``hard_prune`` would leave it now; the model itself does not change."""
         if self._extrapolated is not None:
             self._extrapolated.restore_all()
         self._check_bound()
@@ -259,7 +261,7 @@ class Pruner(AttachedMethod):
         return summarize(self.model, self.layers)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that evolves: method state, masks, losses seen, history. Tensors are not copied."""
+        """The pruner's state: method state, masks, losses, history. Tensors are not copied."""
         names = self._problem.names
         return {
             "method": name_of(self.method),
@@ -274,13 +276,13 @@ class Pruner(AttachedMethod):
         }
 
     def _channels_kept(self) -> list[int] | None:
-        """Groups kept per tie of families: an allocation by norm depends on the weights at the start."""
+        """Groups kept per tie of families; saved, because an allocation by norm depends on the weights at the start."""
         bound = self._problem.sparsity_set
         return [int(n) for n in bound.counts] if isinstance(bound, BoundChannels) else None
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly from a saved state; the model's weights are restored by their owner.
+        """Continue exactly from a saved state; restore the model's weights yourself.
 
         Raises:
             InputError: a state of another method, of another set or of other layers, or one from before hard
@@ -309,10 +311,10 @@ class Pruner(AttachedMethod):
         self.history = [OuterIteration(**entry) for entry in state["history"]]
         if self._watch is not None:
             self._watch.begin()
-            self._watch.steps = self._losses.count  # a loss that was observed was stepped upon
+            self._watch.steps = self._losses.count  # each observed loss had its step
 
     def _take_up(self, bound: BoundChannels) -> None:
-        """Go on with the numbers of channels that a saved state has."""
+        """Continue with the numbers of channels of a saved state."""
         self.layers = [replace(x, sparsity=bound.sparsity(i)) for i, x in enumerate(self.layers)]
         sparsities = [layer.sparsity for layer in self.layers]
         self._problem = replace(self._problem, sparsity_set=bound, sparsities=sparsities)

@@ -1,14 +1,14 @@
-"""Which sparsity for which layer: a scan of how much each layer's pruning costs, and the plan that
-costs least (the scan is that of Han et al. 2015, "Learning both weights and connections", figure 6).
+"""Sensitivity of the layers: a scan of the loss that each layer's pruning costs, and the plan of least predicted loss
+(the scan is that of Han et al. 2015, "Learning both weights and connections", figure 6).
 
-Every layer is pruned alone to several sparsities, without training, and the task loss measured on a few
-images. The plan minimises the sum of the increases under the budget: for a price λ per kept weight every
-layer takes the sparsity where increase + λ · kept weights is least, and λ is found by bisection: the best
-plan where increases are convex in the weights kept.
+Every layer is pruned alone to several sparsities, without training, and the task loss is measured on a few
+images. The plan minimises the sum of the increases under the budget: for a price λ per kept weight, every
+layer takes the sparsity where increase + λ · kept weights is least. λ is found by bisection. The plan is optimal where
+increases are convex in the number of kept weights.
 
-What the layers cost together is more than the sum of what they cost alone: a residual block can be missed,
-all of them cannot. So no layer keeps less than a quarter of the share that all keep together, and the
-prediction is for ranking plans.
+All layers together cost more than the sum of their single costs: a network can do without one residual block, but not
+without all of them. So no layer keeps less than a quarter of the share that all keep together, and the prediction
+serves to rank plans only.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,16 +26,16 @@ from detprune.sets import SparsitySet
 SPARSITIES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998)
 """The sparsities that are tried on every layer."""
 
-_FLOOR = 0.25  # of the density of all layers together, which a single one keeps at least
+_FLOOR = 0.25  # least density of a layer, as a share of the density of all layers together
 _ROUNDING = 1e-12
-_PRICES = 200  # halvings at most: the bracket of prices spans all of float64
+_PRICES = 200  # most halvings: the bracket of prices spans all of float64
 
 Levels = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What pruning each layer alone costs.
+    """Result of a scan: the task loss with each layer pruned alone.
 
     Attributes:
         loss: task loss of the dense network.
@@ -48,14 +48,14 @@ class Scan:
     numels: Mapping[str, int]
 
     def predicted(self, sparsities: Mapping[str, float]) -> float:
-        """The dense loss and the increases of all layers, linear between the sparsities tried."""
+        """Predicted loss: the dense loss plus the increases of all layers, linear between the sparsities tried."""
         return self.loss + sum(
             float(np.interp(sparsities[name], SPARSITIES, values))
             for name, values in self.increases.items()
         )
 
     def cheapest(self, sparsity: float) -> dict[str, float]:
-        """The sparsities of least predicted loss that have this sparsity together.
+        """The sparsities of least predicted loss that together reach this sparsity.
 
         Raises:
             InputError: more than the largest of ``SPARSITIES`` is asked for.
@@ -74,7 +74,7 @@ class Scan:
         return {n: share * denser[n] + (1 - share) * sparser[n] for n in self.increases}
 
     def _around(self, density: float, count: int) -> tuple[dict[str, float], dict[str, float]]:
-        """The plans of the two prices between which the density is crossed."""
+        """The plans at two neighbouring prices, one above and one below the density."""
         low, high = 0.0, 1.0
         while self._density(self._at_price(high, count)) > density + _ROUNDING:
             high *= 16
@@ -89,7 +89,7 @@ class Scan:
         return self._at_price(low, count), self._at_price(high, count)
 
     def _at_price(self, price: float, count: int) -> dict[str, float]:
-        """For a price per kept weight, in loss over all weights: each layer's best of the first sparsities."""
+        """The best of the first ``count`` sparsities for each layer; ``price`` is the loss for keeping all weights."""
         total = sum(self.numels.values())
         kept = 1 - np.array(SPARSITIES[:count])
         chosen = {}
@@ -114,7 +114,7 @@ def scan(
 
     Args:
         layers: the layers to be pruned.
-        sparsity_set: what structure is kept; one that leaves the sparsity open.
+        sparsity_set: the set, which must not fix its own sparsity.
         loss: measures the task loss of the model as it is.
         track: wraps the layers, to show progress.
 

@@ -1,4 +1,4 @@
-"""How sparse a model is: per layer, over the pruned tensors, and over all its parameters."""
+"""Counts of a model's nonzero weights: per layer, over the pruned tensors, and over all parameters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """A weight tensor; ``target`` is the sparsity it is to reach, None where it is left dense."""
+    """Counts of one weight tensor; ``target`` is its target sparsity, None where it stays dense."""
 
     name: str
     shape: tuple[int, ...]
@@ -78,8 +78,8 @@ class Summary:
         return self.model_numel / self.model_nonzero if self.model_nonzero else float("inf")
 
     def table(self) -> "Table":
-        """The figures as a table for a terminal."""
-        from rich.table import Table  # only what is printed needs rich
+        """The counts as a table for a terminal."""
+        from rich.table import Table  # imported here, because only printing needs rich
 
         table = Table(title="What is pruned, how far, and what is left dense")
         table.add_column("weight")
@@ -107,7 +107,7 @@ class Summary:
     def __str__(self) -> str:
         from rich.console import Console
 
-        text = StringIO()  # and not the terminal, which may be closed or take no such characters
+        text = StringIO()  # not the terminal, which may be closed or limited to ASCII
         Console(file=text, width=120, markup=False).print(self.table())
         return text.getvalue()
 

@@ -1,6 +1,6 @@
-"""Checks of the values that arguments take: each error names the argument, its value and what is allowed.
+"""Checks of argument values: each error names the argument, its value and the allowed values.
 
-True and False count as no numbers, and a number in quotes is text.
+True and False are not accepted as numbers, nor is text that holds a number.
 """
 
 import math
@@ -14,12 +14,12 @@ from detprune.errors import InputError
 def check_number(
     name: str, value: object, allowed: str, fits: Callable[[float], bool], *, finite: bool = True
 ) -> float:
-    """A real number that is allowed, as a float.
+    """Return an allowed real number as a float; other values are refused.
 
     Args:
-        name: of the argument, as its reader knows it.
-        value: as given.
-        allowed: what is allowed, in words, for example ``"a number > 0"``.
+        name: name of the argument, as the user knows it.
+        value: the given value.
+        allowed: the allowed values in words, for example ``"a number > 0"``.
         fits: whether a number is allowed; NaN never is.
         finite: whether infinities are refused too.
 
@@ -30,7 +30,7 @@ def check_number(
     if not isinstance(value, bool) and isinstance(value, numbers.Real):
         try:
             number = float(value)
-        except OverflowError:  # an integer beyond all floats
+        except OverflowError:  # an integer beyond the range of float
             number = math.inf
     if math.isnan(number) or (finite and math.isinf(number)) or not fits(number):
         raise _refused(name, value, allowed)
@@ -38,7 +38,7 @@ def check_number(
 
 
 def check_whole(name: str, value: object, allowed: str, least: int = 1) -> int:
-    """A whole number, at least ``least`` and below 2⁶³.
+    """Return a whole number, at least ``least`` and below 2⁶³; other values are refused.
 
     Raises:
         InputError: another value.
@@ -53,7 +53,7 @@ def check_whole(name: str, value: object, allowed: str, least: int = 1) -> int:
 
 
 def check_flag(name: str, value: object) -> bool:
-    """True or False; no text, of which ``"no"`` would count as true.
+    """Return True or False; text is refused, because even ``"no"`` would count as true.
 
     Raises:
         InputError: another value.
@@ -64,7 +64,7 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def check_names(name: str, value: object) -> tuple[str, ...]:
-    """A list of texts, as a tuple.
+    """Return a list of texts as a tuple; a single text is refused.
 
     Raises:
         InputError: another value; for one text by itself the list that was meant.
@@ -80,6 +80,6 @@ def check_names(name: str, value: object) -> tuple[str, ...]:
 def _refused(name: str, value: object, allowed: str) -> InputError:
     try:
         shown = f"{value!r:.60}"
-    except ValueError:  # Python prints no integer of thousands of digits
+    except ValueError:  # Python does not print an integer of thousands of digits
         shown = "an integer of thousands of digits"
     return InputError(f"{name} is {shown}, allowed is {allowed}")

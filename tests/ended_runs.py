@@ -56,7 +56,7 @@ def check_a_run_that_is_ended(
         patch.setattr(LOGGER, "propagate", True)  # what a command in this process has stopped
         runs.all(plans)
     ending.join()
-    assert "run: interrupted (exit code 143); started again, it goes on where it was" in caplog.text
+    assert "run: interrupted (exit code 143); call the command again to continue" in caplog.text
     log = " ".join((folder / "run.log").read_text(encoding="utf-8").split())
     assert "interrupted; continue with: detprune run" in log
     assert "Traceback" not in log

@@ -1,9 +1,9 @@
-"""What pruning costs, as ratios measured side by side in one process.
+"""The cost of pruning, as ratios measured side by side in one process.
 
     python tools/benchmark.py [--device cpu|cuda] [--repeats 15]
 
 Every pair is timed in turn (A B A B …) after a warm-up; the ratio printed is the median of the ratios
-of neighbours, so that it holds when the machine's speed drifts.
+of neighbouring runs, so that it holds when the machine's speed drifts.
 """
 
 import copy
@@ -25,7 +25,7 @@ import detprune as dp
 from detprune.methods.penalty import add_pull, pull_towards
 
 EVICTING_BYTES = 1 << 29
-"""More than any cache holds."""
+"""Size of a tensor that no cache can hold."""
 
 LARGE_LAYER = (22_624, 2_048)
 """The classifier layer of Ultra-Fast-Lane-Detection: 46.3 M weights."""
@@ -36,7 +36,7 @@ def paired(
 ) -> tuple[float, float, float]:
     """Median seconds of both, and the median of the ratios ours / theirs of neighbouring runs."""
     times: tuple[list[float], list[float]] = ([], [])
-    # In training, forward and backward run in between: what is timed must not find its data in the cache.
+    # In training, forward and backward run in between, so the timed code must not find its data in the cache.
     other_work = torch.zeros(EVICTING_BYTES // 4, device=device)
     for repeat in range(repeats + 2):
         for function, kept in zip((ours, theirs), times, strict=True):
@@ -176,7 +176,7 @@ def tensors_kept(method: dp.Method) -> float:
     weights = sum(layer.weight.numel() * layer.weight.element_size() for layer in pruner.layers)
     tensors = pruner.state_dict()["state"]["tensors"].values()
     size = sum(t.numel() * t.element_size() for kind in tensors for t in kind.values())
-    if method.extrapolates:  # the weights that wait while their gradients are taken elsewhere
+    if method.extrapolates:  # W is stored while the gradient is taken at Ŵ
         size += weights
     return float(size / weights)
 
@@ -190,7 +190,9 @@ def main(
     torch.manual_seed(0)
     rows = [*penalty(where, repeats), *projection(where, repeats)]
     for method in (dp.SLR(), dp.ADMM(), dp.SASADMM(), dp.Magnitude()):
-        rows.append(whole_step(where, 6 * repeats, method))  # a few per cent drown in fewer pairs
+        rows.append(
+            whole_step(where, 6 * repeats, method)
+        )  # a few per cent need more pairs to be seen
     table = Table(
         title=f"{_machine(where)}; torch {torch.__version__}, {torch.get_num_threads()} threads"
     )

@@ -1,10 +1,10 @@
-"""What whole channels gain: size and latency of detectors, dense and with a share of their MACs, in turn.
+"""The gain of whole-channel pruning: size and latency of detectors, dense and with a share of their MACs, in turn.
 
     python tools/benchmark_channels.py [--macs 0.4] [--size 320] [--rounds 30] [--name yolov8n] [--markdown]
 
-Untrained networks of all YOLO families, for neither size nor speed depends on what was learnt. One thread; the
-times are the processor's, which other programs on the machine disturb less. "Seconds" is analysis, projection and
-removal, without what Python imports at the first one.
+The networks of all YOLO families are untrained, because neither size nor speed depends on training. They run on one
+thread; times are processor times, which other programs on the machine disturb less. "Seconds" is the time of analysis,
+projection and removal, without the imports of the first network.
 
 Widths are multiples of 16 here: processors with AVX-512 work on 16 channels at a time, so that 24 cost them as much
 as 32.
@@ -76,7 +76,7 @@ def network_of(name: str) -> Any:
 def row_of(
     name: str, budget: dp.Budget, size: int, round_to: int, rounds: int, seconds: float
 ) -> list[str]:
-    """One network's cells."""
+    """The row of one network."""
     dense = network_of(name)
     model = network_of(name)
     began = time.process_time()
@@ -134,8 +134,8 @@ def main(
     macs: Annotated[float, typer.Option(help="Share of the MACs that is left.")] = 0.4,
     size: Annotated[int, typer.Option(help="Side of the image in pixels.")] = 320,
     rounds: Annotated[int, typer.Option(help="Rounds, dense and pruned in turn.")] = 30,
-    seconds: Annotated[float, typer.Option(help="For each runtime of a network.")] = 60.0,
-    round_to: Annotated[int, typer.Option(help="Widths are multiples of it.")] = 16,
+    seconds: Annotated[float, typer.Option(help="Most seconds for each runtime.")] = 60.0,
+    round_to: Annotated[int, typer.Option(help="Number that widths are multiples of.")] = 16,
     allocation: Annotated[str, typer.Option(help="uniform or global.")] = "uniform",
     names: Annotated[
         list[str] | None, typer.Option("--name", help="Networks; all families without it.")

@@ -1,4 +1,4 @@
-"""What pruning costs in Ultralytics' trainer: whole epochs with and without it, in turn.
+"""The cost of pruning in Ultralytics' trainer: whole epochs with and without it, in turn.
 
     python tools/benchmark_detector.py [--rounds 5] [--images 1600] [--device cpu]
 
@@ -45,7 +45,7 @@ METHODS: dict[str, dp.Method | None] = {
 def epoch_seconds(
     name: str, epochs: int, images: int, device: str, folder: Path
 ) -> list[tuple[float, float]]:
-    """Seconds of every epoch but the last, by the clock and of the processor."""
+    """Seconds of every epoch but the last, by the clock and in processor time."""
     method = METHODS[name]
     kind: Any = DetectionTrainer
     if method is not None:
@@ -101,7 +101,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         if memory_of:
             epoch_seconds(memory_of, 1, images, device, Path(folder))
-            # not ru_maxrss, which begins with the launching process's own
+            # not ru_maxrss, which starts with the value of the launching process
             status = Path("/proc/self/status").read_text(encoding="utf-8")
             peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
             if device != "cpu":

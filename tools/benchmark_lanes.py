@@ -1,4 +1,4 @@
-"""What the lane adapter costs, as ratios to what people use instead, measured in turn.
+"""The cost of the lane adapter, as ratios to the usual alternatives, measured in turn.
 
     python tools/benchmark_lanes.py [--section NAME] [--annotations test_label.json] [--official lane.py]
 
@@ -55,7 +55,7 @@ Rates = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Options:
-    """What the sections are told."""
+    """Options of the sections."""
 
     repeats: int
     annotations: Path | None

@@ -1,4 +1,4 @@
-"""Draws the README's picture, one network before and after, from the demo's figures in docs/results.md.
+"""The README's picture of one network before and after pruning, from the demo's figures in docs/results.md.
 
 python tools/draw_before_after.py
 """
@@ -40,7 +40,7 @@ def measured(text: str) -> dict[str, tuple[float, float]]:
 
 
 def draw(figures: dict[str, tuple[float, float]]) -> None:
-    """Two bars a panel, dense above pruned, each with its number."""
+    """Draw two bars per panel, dense above pruned, each with its number."""
     mpl.rcParams.update({"svg.hashsalt": "detprune", "font.family": "DejaVu Sans", "font.size": 10})
     figure, panels = plt.subplots(1, len(figures), figsize=(9.6, 1.75), facecolor="white")
     for panel, (title, (dense, pruned)) in zip(panels, figures.items(), strict=True):

@@ -1,4 +1,4 @@
-"""What detprune finds under the task ``classification``."""
+"""The adapter for the task ``classification``."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def _rebuild(network: Mapping[str, Any]) -> "nn.Module":
-    """The dense network that a file describes; nothing else that it says is looked at."""
+    """Build the dense network that a ``.pt`` file describes; only that description is read."""
     from detprune_classification.models import build_model
 
     return build_model(

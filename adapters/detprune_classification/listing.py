@@ -1,9 +1,9 @@
-"""What ``detprune list`` says about classifiers: every name of a recipe with its line. Imports nothing heavy."""
+"""Names and descriptions for ``detprune list``: models and data sets of classification. Imports nothing heavy."""
 
 from collections.abc import Mapping
 
 TORCHVISION = "torchvision:"
-"""What may stand before the name of a model of torchvision."""
+"""Optional prefix of the name of a torchvision model."""
 
 MODELS = {
     "cifar_resnet20": "ResNet-20, option-A shortcuts, 0.27M weights; images of 8 px or more",
@@ -27,7 +27,7 @@ DATA_SETS = {
 
 
 def list_models() -> Mapping[str, str]:
-    """Every model; those of torchvision, which it is slow to ask for, share one entry."""
+    """All models by name; torchvision's share one entry, because listing them would import torchvision."""
     return {
         **MODELS,
         f"{TORCHVISION}<any>": "any of torchvision's classification models under its own name, with or without "
@@ -36,5 +36,5 @@ def list_models() -> Mapping[str, str]:
 
 
 def list_data() -> Mapping[str, str]:
-    """Every data set."""
+    """All data sets by name."""
     return DATA_SETS

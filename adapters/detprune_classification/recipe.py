@@ -16,7 +16,7 @@ class ModelSpec(Section):
     """A network.
 
     Attributes:
-        name: one of those that ``detprune list`` shows.
+        name: name of the network; ``detprune list`` shows all.
         weights: a checkpoint file, or torchvision's name for its weights.
     """
 
@@ -34,11 +34,11 @@ class DataSpec(Section):
     """A data set.
 
     Attributes:
-        name: one of those that ``detprune list`` shows.
-        root: its folder.
-        image_size: pixels a side; null: the data set's own.
-        augment: vary the training images.
-        train_limit, test_limit: a class-balanced part of the images.
+        name: name of the data set; ``detprune list`` shows all.
+        root: folder of its files.
+        image_size: side of the images in pixels; null: the data set's own.
+        augment: whether training images are augmented (shifted, cropped, flipped: as fits the data set).
+        train_limit, test_limit: number of images to use, as many of each class as of any other; null: all.
         batch_size: images in a batch.
         workers: processes that load images.
     """
@@ -65,8 +65,8 @@ class ClassificationRecipe(LightningRecipe):
 
     Attributes:
         model: the network.
-        data: its images.
-        label_smoothing: of the cross entropy in all stages.
+        data: the data set.
+        label_smoothing: label smoothing of the cross entropy, in all stages.
     """
 
     task: Literal["classification"]
@@ -76,5 +76,5 @@ class ClassificationRecipe(LightningRecipe):
 
     @property
     def has_weights(self) -> bool:
-        """Whether the model begins with weights of its own."""
+        """Whether the recipe names weights that the model starts with."""
         return self.model.weights is not None

@@ -49,7 +49,7 @@ class Classifier(L.LightningModule):
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross entropy, and what the teacher adds."""
+        """Cross entropy, mixed with the teacher's term if there is a teacher."""
         images, labels = batch
         logits = self(images)
         loss = cross_entropy(logits, labels, self.recipe)
@@ -90,7 +90,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, recipe: ClassificationRecipe) 
 
 
 def test_loader(data: ImageData, recipe: ClassificationRecipe) -> "DataLoader[Any]":
-    """Test images in order; its own generator, so that no other random state moves."""
+    """Loader of the test images in order; it has its own generator, so that no other random state changes."""
     return PlainErrorsLoader(
         data.test,
         batch_size=2 * recipe.data.batch_size,
@@ -182,13 +182,13 @@ class ClassificationTask(ClassificationNetworkTask, LightningTask):
     def module(
         self, model: nn.Module, spec: StageSpec, teacher: Teacher | None
     ) -> L.LightningModule:
-        """The classifier that is fitted."""
+        """The LightningModule of the classifier."""
         return Classifier(model, spec, self.data, self.recipe, teacher)
 
 
 def accuracy(model: nn.Module, data: ImageData, recipe: ClassificationRecipe) -> float:
-    """Share of test images whose label has the largest logit; the model is left as it was."""
-    # every rank of a distributed run sees all images, so that there is nothing to gather
+    """Share of test images whose label has the largest logit; the model does not change."""
+    # every rank of a distributed run measures all images, so that there is nothing to gather
     metric = MulticlassAccuracy(len(data.classes), average="micro", sync_on_compute=False)
     with measuring(model, recipe.trainer) as device:
         metric.to(device)

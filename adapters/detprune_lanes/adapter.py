@@ -1,4 +1,4 @@
-"""What detprune finds under the task ``lanes``."""
+"""The adapter for the task ``lanes``."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def _rebuild(network: Mapping[str, Any]) -> "LaneNetwork":
-    """The dense network that a file describes."""
+    """Build the dense network that a ``.pt`` file describes."""
     from detprune_lanes.grid import Grid
     from detprune_lanes.network.model import LaneNetwork
 

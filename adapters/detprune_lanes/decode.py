@@ -1,4 +1,4 @@
-"""From logits to lanes, as Ultra-Fast-Lane-Detection does for TuSimple.
+"""Decoding of logits to lanes, as Ultra-Fast-Lane-Detection does it for TuSimple.
 
 Qin, Wang and Li, "Ultra Fast Structure-aware Deep Lane Detection", ECCV 2020, equations 5 and 6, and
 ``generate_tusimple_lines`` in the original's ``evaluation/eval_wrapper.py``.
@@ -67,7 +67,7 @@ def _at_rows(
 
 
 def tusimple_lanes(points: NDArray[np.float64]) -> list[list[int]]:
-    """The lanes of one frame as submissions have them, from x of (lanes, R).
+    """The lanes of one frame in the form of submissions, from x of (lanes, R).
 
     As in the original, every slot is one lane, even if it is absent in all rows; the metric counts
     such a lane as a false positive.

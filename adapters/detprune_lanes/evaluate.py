@@ -24,7 +24,8 @@ def evaluate_lanes(
     recipe: RecipeFile,
     checkpoint: Checkpoint = None,
     submission: Annotated[
-        Path | None, typer.Option(help="Write the lanes found, as TuSimple's servers take them.")
+        Path | None,
+        typer.Option(help="File for the lanes found, in the form of a TuSimple submission."),
     ] = None,
     assignments: Assignments = None,
 ) -> None:

@@ -18,7 +18,7 @@ FORMATS = ("onnx",)
 
 
 def export(run_dir: Path, file_format: str, out: Path | None) -> list[str]:
-    """Export ``pruned.pt`` of a run without its auxiliary branch; returns lines to print.
+    """Export ``pruned.pt`` of a run without its auxiliary branch; return lines to print.
 
     Raises:
         InputError: an unknown format, or a run that cannot be read.

@@ -22,15 +22,15 @@ _FIRST, _LAST, _OF = 64, 284, 288  # rows of the original's anchors in an image 
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells across the image, rows down it, and slots for lanes.
+    """The grid of a lane network: cells across the image, rows down it, and slots for lanes.
 
-    The rows lie evenly between those of TuSimple's labels, y = 160 and y = 710 of 720; with 56 they
-    are those rows. Class ``cells`` stands for "no lane in this row".
+    The rows lie evenly between y = 160 and y = 710 of 720, the first and the last row of TuSimple's labels; 56
+    rows are exactly those of the labels. Class ``cells`` stands for "no lane in this row".
 
     Attributes:
-        cells: across the image.
-        rows: down the image.
-        lanes: slots for lanes; TuSimple's metric needs 4.
+        cells: number of cells across the image.
+        rows: number of rows down the image.
+        lanes: number of slots for lanes; TuSimple's metric needs 4.
 
     Raises:
         InputError: a value out of range.

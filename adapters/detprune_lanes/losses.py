@@ -1,7 +1,7 @@
 """The loss of Ultra-Fast-Lane-Detection (Qin et al., ECCV 2020, equations 2 to 9).
 
-The original repository's choices where it and the paper differ: a softmax focal loss in place of the
-cross entropy of equation 2, and smooth l1 in place of l1 in equation 4.
+Where the original repository and the paper differ, the repository is followed: a softmax focal loss in place
+of the cross entropy of equation 2, and smooth l1 in place of l1 in equation 4.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from detprune.errors import InputError
 
 @dataclass(frozen=True)
 class LaneLoss:
-    """Weights of the terms; the defaults are the original's for TuSimple.
+    """Weights of the terms of the loss; the defaults are the original's for TuSimple.
 
     Attributes:
         gamma: exponent of the focal loss.
-        similarity: of the similarity of adjacent rows.
-        shape: of the second differences of the expected position.
-        auxiliary: of the cross entropy of the segmentation branch.
+        similarity: weight of the similarity of adjacent rows.
+        shape: weight of the second differences of the expected position.
+        auxiliary: weight of the cross entropy of the segmentation branch.
     """
 
     gamma: float = 2.0
@@ -70,7 +70,7 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
 
 
 def similarity_loss(logits: Tensor) -> Tensor:
-    """Smooth l1 norm of what changes between adjacent rows, per entry (equation 4)."""
+    """Smooth l1 norm of the differences between adjacent rows, per entry (equation 4)."""
     difference = logits[:, :, :-1] - logits[:, :, 1:]
     return functional.smooth_l1_loss(difference, torch.zeros_like(difference))
 

@@ -47,7 +47,7 @@ class LaneDetector(L.LightningModule):
         return logits_of(self.network, images)
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        """The loss, with that of the auxiliary branch where the network has one, and the teacher's."""
+        """The loss; it includes the auxiliary branch's and the teacher's terms where these exist."""
         images, target, *rest = batch
         output = self.network(images)
         if self.network.use_aux:
@@ -90,7 +90,7 @@ class LaneDetector(L.LightningModule):
 
 
 class _Numbered(Dataset[tuple[Tensor, int]]):
-    """Images with their number, by which their labels are found."""
+    """Images with their index, by which their labels are found."""
 
     def __init__(self, frames: LaneFrames) -> None:
         self._frames = frames
@@ -103,7 +103,7 @@ class _Numbered(Dataset[tuple[Tensor, int]]):
 
 
 def frame_loader(frames: LaneFrames, recipe: LaneRecipe) -> "DataLoader[Any]":
-    """Frames in order, (image, number); its own generator, so that no other random state moves."""
+    """Loader of frames in order, (image, index); it has its own generator, so that no other random state changes."""
     return PlainErrorsLoader(
         _Numbered(frames),
         batch_size=recipe.data.batch_size,
@@ -120,7 +120,7 @@ def logits_of(network: torch.nn.Module, images: Tensor) -> Tensor:
 
 
 def found_lanes(logits: Tensor, grid: Grid, frames: Sequence[Frame]) -> list[NDArray[np.float64]]:
-    """What a network finds in frames: (lanes, R) each, x in pixels at the R rows of its labels."""
+    """Lanes that a network finds in frames: (lanes, R) each, x in pixels at the R rows of the frame's labels."""
     rows = {frame.rows.tobytes(): frame.rows for frame in frames}
     decoded = {key: decode(logits, grid, values) for key, values in rows.items()}
     return [decoded[frame.rows.tobytes()][number] for number, frame in enumerate(frames)]
@@ -141,7 +141,7 @@ def score_frames(lanes: Sequence[NDArray[np.float64]], frames: Sequence[Frame]) 
 def find_all(
     network: LaneNetwork, frames: LaneFrames, recipe: LaneRecipe
 ) -> list[NDArray[np.float64]]:
-    """What a network finds in all frames, in float32; the network is left as it was."""
+    """Lanes that a network finds in all frames, in float32; the network does not change."""
     lanes = []
     with measuring(network, recipe.trainer) as device:
         for images, numbers in frame_loader(frames, recipe):

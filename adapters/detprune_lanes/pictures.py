@@ -1,4 +1,4 @@
-"""Pictures of lanes for the report: on each frame the labels and what every network finds, drawn over each other."""
+"""Pictures of lanes for the report: each frame with its labels and the lanes that every network finds."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from detprune_lanes.grid import FRAME_HEIGHT, FRAME_WIDTH, Grid
 
 TRUTH = "ground truth"
 
-# from below to above: wide and pale first, so that whatever lies on top leaves it in sight
+# drawn in this order: wide and pale first, so that later lines do not hide earlier ones
 _STYLES: Mapping[str, tuple[str, float]] = {
     TRUTH: ("#FFFFFF", 6.0),
     "dense": (BLUE, 3.6),
@@ -35,7 +35,7 @@ def draw_lanes(
     Args:
         frames: the frames.
         found: ``"dense"``, ``"hard-pruned"``, ``"final"`` → (lanes, rows) of x for each frame.
-        file: where to; written atomically.
+        file: the image file to write; it is written atomically.
     """
     lanes = {TRUTH: [frame.lanes for frame in frames], **found}
     if not any(lanes[TRUTH]):
@@ -96,7 +96,7 @@ def road_images(folder: Path, most: int) -> list[Frame]:
     folder = folder.expanduser()
     if not folder.is_dir():
         raise InputError(
-            f"data.pictures is {str(folder)!r}, which is no folder; name one with road images of "
+            f"data.pictures is {str(folder)!r}, which is no folder; give one with road images of "
             f"{FRAME_WIDTH} × {FRAME_HEIGHT} pixels, or leave it out"
         )
     files = [f for f in sorted(folder.iterdir()) if f.suffix.lower() in (".jpg", ".jpeg", ".png")]

@@ -20,13 +20,13 @@ class ModelSpec(Section):
     """The network.
 
     Attributes:
-        trunk: of the original's names: 18, 34, 50, 101, 152, 50next, 101next, 50wide, 101wide.
-        size: height and width of its input, multiples of 32.
-        grid: cells across the image and rows down it.
-        auxiliary: train with the segmentation branch.
-        deploy_auxiliary: keep that branch in ``pruned.pt``.
-        weights: a checkpoint to begin with, of the original or of ours.
-        imagenet: a file of torchvision's weights for the trunk, to begin with.
+        trunk: the ResNet, by the original's names: 18, 34, 50, 101, 152, 50next, 101next, 50wide, 101wide.
+        size: height and width of the input, multiples of 32.
+        grid: the rows in which lanes are looked for, and the cells along each row.
+        auxiliary: whether the segmentation branch is trained too.
+        deploy_auxiliary: whether ``pruned.pt`` keeps that branch.
+        weights: a checkpoint that the whole network starts with, from the original code or from detprune.
+        imagenet: a file of torchvision's weights that the trunk starts with.
     """
 
     trunk: str = "18"
@@ -53,8 +53,8 @@ class ModelSpec(Section):
     def _one_start(self) -> Self:
         if self.weights is not None and self.imagenet is not None:
             raise InputError(
-                "model.imagenet is a start for the trunk, and model.weights are of the whole network; "
-                "give one of them"
+                "model.imagenet and model.weights are both given, but weights are those of the whole network, "
+                "its trunk included; leave one of them out"
             )
         return self
 
@@ -63,15 +63,15 @@ class DataSpec(Section):
     """The frames.
 
     Attributes:
-        root: folder below which the label files' ``raw_file`` lie.
-        train, test: label files, below ``root`` or of their own path.
-        drawn: roads that are drawn instead, into the user's cache folder.
-        augment: how training frames are varied; null for not at all.
-        train_limit, test_limit: a part of the frames, spread evenly over them.
+        root: folder of the images; each label's ``raw_file`` is a path below it.
+        train, test: label files, as paths below ``root`` or absolute.
+        drawn: settings of drawn roads, used in place of ``root``; they go into the user's cache folder.
+        augment: how training frames are varied; null: not at all.
+        train_limit, test_limit: number of frames to use, spread evenly over all; null: all.
         batch_size: frames in a batch.
         workers: processes that load frames.
-        cache: keep decoded frames, at the network's width, in the user's cache folder.
-        pictures: folder of other road images, on which the report shows the lanes found.
+        cache: whether decoded frames, at the network's width, are kept in the user's cache folder.
+        pictures: folder of other road images; the report shows the lanes found on them.
     """
 
     root: Path | None = None
@@ -98,8 +98,8 @@ class LaneRecipe(LightningRecipe):
 
     Attributes:
         model: the network.
-        data: its frames.
-        loss: weights of its terms.
+        data: the frames.
+        loss: weights of the terms of the loss.
     """
 
     task: Literal["lanes"]
@@ -109,5 +109,5 @@ class LaneRecipe(LightningRecipe):
 
     @property
     def has_weights(self) -> bool:
-        """Whether the network begins with weights of its own."""
+        """Whether the recipe names weights that the network starts with."""
         return self.model.weights is not None

@@ -25,7 +25,7 @@ from detprune_lanes.data.labels import Frame, read_labels
 from detprune_lanes.data.roads.drawn import cached
 from detprune_lanes.decode import tusimple_lanes
 from detprune_lanes.module import LaneDetector, find_all, logits_of, score_frames
-from detprune_lanes.network import deployment  # noqa: F401  # says how lane networks are deployed
+from detprune_lanes.network import deployment  # noqa: F401  # registers how lane networks are deployed
 from detprune_lanes.network.checkpoints import checkpoint, load_checkpoint
 from detprune_lanes.network.model import LaneNetwork
 from detprune_lanes.network.trunks import load_imagenet
@@ -36,10 +36,10 @@ from detprune_lightning.spec import StageSpec
 from detprune_lightning.task import LightningNetworkTask, LightningTask
 
 _SHOWN = 6  # frames in a picture
-_RUN_TIME = 10  # ms, what the original writes; the metric asks for no more than 200
+_RUN_TIME = 10  # ms, the value that the original writes; the metric allows up to 200
 
 AUXILIARY = "aux_*"
-"""Names of the segmentation branch, which serves training alone: it is left dense and not counted."""
+"""Names of the segmentation branch, which is used in training alone: it stays dense and is not counted."""
 
 
 class LaneNetworkTask(LightningNetworkTask):
@@ -123,19 +123,19 @@ class LaneNetworkTask(LightningNetworkTask):
         return network
 
     def budget(self, model: nn.Module) -> Budget:
-        """All convolutions and both linear layers; the auxiliary branch is left dense."""
+        """The budget over all convolutions and both linear layers; the auxiliary branch stays dense."""
         budget = self.recipe.budget
         if budget.include is not None or not self.recipe.model.auxiliary:
             return budget
         return dataclasses.replace(budget, exclude=(*budget.exclude, AUXILIARY))
 
     def example_inputs(self, model: nn.Module) -> tuple[Sequence[object], Forward]:
-        """One image; the auxiliary branch runs in training only, so that it counts for nothing."""
+        """One image; the auxiliary branch runs in training only, so it does not count in MACs."""
         inputs, _ = super().example_inputs(model)
         return inputs, _as_deployed
 
     def describe_network(self) -> dict[str, Any]:
-        """Trunk, grid, size and whether the auxiliary branch is there."""
+        """Trunk, grid, size, and whether there is an auxiliary branch."""
         spec = self.recipe.model
         return {
             "trunk": spec.trunk,
@@ -156,7 +156,7 @@ class LaneNetworkTask(LightningNetworkTask):
         return {self.metric: scores.accuracy, "F1": scores.f1, "FP": scores.fp, "FN": scores.fn}
 
     def submission(self, model: nn.Module) -> str:
-        """What the network finds in the test frames, as the lines of a TuSimple submission."""
+        """The lanes that the network finds in the test frames, as the lines of a TuSimple submission."""
         lines = []
         for frame, lanes in zip(
             self._frames["test"],
@@ -183,7 +183,7 @@ class LaneTask(LaneNetworkTask, LightningTask):
     def module(
         self, model: nn.Module, spec: StageSpec, teacher: Teacher | None
     ) -> L.LightningModule:
-        """What Lightning fits."""
+        """The LightningModule of the lane detector."""
         network = _lane_network(model)
         return LaneDetector(network, spec, self.training_data, self._test, self.recipe, teacher)
 
@@ -203,8 +203,8 @@ class LaneTask(LaneNetworkTask, LightningTask):
             {
                 "file": "lanes.jpg",
                 "title": "Lanes before and after pruning",
-                "caption": f"{len(shown)} test frames, spread over the set; where all agree, only the "
-                "rims of the lines below are seen.",
+                "caption": f"{len(shown)} test frames, spread over the set; where all networks agree, only the "
+                "rims of the lower lines are visible.",
             }
         ]
         sheets = [("lanes.jpg", shown)]
@@ -214,7 +214,7 @@ class LaneTask(LaneNetworkTask, LightningTask):
                 {
                     "file": "road_images.jpg",
                     "title": "Other road images",
-                    "caption": "Images of data.pictures, which have no labels and are in no score.",
+                    "caption": "Images of data.pictures; they have no labels and are not part of any score.",
                 }
             )
         networks = {}
@@ -235,7 +235,7 @@ class LaneTask(LaneNetworkTask, LightningTask):
 
 
 def _as_deployed(model: nn.Module, *images: Any) -> object:
-    """The outputs that inference has in evaluation mode; with the auxiliary branch in training mode."""
+    """The outputs that inference uses, in evaluation mode; in training mode also the auxiliary branch's."""
     network = _lane_network(model)
     before = network.use_aux
     network.use_aux = before and network.training
@@ -257,11 +257,11 @@ def _fact(frame: Frame) -> tuple[object, ...]:
 
 
 def _label_files(root: Path, split: str, names: Sequence[str]) -> list[Path]:
-    """The files that names or patterns below ``root``, or paths, stand for."""
+    """The label files of a split, from names or patterns below ``root``, or from paths."""
     if not root.is_dir():
         raise InputError(
-            f"data.root is {str(root)!r}, which is no folder; it holds TuSimple's label files and the "
-            "folder clips"
+            f"data.root is {str(root)!r}, which is no folder; give the one that holds TuSimple's label files "
+            "and the folder clips"
         )
     files: list[Path] = []
     for name in names:
@@ -277,7 +277,7 @@ def _label_files(root: Path, split: str, names: Sequence[str]) -> list[Path]:
 
 
 def _spread(frames: list[Frame], limit: int) -> list[Frame]:
-    """``limit`` frames, spread evenly: neighbours in a label file are often of one drive."""
+    """``limit`` frames, spread evenly over all, because neighbours in a label file often belong to one drive."""
     if limit >= len(frames):
         return frames
     return [frames[i] for i in np.linspace(0, len(frames) - 1, limit).round().astype(int)]

@@ -1,4 +1,4 @@
-"""detprune inside Lightning: callbacks for any LightningModule, and the training of our own tasks."""
+"""Pruning inside Lightning: callbacks for any LightningModule, and the training of the tasks of detprune."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""What detprune finds under the name ``lightning``: hooks for a framework, and no task of its own."""
+"""The adapter ``lightning``: callbacks for a framework, without a task of its own."""
 
 from detprune.run.adapter import Adapter
 

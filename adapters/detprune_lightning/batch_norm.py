@@ -1,4 +1,4 @@
-"""Batch-norm statistics of a hard-pruned copy, from the training images of somebody's own LightningModule."""
+"""Batch-norm statistics of a hard-pruned copy, estimated on the training images of a user's LightningModule."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,23 +19,23 @@ _MOST = 64  # images at a time
 
 
 class TrainingInputs:
-    """The first entry of every batch of a Trainer's training data, in an order of their own.
+    """The first entry (the images) of batches of a Trainer's training data, chosen evenly from the data set.
 
-    Neither the loader nor its sampler is touched, and no random state moves.
+    The loader, its sampler and the random state stay as they are.
 
     Args:
-        trainer: whose loader has been set up.
-        count: samples, spread over the data set; all if there are fewer.
+        trainer: a Trainer whose training loader has been set up.
+        count: number of samples; all if there are fewer.
 
     Raises:
-        InputError: data of which no samples can be chosen by number.
+        InputError: the samples of the data cannot be chosen by index.
     """
 
     def __init__(self, trainer: L.Trainer, count: int) -> None:
         loader = trainer.train_dataloader
         if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
             raise InputError(
-                f"the training data are a {type(loader).__name__} from which no samples can be chosen by number"
+                f"the training data are a {type(loader).__name__}, whose samples cannot be chosen by index"
             )
         self._data, self._collate = loader.dataset, loader.collate_fn
         total = len(self._data)  # type: ignore[arg-type]
@@ -57,16 +57,18 @@ def _first(batch: Any) -> Tensor:
         elif isinstance(batch, Sequence) and batch and not isinstance(batch, str):
             batch = batch[0]
         else:
-            raise InputError(f"a batch begins with a {type(batch).__name__}, which is no tensor")
+            raise InputError(
+                f"the first entry of a batch is a {type(batch).__name__}, not a tensor"
+            )
     return batch
 
 
 def renew(network: nn.Module, inputs: TrainingInputs | None) -> None:
-    """Estimate the statistics of a hard-pruned network anew, or say why they stay as they are.
+    """Estimate the statistics of a hard-pruned network anew; warn if that is impossible.
 
     Args:
-        network: whose ``forward`` takes the first entry of a batch.
-        inputs: the images; None: the statistics stay.
+        network: a network whose ``forward`` takes the first entry of a batch.
+        inputs: the images; None: the statistics stay as they are.
     """
     if inputs is None or not statistics_layers(network):
         return
@@ -75,11 +77,11 @@ def renew(network: nn.Module, inputs: TrainingInputs | None) -> None:
         seed_all(0)
         try:
             estimate_statistics(network, (batch.to(device) for batch in inputs))
-        # a network that is called in another way may raise anything; only its owner knows how
+        # a network that wants other arguments may raise anything; only its owner knows the arguments
         except Exception as error:  # noqa: BLE001
             LOGGER.warning(
-                "batch norm keeps the statistics of constrained training, for the network does not take "
-                "the first entry of a batch (%s: %s); pass network=, the module that does, or "
+                "batch norm keeps the statistics of constrained training, because the network cannot be called "
+                "with the first entry of a batch (%s: %s); pass network=, the module that takes it, or "
                 "batch_norm_images=0",
                 type(error).__name__,
                 error,

@@ -1,7 +1,7 @@
 """The pruner as Lightning callbacks: constrained training, its check, masked retraining.
 
-Only public hooks are used. The pruner is made in ``on_fit_start``, where the optimizers exist and,
-when a checkpoint is resumed, this callback's state has been read already.
+Only public hooks are used. The pruner is made in ``on_fit_start``: there the optimizers exist, and a
+checkpoint that is resumed has been read, with the state of this callback.
 """
 
 import math
@@ -33,9 +33,10 @@ class ConstrainedTraining(L.Callback):
 
     Args:
         method, sparsity_set, budget: as for ``detprune.Pruner``.
-        every: epochs per outer iteration; 0.5 updates twice an epoch. Left out: one per epoch, and in runs
-            of fewer than 20 epochs 20 (``detprune.run.schedule``). Methods with an inner loop of
-            their own (SAS-ADMM) update at its end instead.
+        every: epochs per outer iteration; 0.5 updates twice an epoch. Left out, an outer iteration is one
+            epoch; in runs of fewer than 20 epochs there are 20 outer iterations
+            (``detprune.run.schedule``). Methods with an inner loop of their own (SAS-ADMM) update at
+            its end instead.
         network: the module to prune; the whole LightningModule if left out.
         on_update: called with every outer iteration's log entry and the epoch (from 1).
         batch_norm_images: training samples from which batch-norm statistics are estimated anew after hard
@@ -62,7 +63,7 @@ class ConstrainedTraining(L.Callback):
             )
         method.check_set(sparsity_set if sparsity_set is not None else Unstructured())
         if every is not None and not every > 0:
-            raise InputError(f"every is {every}, allowed is a number of epochs > 0, or none")
+            raise InputError(f"every is {every}, allowed is a number of epochs > 0, or None")
         self._method, self._sparsity_set, self._budget = method, sparsity_set, budget
         self._every, self._network, self._on_update = every, network, on_update
         self._pruner: Pruner | None = None
@@ -86,13 +87,13 @@ class ConstrainedTraining(L.Callback):
         renew(self.pruner.model, self._inputs)
 
     def hard_pruned_copy(self) -> nn.Module:
-        """A copy of the network as ``hard_prune`` would leave it now; training is not touched."""
+        """A copy of the network as ``hard_prune`` would leave it now; the network itself does not change."""
         network = self.pruner.hard_pruned_copy()
         renew(network, self._inputs)
         return network
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Bind to the optimizer; continue from a checkpoint's state if there is one."""
+        """Make the pruner for the optimizer, and load a checkpoint's state if there is one."""
         total, epochs = _planned_steps(trainer), trainer.max_epochs
         if total == float("inf") or not epochs or epochs < 0:
             raise InputError(
@@ -129,15 +130,15 @@ class ConstrainedTraining(L.Callback):
                 )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check that the pruner stands where training stands.
+        """Check that a training that is resumed has the state of its pruner.
 
         Raises:
-            InputError: training goes on in the middle, and the pruner would begin anew.
+            InputError: training continues from a checkpoint that holds no state of the pruner.
         """
         if trainer.global_step and not self._continues:
             raise InputError(
                 f"training goes on at step {trainer.global_step}, but {_checkpoint(trainer)} holds no state of "
-                f"ConstrainedTraining, which would begin anew there; {_WAY_OUT}"
+                f"ConstrainedTraining, whose pruning would start from zero; {_WAY_OUT}"
             )
 
     def on_train_batch_end(
@@ -148,7 +149,7 @@ class ConstrainedTraining(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Note the loss; end the outer iteration when its steps are done."""
+        """Pass the loss to the pruner; end the outer iteration when its steps are done."""
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if isinstance(loss, Tensor):  # a module may skip a batch
             # Lightning divides the loss by the number of accumulated batches
@@ -170,10 +171,10 @@ class ConstrainedTraining(L.Callback):
     def _at_boundary(self, trainer: L.Trainer, batch_idx: int) -> bool:
         """Whether training has come to the end of the current outer iteration.
 
-        Boundaries are spread evenly over all steps that were planned, so that the last outer iteration
-        ends with the last step also where an epoch has no whole number of them. Where training stands is
-        its share of the epochs, so that they stay where they are if epochs turn out to have more steps, or
-        fewer: a loader that shrinks, batches that are accumulated in another number.
+        The ends are spread evenly over all planned steps, so that the last outer iteration ends with the
+        last step even where an epoch has no whole number of them. Progress is measured as a share of the
+        epochs. So the ends stay in place if epochs turn out to have more or fewer steps: a loader that
+        shrinks, a changed number of accumulated batches.
         """
         k = len(self.pruner.history) + 1
         done = (trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches) / (
@@ -181,7 +182,7 @@ class ConstrainedTraining(L.Callback):
         )
         if trainer.max_steps > 0:
             done = max(done, trainer.global_step / trainer.max_steps)
-        # whole steps, unless the steps to come are longer than was planned
+        # count whole planned steps; the second test is for steps that are longer than planned
         steps = math.floor(done * self._total_steps + 1e-6)
         return (
             steps >= round(k * self._total_steps / self._updates)
@@ -202,7 +203,7 @@ class ConstrainedTraining(L.Callback):
 
 
 class HardPruningCheck(L.Callback):
-    """Measures every few epochs, on a copy, what hard pruning would give now; can stop training.
+    """Measures a hard-pruned copy every few epochs, and can stop training.
 
     The copy's batch-norm statistics are estimated anew, as ``training.hard_prune()`` will do.
 
@@ -228,7 +229,7 @@ class HardPruningCheck(L.Callback):
         self._stopped: Any = False
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A run that had stopped before it was killed stays stopped.
+        """Keep a run stopped that had stopped before it was killed.
 
         Raises:
             InputError: the checkpoint that is resumed does not say whether it had.
@@ -241,7 +242,7 @@ class HardPruningCheck(L.Callback):
         trainer.should_stop = trainer.should_stop or self._stopped
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check, and stop if it is good enough."""
+        """Measure a hard-pruned copy, and stop training if the measure reaches ``stop_at``."""
         epoch = trainer.current_epoch + 1
         if epoch % self._every:
             return
@@ -256,7 +257,7 @@ class HardPruningCheck(L.Callback):
         return {"stopped": self._stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore it."""
+        """Restore whether training was stopped."""
         self._stopped = state_dict.get("stopped")
 
 
@@ -269,7 +270,7 @@ class MaskedRetraining(L.Callback):
         self._pruner = pruner
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Bind to the new optimizer."""
+        """Attach the pruner to the new optimizer."""
         self._pruner.attach(only_optimizer(trainer))
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -282,7 +283,7 @@ def _checkpoint(trainer: L.Trainer) -> str:
 
 
 def _planned_steps(trainer: L.Trainer) -> float:
-    """Optimizer steps of the whole fit; Lightning's own estimate takes the first epoch's accumulation for all."""
+    """Optimizer steps of the whole fit; Lightning's own estimate uses the first epoch's accumulation for all epochs."""
     total = trainer.estimated_stepping_batches
     found = (c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler))  # type: ignore[attr-defined]
     schedule, batches = next(found, None), trainer.num_training_batches

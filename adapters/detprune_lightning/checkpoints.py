@@ -1,4 +1,4 @@
-"""Checkpoints of a stage: written whole or not at all, and read only where every part is there."""
+"""Checkpoints of a stage: written whole or not at all, and refused where a part is missing."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,23 +23,23 @@ _KINDS: Mapping[str, type] = {
     "global_step": int,
     "pytorch-lightning_version": str,
 }
-"""Of what type the values of a checkpoint are without which Lightning resumes nothing."""
+"""The entries of a checkpoint that Lightning needs to resume, with their types."""
 
 _VERSION = r"([2-9]|[1-9]\d+)(\.\d+)+((a|b|rc|\.?dev|\.?post)\d+)*(\+[\w.]+)?\Z"
-"""Lightning rewrites checkpoints of older versions, and finds in ours nothing to rewrite."""
+"""Versions 2 and newer; Lightning converts checkpoints of older versions, which detprune never wrote."""
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes beside the old checkpoint and renames.
+    """Writes each checkpoint beside the old one and renames it, so that a kill leaves one of them whole.
 
-    Lightning's own writes to the system's temporary folder and moves: across file systems that is a
-    copy, which a kill leaves half done.
+    Lightning's own class writes to the system's temporary folder and moves the file. Across file systems
+    that is a copy, which a kill leaves half done.
 
     Args:
-        module: the network whose checkpoints are read; any, if left out.
-        stage: whose checkpoints are read.
-        callbacks: of the stage; those with a state of their own must find it in a checkpoint, for Lightning
-            begins anew without a word where one is missing.
+        module: the network whose checkpoints are read; any network, if left out.
+        stage: the stage whose checkpoints are read.
+        callbacks: callbacks of the stage. A checkpoint must hold the state of each that has one, because
+            Lightning would start such a callback from zero without a warning.
     """
 
     def __init__(

@@ -17,9 +17,10 @@ class Distillation:
     """Mixes the loss with T² KL(teacher ‖ student) of the logits at temperature T.
 
     Attributes:
-        weight: share of the teacher in the loss; the labels have the rest.
+        weight: share of the teacher's term in the loss; the labels' term has the rest.
         temperature: T; above 1 the teacher's smaller probabilities count for more.
-        teacher: checkpoint of the same network, which teaches; by default the dense network that is pruned.
+        teacher: checkpoint of the teacher, a network of the same architecture; by default it is the dense network
+            that is pruned.
     """
 
     weight: float = 0.5
@@ -46,7 +47,7 @@ class Distillation:
 
 
 class Teacher:
-    """A frozen copy of the dense network; no module, so that it is in no checkpoint of the student."""
+    """A frozen copy of the dense network; no ``nn.Module``, so that the student's checkpoints do not hold it."""
 
     def __init__(
         self, network: nn.Module, spec: Distillation, *, channels_last: bool = False
@@ -57,18 +58,18 @@ class Teacher:
             self._network.to(memory_format=torch.channels_last)
 
     def mix(self, loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
-        """The loss of the labels, mixed with the divergence from what the teacher says of the images.
+        """The loss of the labels, mixed with the divergence from the teacher's logits for the same images.
 
         Args:
-            loss: of the labels.
+            loss: the loss of the labels.
             logits: of the student, (N, classes, …).
-            images: what they are logits of.
+            images: the images of these logits.
         """
         if next(self._network.parameters()).device != images.device:  # before the first step
             self._network.to(images.device)
         with torch.no_grad():
             taught = self._network(images)
-        if isinstance(taught, tuple):  # an auxiliary branch teaches nothing
+        if isinstance(taught, tuple):  # (logits, auxiliary branch); only the logits teach
             taught = taught[0]
         weight = self.spec.weight
         return (1 - weight) * loss + weight * self.spec.divergence(logits, taught)

@@ -1,4 +1,4 @@
-"""What recipes have in common whose stages Lightning trains."""
+"""The part of a recipe that all adapters share whose stages Lightning trains."""
 
 from pathlib import Path
 from typing import Self
@@ -13,7 +13,7 @@ from detprune_lightning.spec import ConstrainedSpec, StageSpec, TrainerSpec
 
 
 class Stages(Section):
-    """Lengths and optimizers of the stages; without ``dense`` the model's weights are the baseline.
+    """Lengths and optimizers of the stages; without ``dense`` the recipe must name the dense weights.
 
     Attributes:
         dense: training of the dense network.
@@ -30,9 +30,9 @@ class LightningRecipe(Recipe):
     """Base of the recipes; a subclass adds model and data, and says whether it names weights.
 
     Attributes:
-        stages: what is trained, and how.
-        distillation: the dense network teaches constrained training and masked retraining; null: it does not.
-        trainer: where they are trained.
+        stages: length and optimizer of each training.
+        distillation: how the dense network teaches constrained training and masked retraining; null: it does not.
+        trainer: device and precision of the training.
     """
 
     stages: Stages
@@ -67,6 +67,6 @@ class LightningRecipe(Recipe):
 
 
 def _pulls_through_gradient(method: Method) -> bool:
-    """Whether ρ depends on the optimizer: past it the pull is what was asked for with any."""
+    """Whether a pull acts through the gradient, so that ρ depends on the optimizer."""
     by_pull = isinstance(getattr(method, "rho", None), Pull)
     return by_pull and getattr(method, "penalty", None) == "gradient"

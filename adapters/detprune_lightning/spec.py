@@ -22,10 +22,10 @@ class OptimizerSpec(Section):
     """One of PyTorch's optimizers.
 
     Attributes:
-        name: which one.
+        name: name of the optimizer.
         lr: learning rate at the start of the schedule, after warm-up.
-        momentum, nesterov: of SGD.
-        weight_decay: of all parameters; decoupled from the gradient in AdamW.
+        momentum, nesterov: SGD's options.
+        weight_decay: weight decay of all parameters; decoupled from the gradient in AdamW.
     """
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -50,14 +50,14 @@ class OptimizerSpec(Section):
 
 
 class StageSpec(Section):
-    """A stretch of training.
+    """One stage of training.
 
     Attributes:
-        epochs: its length.
-        optimizer: made anew for every stage.
-        schedule: of the learning rate, per step: ``constant``; ``cosine`` to ``final_lr`` times lr;
-            ``step``: times 0.1 at one half and three quarters.
-        final_lr: what ``cosine`` ends at, as a share of lr.
+        epochs: number of epochs.
+        optimizer: the optimizer; every stage makes a new one.
+        schedule: schedule of the learning rate, per step: ``constant``; ``cosine`` down to ``final_lr`` times lr;
+            ``step``: times 0.1 at one half and at three quarters of the stage.
+        final_lr: learning rate at the end of ``cosine``, as a share of lr.
         warmup: epochs of linear warm-up.
         evaluate_every: epochs between evaluations of the live weights.
     """
@@ -73,7 +73,7 @@ class StageSpec(Section):
     def _room_for_warmup(self) -> Self:
         if self.epochs and self.warmup > self.epochs:
             raise InputError(
-                f"warmup is {self.warmup:g} epochs, and the stage has {self.epochs}; choose a number up to that"
+                f"warmup is {self.warmup:g} epochs, but the stage has {self.epochs}; choose a number up to that"
             )
         return self
 
@@ -96,10 +96,10 @@ class ConstrainedSpec(StageSpec):
     """Constrained training.
 
     Attributes:
-        every: epochs per outer iteration; 0.5 updates Z and the multipliers twice an epoch. Left out: one per
-            epoch, and in runs of fewer than 20 epochs 20.
-        check_every: epochs between measurements of what hard pruning would give.
-        stop_at: stop once that reaches this.
+        every: epochs per outer iteration; 0.5 updates Z and the multipliers twice an epoch. Left out, an outer
+            iteration is one epoch; in runs of fewer than 20 epochs there are 20 outer iterations.
+        check_every: epochs between measurements of the metric after hard pruning, on a copy.
+        stop_at: metric after hard pruning at which constrained training ends early.
     """
 
     schedule: Literal["constant", "cosine", "step"] = "constant"
@@ -109,18 +109,18 @@ class ConstrainedSpec(StageSpec):
 
 
 class TrainerSpec(Section):
-    """What is handed to Lightning's Trainer as it is, and ``channels_last``.
+    """Options of Lightning's Trainer, passed on unchanged, and ``channels_last``.
 
     Attributes:
-        accelerator, devices, strategy: where it trains, and how several devices share the work.
+        accelerator, devices, strategy: the devices to train on, and how several of them share the work.
         precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
         accumulate_grad_batches: batches in an optimizer step.
         gradient_clip_val: largest norm of the gradient; null: it is not clipped.
-        progress_bar: show one.
-        deterministic: on a GPU, train with the algorithms alone that always add up in the same order, so that
-            the same seed, and a run that is resumed, give the same bits; on a CPU they do in any case.
-        channels_last: train with the weights of convolutions in that memory format, which is faster on most
-            GPUs with mixed precision and on CPUs; the files that a run leaves are the same in form.
+        progress_bar: whether a progress bar is shown.
+        deterministic: whether a GPU uses only deterministic algorithms, so that a run with the same seed, or one
+            that is resumed, is equal bit for bit; on a CPU it is in any case.
+        channels_last: whether the weights of convolutions have that memory format in training, which is faster on
+            most GPUs with mixed precision and on CPUs; the format of the files of a run does not change.
     """
 
     accelerator: str = "auto"

@@ -1,4 +1,4 @@
-"""The stages of a run as Lightning fits; a task adds its module and its measure."""
+"""The stages of a run as Lightning fits; a subclass adds its LightningModule and its metric."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ from detprune_lightning.training import check_trainer, fit
 
 LOGGER = logger(__name__)
 
-_BATCH = 64  # images at a time; batch-norm statistics become the mean over batches
+_BATCH = 64  # images at a time; batch-norm statistics are the mean over such batches
 
 
 class LightningNetworkTask(NetworkTask):
@@ -46,7 +46,7 @@ class LightningNetworkTask(NetworkTask):
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
-        """The loss of what is deployed, on a batch of training samples."""
+        """The loss of the deployed outputs (without auxiliary branches), on a batch of training samples."""
 
     @property
     @abstractmethod
@@ -55,7 +55,7 @@ class LightningNetworkTask(NetworkTask):
 
     @property
     def notes(self) -> Sequence[str]:
-        """Who taught, if anybody did."""
+        """The note on distillation, if there is a teacher."""
         spec = self.recipe.distillation
         if spec is None:
             return ()
@@ -65,7 +65,7 @@ class LightningNetworkTask(NetworkTask):
         )
 
     def example_inputs(self, model: nn.Module) -> tuple[Sequence[object], Forward]:
-        """One image of the size that is trained on."""
+        """One training image, for its size, and how the network is called with it."""
         return (torch.zeros(1, *self._image_shape),), call
 
     @cached_property
@@ -75,14 +75,14 @@ class LightningNetworkTask(NetworkTask):
         return shape
 
     def estimate_batch_norm(self, model: nn.Module) -> int:
-        """Over augmented training images that are spread over the set."""
+        """Estimate the statistics on augmented training images, taken evenly from the whole set."""
         batches = self._samples(self.recipe.batch_norm_images)
         with isolate_rng(), measuring(model, self.recipe.trainer) as device:
             estimate_statistics(model, (batch[0].to(device) for batch in batches))
         return sum(len(batch[0]) for batch in batches)
 
     def loss_probe(self, model: nn.Module, images: int) -> Callable[[], float]:
-        """The loss over augmented training images, the same every time, that are spread over the set."""
+        """A function that gives the loss on fixed, augmented training images, taken evenly from the whole set."""
         batches = self._samples(images)
 
         def measure() -> float:
@@ -120,11 +120,11 @@ class LightningTask(LightningNetworkTask, Task):
     def module(
         self, model: nn.Module, spec: StageSpec, teacher: Teacher | None
     ) -> L.LightningModule:
-        """What is fitted: it logs ``train_loss`` and ``metric`` per epoch, and brings its loaders.
+        """The LightningModule to fit: it logs ``train_loss`` and ``metric`` per epoch, and has its own loaders.
 
         Args:
-            model: is trained.
-            spec: of the stage.
+            model: the network to train.
+            spec: settings of the stage.
             teacher: mixes into the loss what the dense network says, if there is one.
         """
 
@@ -139,7 +139,7 @@ class LightningTask(LightningNetworkTask, Task):
         }
 
     def check_before_training(self, model: nn.Module) -> None:
-        """A teacher of its own has to load into the recipe's network, and to hold numbers."""
+        """Check that the recipe's own teacher loads into the network, and holds finite numbers."""
         spec = self.recipe.distillation
         if spec is None or spec.teacher is None:
             return
@@ -152,15 +152,15 @@ class LightningTask(LightningNetworkTask, Task):
         if bad:
             raise InputError(
                 f"distillation.teacher: {spec.teacher} holds NaN or infinity in {len(bad)} weights, {bad[0]} "
-                "first; give another checkpoint, or leave it out, so that the dense network teaches"
+                "first; give another checkpoint, or leave the key out, so that the dense network teaches"
             )
 
     def constrained_optimizer(self, model: nn.Module) -> Optimizer:
-        """As the recipe says."""
+        """The optimizer of constrained training, as the recipe names it."""
         return self.recipe.stages.constrained.optimizer.build(model)
 
     def train_dense(self, model: nn.Module) -> None:
-        """Train the baseline."""
+        """Train the dense baseline."""
         if self.recipe.stages.dense is not None:
             self._fit("dense", self.recipe.stages.dense, model, [])
 
@@ -176,7 +176,7 @@ class LightningTask(LightningNetworkTask, Task):
             budget,
             every=spec.every,
             network=model,
-            batch_norm_images=0,  # from the task's own images, wherever it measures
+            batch_norm_images=0,  # the task estimates the statistics itself, wherever it measures
             on_update=self._log_update,
         )
         check = HardPruningCheck(
@@ -191,7 +191,9 @@ class LightningTask(LightningNetworkTask, Task):
 
     def retrain(self, model: nn.Module, pruner: Pruner | None) -> None:
         """Train with masks, or a network from which channels were removed."""
-        if self._teacher is None and self.recipe.distillation is not None:  # a run that is resumed
+        if (
+            self._teacher is None and self.recipe.distillation is not None
+        ):  # the run was resumed here
             dense = self.build_model()
             self.load_weights(dense, self.run.checkpoints / "dense.pt")
             self._be_taught_by(dense)
@@ -247,7 +249,7 @@ class LightningTask(LightningNetworkTask, Task):
 
 
 def optimizer_and_schedule(module: L.LightningModule, network: nn.Module, spec: StageSpec) -> Any:
-    """What ``configure_optimizers`` returns for a stage."""
+    """Optimizer and schedule of a stage, in the form that ``configure_optimizers`` returns."""
     optimizer = spec.optimizer.build(network)
     schedule = spec.build_schedule(optimizer, int(module.trainer.estimated_stepping_batches))
     if schedule is None:
@@ -257,7 +259,7 @@ def optimizer_and_schedule(module: L.LightningModule, network: nn.Module, spec: 
 
 @contextmanager
 def measuring(model: nn.Module, trainer: TrainerSpec) -> Iterator[torch.device]:
-    """Evaluation mode without gradients, on the GPU where the trainer would use one; all undone after."""
+    """Evaluation mode without gradients, on the GPU if the trainer would use one; restores mode and device."""
     before = next(model.parameters()).device
     wants_gpu = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     device = torch.device("cuda") if wants_gpu and before.type == "cpu" else before

@@ -1,7 +1,7 @@
-"""Fits one stage of a recipe with Lightning, so that a kill at any moment can be resumed exactly.
+"""The fit of one stage of a recipe with Lightning, which can be resumed exactly after a kill at any moment.
 
 A checkpoint is written at the end of every epoch. All randomness of an epoch is a function of
-(seed, stage, epoch), so that an epoch that is run again after a kill is the same to the last bit.
+(seed, stage, epoch), so that an epoch that is run again after a kill is equal bit for bit.
 """
 
 import logging
@@ -33,7 +33,7 @@ LOGGER = logger(__name__)
 
 THIRD_PARTY_WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 on torch 2.15 warns of its own internals
-    r".*does not have many workers",  # workers cost more than they bring with images in memory
+    r".*does not have many workers",  # with images in memory, workers cost more than they save
     r".*smaller than the logging interval",
     r"Checkpoint directory .* exists and is not empty",  # a run that is resumed
     r"The dirpath has changed",  # a run directory that was moved, then resumed
@@ -47,7 +47,7 @@ METRIC_KEY = "metric"
 
 
 def check_trainer(spec: TrainerSpec) -> None:
-    """Checks what the recipe gives Lightning's Trainer, before anything is read or trained.
+    """Check the options for Lightning's Trainer, before anything is read or trained.
 
     Raises:
         InputError: Lightning refuses it, or this machine has no such device.
@@ -92,12 +92,12 @@ def fit(
         module: logs ``train_loss`` and ``metric`` per epoch.
         stage: ``"dense"``, ``"constrained"`` or ``"retrain"``: names its events and checkpoints.
         spec: length and evaluations.
-        trainer: what Lightning's Trainer is given.
-        run: where events, checkpoints and TensorBoard files go.
-        seed: of data order and augmentation.
+        trainer: options of Lightning's Trainer.
+        run: run directory for events, checkpoints and TensorBoard files.
+        seed: seed of data order and augmentation.
         callbacks: called before the checkpoint is written.
     """
-    # its own start-up lines, tips and advertisements; warnings and errors still show
+    # hide Lightning's start-up lines, tips and advertisements; warnings and errors still show
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     folder = run.checkpoints / stage
     show_bar = trainer.progress_bar and sys.stdout.isatty()
@@ -158,7 +158,7 @@ def train_loader(
 
 
 class PlainErrorsLoader(DataLoader[Any]):
-    """A loader whose workers' own errors arrive as they were raised.
+    """A DataLoader that raises an error of a worker as the worker raised it.
 
     torch's puts the worker's traceback into the text of the error.
     """
@@ -208,16 +208,16 @@ class EventLog(L.Callback):
         self._lr = 0.0
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forget what was logged after the checkpoint that is resumed."""
+        """Remove the log lines written after the checkpoint that is resumed."""
         self._run.rewind(self._stage, self._epoch)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check that all parts of a checkpoint that is resumed were taken up.
+        """Check that Lightning restored all parts of a checkpoint that is resumed.
 
-        Lightning takes what it finds, and begins anew with the rest.
+        Lightning restores the parts that it finds, and starts the others from zero.
 
         Raises:
-            InputError: they stand at different epochs, or some are missing.
+            InputError: parts are missing, or belong to different epochs.
         """
         if trainer.ckpt_path is None:
             return
@@ -242,7 +242,7 @@ class EventLog(L.Callback):
         self._lr = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the line."""
+        """Write the line of the epoch."""
         self._epoch = trainer.current_epoch + 1
         seconds = time.perf_counter() - self._began
         loss = _number(trainer.callback_metrics.get("train_loss"))
@@ -273,7 +273,7 @@ class EventLog(L.Callback):
         return {"epoch": self._epoch, "stage": self._stage}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue after it.
+        """Continue after the last epoch that was logged.
 
         Raises:
             InputError: it is no number of epochs.
@@ -288,7 +288,7 @@ class EventLog(L.Callback):
 
 
 def _remembers(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether an optimizer that took a step has a state."""
+    """Whether an optimizer keeps a state (momentum, averages) once it has taken a step."""
     return any(group.get("momentum") or group.get("betas") for group in optimizer.param_groups)
 
 

@@ -2,8 +2,8 @@
 """Ultralytics YOLO detectors: pruned inside Ultralytics' own trainer.
 
 Ultralytics is licensed AGPL-3.0: importing this package means using a library under that licence.
-Nothing else in detprune imports it. The package itself prepares Ultralytics' environment, and imports Ultralytics
-when one of its names is first used.
+Nothing else in detprune imports it. On import, this package sets Ultralytics' environment variables; it imports
+Ultralytics itself when one of its names is first used.
 """
 
 import lazy_loader

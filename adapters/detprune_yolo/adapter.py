@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What detprune finds under the task ``yolo``."""
+"""The adapter for the task ``yolo``."""
 
 from detprune.run.adapter import Adapter, Implementation
 from detprune_yolo.listing import list_data, list_models

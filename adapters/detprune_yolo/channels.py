@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Whole channels of detectors: how one is run to find them, and what a detector without some of them needs.
+"""Whole channels of detectors: how a detector is run to find them, and how one with fewer channels is trained.
 
-A checkpoint of Ultralytics pickles the network itself, so that one with fewer channels loads, validates, predicts
-and exports. ``train()`` however builds a network anew from its yaml, which describes it with all channels, and
-copies what fits: it would train a dense one. Therefore the yaml of a smaller detector says first what happened,
-as the name of a layer: building from it ends in a KeyError with that text. The adapter's trainers take the
-network itself.
+A checkpoint of Ultralytics pickles the network itself, so that a network with fewer channels loads, validates,
+predicts and exports. But ``train()`` builds a network anew from its yaml, which describes all channels, and copies
+the weights that fit: it would train a dense network. Therefore the first layer in the yaml of a smaller detector has
+an error text as its name: building from this yaml ends in a KeyError with that text. The adapter's trainers take
+the network itself.
 """
 
 import copy
@@ -38,7 +38,7 @@ _ABSENT = object()
 
 
 def run_detector(model: nn.Module, *inputs: Tensor) -> list[dict[str, Tensor]]:
-    """Raw predictions of a detector, boxes and scores; in training mode of all branches of its head.
+    """Raw predictions of a detector, boxes and scores; in training mode, those of all branches of its head.
 
     In evaluation mode of the branch alone that inference uses, which is what a fused or exported network
     computes. The features that go into the head are no outputs, though Ultralytics returns them.
@@ -57,7 +57,7 @@ def run_detector(model: nn.Module, *inputs: Tensor) -> list[dict[str, Tensor]]:
 
 @contextmanager
 def _for_inference(head: Any) -> Iterator[None]:
-    """Without the branch that fusing removes, unless the head is in training mode; put back afterwards."""
+    """Run a head without the branch that fusing removes, unless it is in training mode; restore it afterwards."""
     held = {name: vars(head).get(name, _ABSENT) for name in _OF_INFERENCE}
     double = getattr(head, "one2one_cv2", None) is not None and head.cv2 is not None
     prefix = "" if head.end2end else "one2one_"
@@ -79,7 +79,7 @@ def _for_inference(head: Any) -> Iterator[None]:
 
 
 def detector_set(given: SparsitySet, model: nn.Module, imgsz: int | Sequence[int]) -> SparsitySet:
-    """The set with what ``CoupledChannels`` needs of a detector, where it is left out; others as they are.
+    """Return ``CoupledChannels`` with the example input and forward of a detector, if it has none; others unchanged.
 
     Args:
         given: the user's set.
@@ -107,13 +107,13 @@ def budget_of(
     model: nn.Module,
     freeze: int | Sequence[int | str] | None = None,
 ) -> Budget:
-    """The budget with what a detector leaves dense by default, which is nothing for whole channels.
+    """The budget with a detector's default exclusions; for whole channels there are none.
 
     The first convolution has channels like any other, the last ones of the head are outputs, branches
     that fusing merges lose the same channels, and frozen layers are known by ``requires_grad``.
 
     Args:
-        budget, sparsity_set: what the user asks for.
+        budget, sparsity_set: the user's budget and set.
         model: an Ultralytics ``DetectionModel``.
         freeze: Ultralytics' option: the first n layers, or a list of layer numbers and names.
     """
@@ -123,7 +123,7 @@ def budget_of(
 
 
 def smaller_detector(pruner: Pruner) -> Any:
-    """``pruner.shrink()`` for a detector: what Ultralytics' own modules state is brought up to date, too.
+    """``pruner.shrink()`` for a detector; the widths that Ultralytics' modules store are updated too.
 
     Args:
         pruner: after ``hard_prune()``, of an Ultralytics ``DetectionModel``.
@@ -138,7 +138,7 @@ def smaller_detector(pruner: Pruner) -> Any:
 
 
 def state_widths(network: nn.Module) -> None:
-    """Set what modules of Ultralytics say about their channels to what they have.
+    """Update the numbers of channels that Ultralytics' modules store to those that they have.
 
     ``C2f.forward_split``, which exports use, cuts at ``c``.
     """
@@ -154,11 +154,11 @@ def state_widths(network: nn.Module) -> None:
             own.dim = own.conv.conv.out_channels
     for layer in network.get_submodule("model").children():
         counted: Any = layer
-        counted.np = sum(p.numel() for p in layer.parameters())  # what Ultralytics notes of each
+        counted.np = sum(p.numel() for p in layer.parameters())  # Ultralytics' count of parameters
 
 
 def mark(network: nn.Module) -> None:
-    """Let no other network be built from the yaml of one that lacks channels."""
+    """Mark the yaml of a network that lacks channels, so that building from it ends in an error."""
     described: Any = network
     if not lacks_channels(network):
         row = [-1, 1, CHANNELS_REMOVED, []]
@@ -178,7 +178,7 @@ def is_marked(description: object) -> bool:
 
 
 def network_to_train(description: object, weights: Any, data: Mapping[str, Any]) -> Any | None:
-    """A copy of a network that lacks channels, to be trained as it is; None for one that can be built.
+    """A copy of a network that lacks channels, for training; None for a network that its yaml describes.
 
     Args:
         description: the yaml from which Ultralytics would build a network.
@@ -203,8 +203,8 @@ def network_to_train(description: object, weights: Any, data: Mapping[str, Any])
     for key, what in (("nc", "classes"), ("channels", "channels in its images")):
         if own[key] != data[key]:
             raise InputError(
-                f"the network has {own[key]} {what}, and the data set {data[key]}; a network with channels taken out "
-                "keeps its head: train the dense one on this data set first, and prune it then"
+                f"the network has {own[key]} {what}, but the data set {data[key]}; a network with channels taken out "
+                "keeps its head: train the dense network on this data set first, and then prune it"
             )
     network = copy.deepcopy(weights).float()
     for name, parameter in network.named_parameters():

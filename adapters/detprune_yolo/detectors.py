@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Which networks of Ultralytics can be pruned: the one check for recipes, checkpoints and trainers."""
+"""The check whether a network of Ultralytics can be pruned, for recipes, checkpoints and trainers alike."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ _HEAD_MODULE, _NETWORK_MODULE = "ultralytics.nn.modules.head.", "ultralytics.nn.
 
 
 def check_start(model: object, task: object = None) -> None:
-    """Refuse what a training would begin with, before anything is written.
+    """Refuse a model that training cannot start with, before anything is written.
 
     Args:
         model: a checkpoint, a description (``*.yaml``), or a network; nothing is known of other values.
@@ -50,7 +50,7 @@ def read_layers(cfg: str) -> dict[str, Any]:
     )
     if "://" in cfg:
         raise unknown
-    if Path(cfg).is_file():  # of the user: bounded, and with the place of an error
+    if Path(cfg).is_file():  # a file of the user: limited in size, and errors name the line
         load_yaml(Path(cfg), strict=False)
     try:
         layers: dict[str, Any] = yaml_model_load(cfg)
@@ -67,7 +67,7 @@ def read_layers(cfg: str) -> dict[str, Any]:
 
 
 def check_network(network: nn.Module, what: object) -> None:
-    """Refuse a network that is no detector of fixed classes.
+    """Refuse a network that is not a detector with fixed classes.
 
     Raises:
         InputError: it is another.

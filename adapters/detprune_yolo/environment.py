@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Prepares Ultralytics before it is imported: no network, no package installation, safe loading.
+"""The environment of Ultralytics, set before its import: no network, no package installation, safe loading.
 
-Ultralytics reads these variables once, at import. What the user has set already is left alone.
+Ultralytics reads these variables once, at import. Variables that the user has set stay as they are.
 """
 
 import os
@@ -19,14 +19,14 @@ from detprune.files.atomic import atomic
 from detprune.files.folders import user_cache
 
 UNSAFE_LOAD = "DETPRUNE_UNSAFE_LOAD"
-"""Set to 1 before the start, lets checkpoints run whatever code they carry when they are loaded."""
+"""Variable that, if set to 1 before the start, lets checkpoints run the code that they carry when they are loaded."""
 
 _FONTS = ("Arial.ttf", "Arial.Unicode.ttf")
 _OURS = {
     **dict.fromkeys(
         ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb"), False
     ),
-    # below the working directory; by default, for ever below the repository of the first use
+    # below the working directory; Ultralytics' default stays below the repository of its first use for ever
     "runs_dir": "runs",
     "datasets_dir": "datasets",
     "weights_dir": "weights",
@@ -36,7 +36,7 @@ _own_folder = False
 
 
 def prepare() -> Path:
-    """Set Ultralytics' environment variables and fill its configuration folder; returns that folder.
+    """Set Ultralytics' environment variables and fill its configuration folder; return that folder.
 
     A font under the name that Ultralytics looks for keeps it from fetching one, and settings of our
     own keep installed loggers from attaching themselves.
@@ -72,7 +72,7 @@ def prepare() -> Path:
                     )
     except OSError as error:
         warnings.warn(
-            f"{folder} cannot be written ({error.strerror}), so that Ultralytics finds no font there; "
+            f"{folder} cannot be written ({error.strerror}), but Ultralytics needs a font in it; "
             "set YOLO_CONFIG_DIR to a folder of yours",
             stacklevel=3,
         )
@@ -80,7 +80,7 @@ def prepare() -> Path:
 
 
 def _cache() -> Path:
-    """A folder of the user's; a private temporary one where there is no home that can be written."""
+    """A folder in the user's home; a private temporary one if the home cannot be written."""
     try:
         home = user_cache()
         home.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def _cache() -> Path:
 
 
 def _settle(_: ModuleType) -> None:
-    """What follows the import of Ultralytics: no analytics, no attached loggers, no installer for images.
+    """Settings after the import of Ultralytics: no analytics, no attached loggers, no installer for images.
 
     The settings of a configuration folder that the user chose stay.
     """
@@ -99,6 +99,6 @@ def _settle(_: ModuleType) -> None:
     if _own_folder and any(SETTINGS[name] != value for name, value in _OURS.items()):
         SETTINGS.update(_OURS)
     if find_spec("pi_heif") is None:
-        # else its PIL.Image.open, which everything in the process gets, answers a damaged image by
-        # asking for a package
+        # Ultralytics replaces PIL.Image.open for the whole process; without this line, a damaged image makes
+        # it ask for a package
         patches._pil_plugins_registered = True

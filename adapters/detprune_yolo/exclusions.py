@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What a detector leaves dense by default.
+"""Layers that stay dense in a detector by default.
 
-The first convolution sees the image and the last ones of the head give boxes and classes: each is a
+The first convolution sees the image, and the last ones of the head give boxes and classes: each has a
 small part of the weights, and pruning it costs the most accuracy. The DFL layer is a fixed integral.
 Branches of RepConv (yolov9), RepVGGDW (yolov10) and Conv2 are added to one convolution when a network is
-fused or exported: a zero stays one only where all of them have it.
+fused or exported: a weight of the sum is zero only where it is zero in all branches.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ _BRANCHES = ("cv2", "cv3", "cv4", "one2one_cv2", "one2one_cv3", "one2one_cv4")
 def detector_budget(
     budget: Budget, model: nn.Module, freeze: int | Sequence[int | str] | None = None
 ) -> Budget:
-    """The budget with the default exclusions; a budget that has ``include`` is taken as it is.
+    """The budget with the default exclusions; a budget with ``include`` is returned as it is.
 
     Args:
-        budget: what the user asks for.
+        budget: the user's budget.
         model: an Ultralytics ``DetectionModel``.
         freeze: Ultralytics' option: the first n layers, or a list of layer numbers and names.
     """
@@ -54,10 +54,10 @@ def merged_branches(model: nn.Module) -> list[str]:
 
 
 def merged_note(budget: Budget, model: nn.Module) -> str | None:
-    """What the plan says of merged branches; None where there are none.
+    """The plan's note on merged branches; None if there are none.
 
     Args:
-        budget: what the user asks for.
+        budget: the user's budget.
         model: an Ultralytics ``DetectionModel``.
     """
     merged = merged_branches(model)
@@ -103,7 +103,7 @@ def _frozen(weights: set[str], freeze: int | Sequence[int | str] | None) -> Iter
 
 
 def freeze_layers(model: nn.Module, freeze: int | Sequence[int | str] | None) -> None:
-    """Freeze what Ultralytics' trainer is going to freeze on demand."""
+    """Freeze the layers that Ultralytics' trainer will freeze by the option ``freeze``."""
     parts = _frozen_parts(freeze)
     for name, parameter in model.named_parameters():
         if any(part in name for part in parts):
@@ -116,7 +116,7 @@ def check_not_frozen(
     """Refuse a budget that names weights which Ultralytics' trainer freezes.
 
     Args:
-        budget: what the user asks for; without ``include`` frozen weights are left dense.
+        budget: the user's budget; without ``include`` frozen weights stay dense.
         model: an Ultralytics ``DetectionModel``.
         freeze: Ultralytics' option.
     """
@@ -137,7 +137,7 @@ def check_not_frozen(
 def frozen_batch_norms(
     model: nn.Module, freeze: int | Sequence[int | str] | None
 ) -> list[nn.Module]:
-    """Modules that Ultralytics' trainer freezes: their batch norms keep their statistics in training too."""
+    """Modules that Ultralytics' trainer freezes; their batch norms keep their statistics during training."""
     parts = _frozen_parts(freeze)
     return [m for name, m in model.named_modules() if any(part in f"{name}." for part in parts)]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Builds and measures detectors: Ultralytics' networks and data, pycocotools' mAP."""
+"""The network of a detection task: Ultralytics' networks and data, measured by pycocotools' mAP."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -46,7 +46,7 @@ from detprune_yolo.weights.deployment import open_file
 
 
 class DetectionNetworkTask(NetworkTask):
-    """Builds and measures an Ultralytics detector, in float32 on the weights as a file holds them."""
+    """Builds and measures an Ultralytics detector, in float32, with the weights as files hold them (half precision)."""
 
     metrics: ClassVar[tuple[Metric, ...]] = METRICS
     recipe_type: ClassVar[type[Recipe]] = DetectionRecipe
@@ -67,7 +67,7 @@ class DetectionNetworkTask(NetworkTask):
 
     @property
     def model_name(self) -> str:
-        """Architecture or checkpoint."""
+        """Name of the architecture or of the checkpoint."""
         spec = self.recipe.model
         if spec.weights is not None:
             return spec.weights.name
@@ -82,7 +82,7 @@ class DetectionNetworkTask(NetworkTask):
 
     @property
     def notes(self) -> Sequence[str]:
-        """Who taught, and on which images mAP is measured, if not on those of validation."""
+        """Notes on the teacher, and on the images of mAP if they are not those of validation."""
         notes = []
         if self.recipe.distillation is not None:
             taught = self.recipe.distillation
@@ -93,11 +93,11 @@ class DetectionNetworkTask(NetworkTask):
         split = self.recipe.data.split
         if split == "train":
             notes.append(
-                "mAP is measured on the training images: it says how well they are remembered."
+                "mAP is measured on the training images, so it shows how well they are remembered."
             )
         if split == "test":
             notes.append(
-                "mAP is measured on the test images, of which training saw nothing; Ultralytics picked its "
+                "mAP is measured on the test images, which training never saw; Ultralytics picked its "
                 "best epochs on the validation images."
             )
         return notes
@@ -132,22 +132,22 @@ class DetectionNetworkTask(NetworkTask):
         return budget_of(self.recipe.budget, self.recipe.set, model, freeze)
 
     def example_inputs(self, model: nn.Module) -> tuple[Sequence[object], Forward]:
-        """One image of the size that is trained on; the head's raw predictions count."""
+        """One image of the training's size; the outputs are the head's raw predictions."""
         return (example(model, self._image_size),), run_detector
 
     def finish_shrinking(self, network: nn.Module) -> None:
-        """What Ultralytics' modules state, and that no yaml describes the network."""
+        """Update the widths that Ultralytics' modules store, and mark the yaml, which describes the dense network."""
         state_widths(network)
         mark(network)
 
     def plan_notes(self, model: nn.Module) -> Sequence[str]:
-        """Branches that fusing merges, which lose the same whole channels; key points that no detector learns."""
+        """Notes on branches that fusing merges, which lose the same channels, and on key points, which are ignored."""
         whole = isinstance(self.recipe.set, CoupledChannels)
         note = None if whole else merged_note(self.recipe.budget, model)
         notes = [] if note is None else [note]
         if self._data.pose:
             notes.append(
-                "the data yaml has kpt_shape: of pose labels the detector learns the boxes, and no key points"
+                "the data yaml has kpt_shape: from pose labels the detector learns the boxes, but no key points"
             )
         return notes
 
@@ -173,14 +173,14 @@ class DetectionNetworkTask(NetworkTask):
         }
 
     def estimate_batch_norm(self, model: nn.Module) -> int:
-        """From training images as validation would load them."""
+        """Estimate the statistics on training images, loaded as in validation."""
         images = self._training_images(self.recipe.batch_norm_images)
         frozen = frozen_batch_norms(model, self.recipe.options("constrained").get("freeze"))
         estimate_batch_norm(model, images, self._device, frozen=frozen)
         return len(images)
 
     def loss_probe(self, model: nn.Module, images: int) -> Callable[[], float]:
-        """Ultralytics' detection loss per image."""
+        """A function that gives Ultralytics' detection loss per image."""
         probes = self._training_images(images)
         return lambda: task_loss(model, probes, self._device)
 
@@ -218,7 +218,7 @@ class DetectionNetworkTask(NetworkTask):
 
 
 def first_device(device: Any) -> str:
-    """The one device on which is measured, of those on which Ultralytics trains."""
+    """The first of the devices on which Ultralytics trains; measurements run on it."""
     named = ",".join(map(str, device)) if isinstance(device, list | tuple) else str(device)
     first = named.strip("()[] ").split(",")[0].strip()
     if first in ("", "None", "-1"):

@@ -31,14 +31,14 @@ def build_network(spec: ModelSpec, names: Mapping[int, str], *, any_classes: boo
         loaded = network
         if lacks_channels(loaded):
             raise InputError(
-                f"{spec.weights} is a network from which channels were taken out, which keeps its head and so its "
-                f"{len(loaded.names)} classes; the data set has others ({', '.join(names.values())}): train the dense "
-                "network on it, and prune that"
+                f"{spec.weights} is a network from which channels were taken out; it keeps its head and so its "
+                f"{len(loaded.names)} classes, but the data set has others ({', '.join(names.values())}): train the "
+                "dense network on the data set, and prune that"
             )
         network = _built(
             loaded.yaml, len(names), f"the description of the network in {spec.weights}"
         )
-        network.names = dict(names)  # first: rows of the head follow the names
+        network.names = dict(names)  # first, because the head's rows follow the names
         network.load(loaded, verbose=False)
     if not any_classes and len(network.names) == len(names):
         _check_order(network.names, names, spec)
@@ -47,14 +47,14 @@ def build_network(spec: ModelSpec, names: Mapping[int, str], *, any_classes: boo
 
 
 def _built(description: Any, classes: int, what: str) -> DetectionModel:
-    """The network of a description, which Ultralytics builds and runs once.
+    """Build the network of a description; Ultralytics also runs it once.
 
     Raises:
         InputError: it cannot be built.
     """
     try:
         return DetectionModel(description, nc=classes, verbose=False)
-    except Exception as error:  # any, for it does what the description says
+    except Exception as error:  # any type: a description can call any module with any arguments
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
             f"{what} describes no network that Ultralytics can build: {type(error).__name__}: {reason}; each row "
@@ -76,7 +76,7 @@ def _check_order(own: Mapping[int, str], names: Mapping[int, str], spec: ModelSp
 
 
 def architecture(spec: ModelSpec) -> dict[str, Any]:
-    """Ultralytics' description of an architecture, with the width that is asked for.
+    """Ultralytics' description of an architecture, with the width that the recipe sets.
 
     Raises:
         InputError: no such architecture, or one whose scales are none.
@@ -84,7 +84,7 @@ def architecture(spec: ModelSpec) -> dict[str, Any]:
     layers = read_layers(str(spec.cfg))
     if spec.width is not None:
         if scales := layers.get("scales"):
-            # without one Ultralytics takes the first
+            # without a scale Ultralytics takes the first
             scale = layers.get("scale") or next(iter(scales))
             try:
                 depth, _, most_channels = scales[scale]
@@ -92,7 +92,7 @@ def architecture(spec: ModelSpec) -> dict[str, Any]:
                 raise InputError(
                     f"scales in {spec.cfg} are {scales!r}; allowed is a letter with [depth, width, most channels] each"
                 ) from error
-            # one scale is left: written into a file, whose name says none, it is the one that is taken
+            # only this scale stays: Ultralytics takes it, because the name of the written file gives none
             layers["scales"] = {scale: [depth, spec.width, most_channels]}
         else:
             layers["width_multiple"] = spec.width

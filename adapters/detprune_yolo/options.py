@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Ultralytics' training options in a recipe: which may be given, and which values it does not check itself."""
+"""Ultralytics' training options in a recipe: which are allowed, and the checks of values that Ultralytics lacks."""
 
 import math
 import re
@@ -13,27 +13,27 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from detprune.errors import InputError, nearest, unknown
 
 SET_BY_DETPRUNE: Mapping[str, str] = {
-    "model": "model: of the recipe",
-    "data": "data: of the recipe",
-    "split": "data.split of the recipe",
-    "epochs": "epochs of the stage",
-    "seed": "seed: of the recipe",
-    "time": "epochs of the stage, for outer iterations are counted in epochs",
-    "resume": "detprune run --resume",
-    "project": "detprune run --out",
-    "name": "detprune run --out",
-    "exist_ok": "detprune run --overwrite",
-    "save": "always on, for stages begin with the file of the one before",
-    "task": "detection alone",
-    "mode": "training alone",
-    "cfg": "train: of the recipe",
-    "pretrained": "model.weights of the recipe",
-    "single_cls": "the labels of the data set",
-    "classes": "the labels of the data set",
-    "quantize": "nothing: quantization-aware training puts other modules in place of those that are pruned",
-    "distill_model": "distillation: of the recipe, by which the dense detector teaches",
+    "model": "write it as model: of the recipe",
+    "data": "write it as data: of the recipe",
+    "split": "write it as data.split of the recipe",
+    "epochs": "write it as epochs of the stage",
+    "seed": "write it as seed: of the recipe",
+    "time": "write epochs of the stage, because outer iterations are counted in epochs",
+    "resume": "use detprune run --resume",
+    "project": "use detprune run --out",
+    "name": "use detprune run --out",
+    "exist_ok": "use detprune run --overwrite",
+    "save": "it is always on, because each stage starts with the file of the one before",
+    "task": "it is always detect",
+    "mode": "it is always train",
+    "cfg": "write its options as train: of the recipe",
+    "pretrained": "write it as model.weights of the recipe",
+    "single_cls": "change the labels of the data set",
+    "classes": "change the labels of the data set",
+    "quantize": "quantization-aware training replaces the modules that are pruned, so leave it out",
+    "distill_model": "write distillation: of the recipe, by which the dense detector teaches",
 }
-"""Ultralytics' options that a recipe may not give, and what stands for them."""
+"""Ultralytics' options that a recipe may not give → what to do instead."""
 
 
 _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
@@ -49,11 +49,11 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     ),
     "export": ("format", "optimize", "dynamic", "simplify", "opset", "workspace"),
 }
-"""Options that do nothing while a detector trains, by what they are for."""
+"""Options that have no effect while a detector trains, by their purpose."""
 
 
 def check_device(device: Any) -> None:
-    """Refuse a device that this machine has not."""
+    """Refuse a device that this machine does not have."""
     there = torch.cuda.device_count()
     asked = [part.removeprefix("cuda:") for part in _devices(device)]
     numbers = [0 if part == "cuda" else int(part[:9]) for part in asked if part not in _NO_GPU]
@@ -80,7 +80,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     ),
     "auto_augment": ("randaugment", "autoaugment", "augmix", "None"),
 }
-"""Words that Ultralytics looks at only when it trains; upper or lower case is the same to it in optimizers."""
+"""Allowed words of options that Ultralytics checks only when it trains; it ignores the case of optimizers."""
 
 _LIMITS: Mapping[str, tuple[float, float, str]] = {
     "imgsz": (32, 8192, "pixels"),  # more is beyond any GPU
@@ -102,7 +102,7 @@ _LIMITS: Mapping[str, tuple[float, float, str]] = {
     "cls": (0, 1e6, "the weight of a loss"),
     "dfl": (0, 1e6, "the weight of a loss"),
 }
-"""What Ultralytics does not check itself: the least and the most of a value, and what it is."""
+"""Options whose range Ultralytics does not check → least value, largest value, and meaning."""
 
 
 def _check_values(options: Mapping[str, Any]) -> None:
@@ -135,7 +135,7 @@ def _check_values(options: Mapping[str, Any]) -> None:
 
 
 def _check_freeze(freeze: object) -> None:
-    """A number of first layers, or layers by number or name."""
+    """Refuse a ``freeze`` that is neither a number of first layers nor a list of layers by number or name."""
     layers = freeze if isinstance(freeze, list | tuple) else [freeze]
     for layer in layers:
         number = isinstance(layer, int) and not isinstance(layer, bool) and layer >= 0
@@ -151,9 +151,7 @@ def check_options(options: dict[str, Any]) -> dict[str, Any]:
     """Refuse options that Ultralytics does not know, whose values it refuses, or that detprune sets."""
     for key in options:
         if key in SET_BY_DETPRUNE:
-            raise InputError(
-                f"{key} is not for train; what stands for it is {SET_BY_DETPRUNE[key]}"
-            )
+            raise InputError(f"{key} is not for train; {SET_BY_DETPRUNE[key]}")
         if key not in DEFAULT_CFG_DICT:
             raise InputError(
                 f"unknown option {key!r} of Ultralytics{nearest(key, DEFAULT_CFG_DICT)}; its options "
@@ -182,7 +180,7 @@ def check_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_use(options: Mapping[str, Any]) -> None:
-    """Refuse what would do nothing; a default that is spelled out is left alone."""
+    """Refuse options that would have no effect; a default that is spelled out is accepted."""
     for purpose, keys in _ELSEWHERE.items():
         for key in keys:
             if key in options and options[key] != DEFAULT_CFG_DICT.get(key):

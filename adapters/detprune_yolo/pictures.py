@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Pictures of detections for the report: one row per image, the labels beside what each model finds.
+"""Pictures of detections for the report: one row per image, the labels beside the detections of each model.
 
-Prediction and boxes are Ultralytics' own; only the choice of the images and the sheet are ours.
+Ultralytics predicts and draws the boxes; only the choice of the images and the sheet are made here.
 """
 
 import io
@@ -56,7 +56,7 @@ def detection_pictures(
         imgsz: side in pixels to which images are fitted, rounded up to the model's stride.
         images: number of rows; fewer if the split has fewer images that can be read.
         conf: lowest confidence, from 0 to 1, of a box that is drawn.
-        device: where to predict; by default where each model is.
+        device: device of the predictions; by default that of each model.
 
     Returns:
         One mapping with ``file``, ``title`` and ``caption`` per picture.
@@ -116,7 +116,7 @@ def _detect(
     }
     with as_before(home):
         predictor = DetectionPredictor(overrides=overrides)
-        predictor.setup_model(model, verbose=False)  # of a deep copy
+        predictor.setup_model(model, verbose=False)  # ``model`` is a deep copy
         found: list[Any] = predictor([example.pixels for example in examples])
     return found
 
@@ -157,7 +157,7 @@ def _sheet(columns: Mapping[str, Sequence[Any]], files: Sequence[str]) -> Image.
 
 
 def _drawn(result: Any, side: int, confidence: bool) -> Image.Image:
-    """Draw the boxes onto the image as it is shown: text scaled with it would be unreadable."""
+    """Draw the boxes onto the image in its final size: text scaled with the image would be unreadable."""
     height, width = result.orig_shape
     scale = side / max(height, width)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
@@ -173,7 +173,7 @@ def _drawn(result: Any, side: int, confidence: bool) -> Image.Image:
 
 
 def _compressed(sheet: Image.Image) -> bytes:
-    """Return the sheet as JPEG, at a lower quality where it would burden the page."""
+    """Return the sheet as JPEG, at a lower quality if the file would be too large for the page."""
     for quality in (90, 80, 65, 45):
         buffer = io.BytesIO()
         # No chroma subsampling: it blurs thin coloured boxes and small type.

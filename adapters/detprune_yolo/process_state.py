@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What Ultralytics changes in a process, put back."""
+"""Context managers that undo what Ultralytics changes in a process."""
 
 import logging
 import random
@@ -15,7 +15,7 @@ from ultralytics.utils import LOGGER, ONLINE, downloads
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Ultralytics off the terminal."""
+    """Suppress Ultralytics' output in the terminal."""
     level = LOGGER.level
     LOGGER.setLevel(logging.CRITICAL)  # also switches progress bars off
     try:
@@ -26,7 +26,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def as_before(device: torch.device) -> Iterator[None]:
-    """Put back what a validation changes in the process: random states, threads, current GPU."""
+    """Restore what a validation changes in the process: random states, threads, current GPU."""
     python, numpy, threads = random.getstate(), np.random.get_state(), torch.get_num_threads()
     cuda = device.type == "cuda" or torch.cuda.is_initialized()
     current = torch.cuda.current_device() if cuda else None
@@ -43,10 +43,10 @@ def as_before(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def no_downloads() -> Iterator[None]:
-    """Offline, let Ultralytics take a missing file for one that the network did not give.
+    """Offline, answer every download of Ultralytics with a ConnectionError.
 
-    Its check of mixed precision on a GPU would ask for a network of its own all the same; without it
-    the check is skipped.
+    Its check of mixed precision on a GPU would download a network even offline; after the error it skips the
+    check.
     """
     if ONLINE:
         yield

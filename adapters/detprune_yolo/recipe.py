@@ -19,13 +19,13 @@ class ModelSpec(Section):
 
     Attributes:
         cfg: an architecture of Ultralytics (``yolov3-tiny.yaml``), or a file of that form.
-        width: another width multiple for it, in place of its own or of its scale's.
+        width: width multiple that replaces the architecture's own.
         weights: an Ultralytics checkpoint, in place of ``cfg``.
-        unsafe_load: let that checkpoint run the code that it may carry.
+        unsafe_load: whether the checkpoint may run code while it is loaded (pickle).
     """
 
     cfg: str | None = None
-    width: float | None = Field(default=None, gt=0, le=16)  # Ultralytics' own end at 1.5
+    width: float | None = Field(default=None, gt=0, le=16)  # Ultralytics' own multiples end at 1.5
     weights: Path | None = None
     unsafe_load: bool = False
 
@@ -36,7 +36,10 @@ class ModelSpec(Section):
                 "model needs either cfg, an architecture to train, or weights, a checkpoint to prune"
             )
         if self.width is not None and self.cfg is None:
-            raise InputError("model.width changes an architecture, so it goes with model.cfg")
+            raise InputError(
+                f"model.width is {self.width:g}, but the widths of a checkpoint are fixed; leave model.width out, "
+                "or give model.cfg, an architecture to train"
+            )
         check_start(self.cfg or self.weights)
         return self
 
@@ -45,12 +48,11 @@ class DataSpec(Section):
     """The images.
 
     Attributes:
-        yaml: Ultralytics' description of a data set.
-        drawn: a set that is drawn instead, into the user's cache folder.
-        annotations: COCO annotations of the images that are measured; made from their labels if
-            left out.
-        split: the images on which mAP is measured. Ultralytics picks its best epoch on them too, but
-            for ``test``, of which training sees nothing: it picks on ``val``.
+        yaml: a data set file in Ultralytics' format.
+        drawn: settings of a drawn data set, used in place of ``yaml``; it goes into the user's cache folder.
+        annotations: COCO annotations of the images of ``split``; left out, they are made from the label files.
+        split: the images on which mAP is measured. Ultralytics picks its best epoch on them too, except with
+            ``test``: then it picks on ``val``, and training never sees the test images.
     """
 
     yaml: Path | None = None
@@ -95,11 +97,11 @@ class ConstrainedSpec(StageSpec):
     """Constrained training.
 
     Attributes:
-        every: epochs per outer iteration; 0.5 updates Z and the multipliers twice an epoch. Left out: one per
-            epoch, and in runs of fewer than 20 epochs 20.
-        check_every: epochs between measurements of what hard pruning would give; 0 for none.
-        stop_at: stop once that mAP@0.5 reaches this.
-        prune: hard-prune Ultralytics' moving average (``ema``) or the live weights (``live``).
+        every: epochs per outer iteration; 0.5 updates Z and the multipliers twice an epoch. Left out, an outer
+            iteration is one epoch; in runs of fewer than 20 epochs there are 20 outer iterations.
+        check_every: epochs between measurements of mAP after hard pruning, on a copy; 0: none.
+        stop_at: mAP@0.5 after hard pruning at which constrained training ends early.
+        prune: the weights that are hard-pruned: Ultralytics' moving average (``ema``) or the live ones (``live``).
     """
 
     every: float | None = Field(default=None, gt=0)
@@ -110,12 +112,15 @@ class ConstrainedSpec(StageSpec):
     @model_validator(mode="after")
     def _checks(self) -> Self:
         if self.stop_at is not None and not self.check_every:
-            raise InputError("stop_at needs check_every, the epochs between its measurements")
+            raise InputError(
+                f"stop_at needs check_every: it is {self.stop_at:g}, but check_every is 0, so that nothing is "
+                "measured; give check_every, the epochs between measurements"
+            )
         return self
 
 
 class Stages(Section):
-    """Lengths and options of the stages; without ``dense`` the model's weights are the baseline.
+    """Lengths and options of the stages; without ``dense`` the model must be a checkpoint.
 
     Attributes:
         dense: training of the dense detector.
@@ -129,12 +134,12 @@ class Stages(Section):
 
 
 class DistillationSpec(Section):
-    """A dense detector teaches.
+    """Distillation from a dense detector, the teacher.
 
     Attributes:
-        weight: its share in the loss; the labels have the rest.
-        teacher: its checkpoint: of the same classes, levels and kind of head, but any size; by default the
-            dense detector that is pruned.
+        weight: share of the teacher's term in the loss; the labels' term has the rest.
+        teacher: checkpoint of the teacher: the same classes, levels and kind of head, any size. By default it is
+            the dense detector that is pruned.
     """
 
     weight: float = Field(default=0.5, gt=0, le=1)
@@ -146,10 +151,10 @@ class DetectionRecipe(Recipe):
 
     Attributes:
         model: the detector.
-        data: its images.
+        data: the images.
         train: Ultralytics' options for all stages.
-        stages: their lengths, and options of their own.
-        distillation: the dense detector teaches constrained training and masked retraining; null: it does not.
+        stages: length of each stage, and Ultralytics' options for it alone.
+        distillation: how a dense detector teaches constrained training and masked retraining; null: none does.
     """
 
     task: Literal["yolo"]
@@ -194,7 +199,7 @@ class DetectionRecipe(Recipe):
         return self.stages.constrained.epochs + self.stages.retrain.epochs
 
     def from_dense(self, run: Path) -> Settings:
-        """The best epoch of the dense stage as Ultralytics wrote it, or the checkpoint that was not trained."""
+        """The best epoch of the dense stage as Ultralytics wrote it; without that stage, the recipe's checkpoint."""
         return {"model": {"weights": str(self._dense_file(run))}, "stages.dense": None}
 
     def from_pruned(self, run: Path) -> Settings:
@@ -223,6 +228,6 @@ class DetectionRecipe(Recipe):
 
 
 def _pulls_through_gradient(method: Method) -> bool:
-    """Whether ρ depends on the optimizer: past it the pull is what was asked for with any."""
+    """Whether a pull acts through the gradient, so that ρ depends on the optimizer."""
     by_pull = isinstance(getattr(method, "rho", None), Pull)
     return by_pull and getattr(method, "penalty", None) == "gradient"

@@ -72,7 +72,7 @@ class DetectionTask(DetectionNetworkTask, Task):
         }
 
     def check_before_training(self, model: Any) -> None:
-        """A teacher of its own has to load, and to fit; what is pruned must move; outer iterations need steps."""
+        """Check that a teacher loads and fits, pruned weights are not frozen, and outer iterations have steps."""
         spec = self.recipe.distillation
         if spec is not None and spec.teacher is not None:
             check_fits(model, load_model(spec.teacher.expanduser()), str(spec.teacher))
@@ -93,13 +93,13 @@ class DetectionTask(DetectionNetworkTask, Task):
         return max(1, round(len(self._data.images["train"]) * share))
 
     def constrained_optimizer(self, model: nn.Module) -> Optimizer:
-        """SGD, or one that stands for all others: methods tell these two apart."""
+        """An SGD optimizer, or one that stands for all others, because methods only tell SGD from the rest."""
         name = str(self.recipe.options("constrained")["optimizer"]).upper()
         kind = torch.optim.SGD if name == "SGD" else torch.optim.Adam
         return kind(model.parameters(), lr=0.01)
 
     def train_dense(self, model: Any) -> None:
-        """Train the baseline; ends with Ultralytics' best epoch."""
+        """Train the dense baseline; the result is Ultralytics' best epoch."""
         spec = self.recipe.model
         if spec.weights is not None:
             start = self._start("dense", model, None)
@@ -114,7 +114,7 @@ class DetectionTask(DetectionNetworkTask, Task):
         model.names = self._data.names
 
     def train_constrained(self, model: nn.Module) -> Pruner:
-        """Constrained training; the pruner has hard-pruned already what Ultralytics ended with."""
+        """Constrained training; the trainer has hard-pruned its final weights already."""
         spec, data = self.recipe.stages.constrained, self.recipe.data
         if spec.epochs == 0:
             return self._pruner(model)
@@ -154,7 +154,7 @@ class DetectionTask(DetectionNetworkTask, Task):
         return Pruner(model, None, OneShot(), self.sparsity_set(model), self.budget(model))
 
     def retrain(self, model: nn.Module, pruner: Pruner | None) -> None:
-        """Masked retraining, or that of the small network; ends with Ultralytics' best epoch."""
+        """Masked retraining, or retraining of the smaller network; the result is Ultralytics' best epoch."""
         masks = None if pruner is None else pruner.masks or {}
         start = self._start("retrain", model, masks)
         settings = StageSettings(stage="retrain", **self._teacher())
@@ -168,13 +168,13 @@ class DetectionTask(DetectionNetworkTask, Task):
     def _start(
         self, stage: str, model: nn.Module, masks: Mapping[str, torch.Tensor] | None
     ) -> Path:
-        """Write a file that a stage begins with."""
+        """Write the file that a stage starts with."""
         start = self._start_file(f"{stage}.pt")
         try:
             checkpoint = pruned_checkpoint(model, masks)
         except NonFiniteError as error:
             raise NonFiniteError(
-                f"the network with which the stage {stage} begins: {error}"
+                f"the network that the stage {stage} starts with: {error}"
             ) from error
         save_checkpoint(start, checkpoint)
         return start
@@ -186,7 +186,7 @@ class DetectionTask(DetectionNetworkTask, Task):
         return folder / name
 
     def _train(self, kind: type[ResumableTrainer], settings: StageSettings, start: Path) -> Path:
-        """Train a stage; returns the folder of its weights."""
+        """Train a stage; return the folder of its weights."""
         options = {
             **self.recipe.options(settings.stage),
             "data": str(self._yaml),
@@ -197,7 +197,7 @@ class DetectionTask(DetectionNetworkTask, Task):
         return run_stage(kind, settings, start, self.run, options)
 
     def _teacher(self) -> dict[str, Any]:
-        """The settings of a stage that say who teaches; empty if nobody does."""
+        """The settings of a stage that name the teacher; empty without one."""
         spec = self.recipe.distillation
         if spec is None:
             return {}
@@ -210,7 +210,7 @@ class DetectionTask(DetectionNetworkTask, Task):
         return {"teacher": path.absolute(), "teacher_weight": spec.weight}
 
     def finish_hard_pruning(self, model: nn.Module) -> int:
-        """The trainer estimated the statistics already, for ``hard_pruned.pt``."""
+        """Do nothing more: the trainer estimated the statistics already, for ``hard_pruned.pt``."""
         if not self.recipe.stages.constrained.epochs:
             return self.renew_batch_norm(model)
         asked = self.recipe.batch_norm_images if statistics_layers(model) else 0
@@ -226,7 +226,7 @@ class DetectionTask(DetectionNetworkTask, Task):
             raise NonFiniteError(f"the network after the stage retrain: {error}") from error
 
     def round_as_saved(self, network: nn.Module) -> None:
-        """To half precision: batch norm's statistics were estimated in single precision."""
+        """Round to half precision, because batch norm's statistics were estimated in float32."""
         round_to_half(network)
 
     def illustrate(self) -> None:
@@ -252,7 +252,7 @@ class DetectionTask(DetectionNetworkTask, Task):
         write_pictures(pictures, folder)
 
     def load_weights(self, model: nn.Module, path: Path) -> None:
-        """Load a stage's plain weights too."""
+        """Load an Ultralytics checkpoint, or the plain weights of a stage."""
         if path.parent == self.run.checkpoints:
             take_up(model, load_tensors(path, self.run.way_out), path)
         else:

@@ -1,1 +1,1 @@
-"""Binds a pruner to training that it does not own: hooks on the optimizer's steps, and checks that they are seen."""
+"""The binding of a pruner to a training loop: hooks on the optimizer's steps, and checks that the steps are seen."""

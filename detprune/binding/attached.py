@@ -1,4 +1,4 @@
-"""A method bound to a model and to the optimizer that trains it: what happens at every step, until it is detached."""
+"""A method bound to a model and its optimizer: the work of every step, until the method is detached."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,7 +29,7 @@ from detprune.sets import SparsitySet, Unstructured
 
 
 class AttachedMethod:
-    """What a `Pruner` is at every step: hooks that let the method act before hard pruning, and hold zeros after it.
+    """The part of a `Pruner` that runs at every step: hooks that call the method, and hold zeros after hard pruning.
 
     Arguments and errors are those of `Pruner`, which adds outer iterations, hard pruning and saving.
     """
@@ -79,7 +79,7 @@ class AttachedMethod:
         self._extrapolated: ExtrapolatedWeights | None = None
         self._watch: StepWatch | None = None
         self._keeps_copies = False
-        # may refuse the optimizer: before any hook is on it
+        # ``start`` may refuse the optimizer, so it comes before any hook
         self._state: State = method.start(self._problem, self._pace())
         self.attach(optimizer)
 
@@ -91,13 +91,13 @@ class AttachedMethod:
         return {n: ~outside for n, outside in zip(self._problem.names, self._outside, strict=True)}
 
     def attach(self, optimizer: Optimizer | None) -> None:
-        """Bind to another optimizer, for example the one of masked retraining; None binds to none.
+        """Bind to another optimizer, for example the one of masked retraining; None binds to no optimizer.
 
-        Parameters that were replaced since (``load_state_dict(assign=True)``) are taken up, masked weights
-        become zero again, and the pruner's tensors follow the model to its device.
+        If the model's parameters were replaced (``load_state_dict(assign=True)``), the new ones are used. Masked
+        weights become zero again, and the pruner's tensors move to the model's device.
 
         Raises:
-            InputError: an optimizer that does not hold the weights, or that another pruner follows.
+            InputError: the optimizer does not hold the weights, or another pruner is bound to it.
         """
         optimizer = None if optimizer is None else usable_optimizer(optimizer)
         layers = present_layers(self.model, self.layers)
@@ -114,12 +114,12 @@ class AttachedMethod:
     def _bind(self) -> None:
         optimizer = self._optimizer
         self._keeps_copies = optimizer is not None and may_keep_copies(optimizer)
-        if (masks := self.masks) is not None:  # the model may have moved since
+        if (masks := self.masks) is not None:  # the model may be on another device by now
             self._place_masks(list(masks.values()))
         if optimizer is None:
             return
         weights = self._problem.weights
-        if self.method.extrapolates and self._outside is None:  # may refuse: before other hooks
+        if self.method.extrapolates and self._outside is None:  # may refuse, so before other hooks
             self._extrapolated = ExtrapolatedWeights(
                 self.model,
                 self.layers,
@@ -143,7 +143,7 @@ class AttachedMethod:
         return self._extrapolated.writes
 
     def detach(self) -> None:
-        """Take every hook off model and optimizer; the weights stay as they are."""
+        """Remove every hook from model and optimizer; the weights stay as they are."""
         if self._hooks is not None:
             self._hooks.remove()
         if self._extrapolated is not None:
@@ -152,7 +152,7 @@ class AttachedMethod:
         self._optimizer = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy or a pickle is bound to the copy of the optimizer; W is what it goes on from."""
+        """State of a copy or a pickle, without hooks; the copy continues from W, even if it was made at Ŵ."""
         state = dict(vars(self))
         for hook in ("_hooks", "_extrapolated", "_watch"):
             state[hook] = None
@@ -168,11 +168,11 @@ class AttachedMethod:
         """Hook the copy to its own model and optimizer.
 
         Raises:
-            InputError: a shallow copy, which would be the second pruner on one optimizer.
+            InputError: the copy is shallow, so that it would be the second pruner on one optimizer.
         """
         swapped = state.pop("_swapped")
         vars(self).update(state)
-        for index, weight in swapped.items():  # the model may have been copied at Ŵ
+        for index, weight in swapped.items():  # the model may have been copied while it was at Ŵ
             self._problem.weights[index].copy_(weight)
         if self._optimizer is not None:
             check_attachable(self.layers, self._optimizer, pruned=self._outside is not None)
@@ -205,9 +205,9 @@ class AttachedMethod:
         self.method.after_step(self._problem, self._state)
 
     def _place_masks(self, masks: Sequence[Tensor]) -> None:
-        """Keep masks where the weights are, and bring the weights under them.
+        """Store the masks on the weights' devices, and set the masked weights to zero.
 
-        What is kept is where the zeros are: inverting the masks at every step would cost memory and time.
+        They are stored inverted (True where a weight is zero): inverting them at every step costs memory and time.
         """
         self._outside = [
             ~mask.to(weight.device)

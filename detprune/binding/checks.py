@@ -1,8 +1,8 @@
-"""Whether a pruner is bound to what trains: the parameters are the model's, the bound optimizer's steps
-are what moves them, and masked weights are zero.
+"""Checks that a pruner follows the actual training: it has the model's parameters, the bound optimizer moves them,
+and masked weights are zero.
 
-Nothing here runs at a step but a counter and a look at which weights have gradients; the checks belong to the
-end of an outer iteration.
+At a step only a counter runs, and a look at which weights have gradients; the checks run at the end of an outer
+iteration.
 """
 
 import warnings
@@ -28,21 +28,21 @@ T = TypeVar("T")
 
 
 def check_parameters(model: nn.Module, layers: Sequence[Layer]) -> None:
-    """Raise where the model has other parameters by now than those that are pruned."""
+    """Refuse a model whose pruned parameters were replaced."""
     present = dict(model.named_parameters(remove_duplicate=False))
     replaced = [layer.name for layer in layers if present.get(layer.name) is not layer.weight]
     if replaced:
         raise InputError(
             f"the model's parameters are no longer those that the pruner was made with: {listed(replaced)} were "
             "replaced, by load_state_dict(assign=True) or a conversion; make a new optimizer and call "
-            "attach(optimizer), which takes up the new parameters"
+            "attach(optimizer), which binds the pruner to the new parameters"
         )
 
 
 def check_bound(
     model: nn.Module, layers: Sequence[Layer], optimizer: Optimizer | None, pruned: bool
 ) -> None:
-    """Raise where what is pruned is no longer the model's, or no longer what the bound optimizer steps.
+    """Check that the pruned parameters are still the model's, and that the bound optimizer still holds them.
 
     Args:
         model: the network.
@@ -61,7 +61,7 @@ def check_bound(
 
 
 def _not_held(layers: Sequence[Layer], optimizer: Optimizer, pruned: bool) -> list[str]:
-    """Names of the weights that the optimizer should hold, and does not."""
+    """Names of the weights that the optimizer should hold, but does not."""
     held = held_by(optimizer)
     return [
         layer.name
@@ -95,7 +95,7 @@ def present_layers(model: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
 
 
 def check_attachable(layers: Sequence[Layer], optimizer: Optimizer, pruned: bool) -> None:
-    """Raise where an optimizer cannot be bound to: it must hold the weights, and no other pruner follows it.
+    """Refuse an optimizer that does not hold the weights, or that another pruner is bound to.
 
     Args:
         layers: the pruned weights.
@@ -104,7 +104,7 @@ def check_attachable(layers: Sequence[Layer], optimizer: Optimizer, pruned: bool
     """
     if lacking := _not_held(layers, optimizer, pruned):
         raise InputError(
-            f"{listed(lacking)}: not held by the optimizer, so that its steps do not move what is pruned; make it "
+            f"{listed(lacking)}: not held by the optimizer, so that its steps do not move these weights; make it "
             "from model.parameters() of the model that is pruned, and train with it"
         )
     weights = [layer.weight for layer in layers]
@@ -113,12 +113,12 @@ def check_attachable(layers: Sequence[Layer], optimizer: Optimizer, pruned: bool
 
 
 class StepWatch:
-    """Counts the bound optimizer's steps, and tells from the weights' version numbers who else moves them.
+    """Counts the bound optimizer's steps, and detects from the weights' version numbers that something else moves them.
 
     Args:
         weights: the pruned weights.
-        names: theirs.
-        own_writes: how often the pruner's hooks wrote into each outside the steps.
+        names: names of the weights.
+        own_writes: number of writes of the pruner's hooks into each weight outside the steps.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class StepWatch:
         self._has_named = False
 
     def begin(self) -> None:
-        """An outer iteration begins."""
+        """Start the count of an outer iteration."""
         self.steps = 0
         self._versions = self._foreign_versions()
         self._looks, self._without = 0, list(range(len(self._weights)))
@@ -146,11 +146,11 @@ class StepWatch:
         self._without = [i for i in self._without if self._weights[i].grad is None]
 
     def check(self, losses: int, *, ends: bool) -> None:
-        """Raise where the weights are trained, and not by the bound optimizer's steps.
+        """Raise an error if the weights are trained, but not by the bound optimizer's steps.
 
         Args:
-            losses: losses observed since ``begin``.
-            ends: whether an outer iteration ends, which there is none of without training.
+            losses: number of losses observed since ``begin``.
+            ends: whether an outer iteration ends, so that there must have been training.
         """
         if self.steps:
             self._idle = 0
@@ -165,11 +165,11 @@ class StepWatch:
             raise InputError(
                 "no step of the bound optimizer was seen since the last update, and yet the weights are "
                 "trained: by another optimizer (call attach(optimizer) when you make a new one), by a wrapper "
-                "whose step does not reach it, or by hand; or the step comes after this call"
+                "whose step does not call that of the optimizer, or by hand; or the step comes after this call"
             )
         if not (losses and _all_finite(grads)):
             return  # a GradScaler skips steps for infinite gradients
-        # and a loop clears them then, so that one outer iteration without any step is no fault yet
+        # after a skipped step the loop clears the gradients, so one outer iteration without a step is no fault yet
         self._idle += ends
         if grads or self._idle > 1:
             warnings.warn(
@@ -203,7 +203,7 @@ def _all_finite(grads: Sequence[Tensor]) -> bool:
 def check_zeros(
     layers: Sequence[Layer], outside: Sequence[Tensor], optimizer: Optimizer | None
 ) -> None:
-    """Raise where masked weights are not zero.
+    """Raise an error if masked weights are not zero.
 
     Args:
         layers: the pruned weights.
@@ -228,12 +228,12 @@ def check_zeros(
 
 
 def check_length(name: str, value: object) -> int | None:
-    """A number of steps or updates, 1 or more, or None."""
+    """Return a number of steps or updates, 1 or more, or None; other values are refused."""
     return None if value is None else check_whole(name, value, "a whole number, 1 or more, or None")
 
 
 def check_kind(value: T, kind: type[Any], name: str, example: str) -> T:
-    """An argument of the kind that is asked for; a class in its place is a frequent slip."""
+    """Return an argument if it has the given type; a class instead of an object is a frequent slip."""
     if isinstance(value, kind):
         return value
     if isinstance(value, type):

@@ -1,14 +1,14 @@
-"""Methods that take gradients elsewhere than at W (SAS-ADMM, DPF): module and gradient hooks that show
-the extrapolated point Ŵ to training forwards and backwards, and W to everything else.
+"""Hooks for methods that take gradients at a point Ŵ other than W (SAS-ADMM, DPF): training forwards and
+backwards see Ŵ, everything else sees W.
 
 Traps handled here:
 - Forward hooks are deep-copied into EMAs and pickled with whole models: copies must do nothing, and
   loading them must not need detprune.
-- A weight may be used without its module's forward (``F.linear(x, module.weight)``, compiled graphs): its
-  gradient is taken at W then, which is found at the step.
+- A weight may be used without its module's forward (``F.linear(x, module.weight)``, compiled graphs): then its
+  gradient is taken at W. The next step detects this and raises an error.
 - A second backward through the same forward (``retain_graph``) comes after W was restored: Ŵ is put back
   as soon as the gradient reaches the module's output, with the version number that autograd saved.
-  Whoever uses the weight past its module still gets autograd's error about a changed weight.
+  Code that uses the weight without its module still gets autograd's error about a changed weight.
 """
 
 import weakref
@@ -30,7 +30,7 @@ _LIVE: "weakref.WeakSet[ExtrapolatedWeights]" = weakref.WeakSet()
 
 
 def refuse_if_extrapolated(weights: Sequence[Tensor]) -> None:
-    """Raise where another pruner's hooks move these weights on every forward."""
+    """Refuse weights that another pruner's hooks swap on every forward."""
     wanted = {id(weight) for weight in weights}
     if any(id(weight) in wanted for other in _LIVE for weight in other.weights):
         raise InputError(
@@ -68,8 +68,8 @@ class ExtrapolatedWeights:
         }
         if missed := [layer.name for layer in layers if id(layer.module) in uncalled]:
             raise InputError(
-                f"{method} takes gradients at another point than the weights, which hooks on the modules' forward "
-                f"bring about, and nn.MultiheadAttention never calls {listed(missed)}: leave them dense, "
+                f"{method} takes gradients at another point than the weights, by hooks on the modules' forward, but "
+                f"nn.MultiheadAttention never calls {listed(missed)}: leave them dense, "
                 f"exclude={missed!r}"
             )
         self.weights = [layer.weight for layer in layers]
@@ -95,7 +95,7 @@ class ExtrapolatedWeights:
         _LIVE.add(self)
 
     def remove(self) -> None:
-        """Restore W and take all hooks off."""
+        """Restore W and remove all hooks."""
         self.restore_all()
         for handle in self._handles:
             handle.remove()
@@ -116,7 +116,7 @@ class ExtrapolatedWeights:
         self._swapped[index] = True
         if same:
             mark.__exit__(None, None, None)
-            self.writes[index] -= 1  # of the restoration after which this comes
+            self.writes[index] -= 1  # the restoration before this swap counted one
         else:
             self.writes[index] += 1
             self._marks[index] = _unsafe_preserve_version_counter(weight)
@@ -137,7 +137,7 @@ class ExtrapolatedWeights:
             self.restore(index)
 
     def forget(self) -> None:
-        """The points are others from now on: what autograd has saved of them is not valid any more."""
+        """Restore every W, and mark the values of Ŵ that autograd has saved as no longer valid."""
         self.restore_all()
         self._marks = [None] * len(self.weights)
 
@@ -157,8 +157,8 @@ class ExtrapolatedWeights:
             self._accumulated[index] = self._at_w[index] = False
         if missed:
             raise InputError(
-                f"{self._method} takes gradients at another point than the weights, which hooks on the modules' "
-                f"forward bring about, and these weights got a gradient without it: {listed(missed)}. Either "
+                f"{self._method} takes gradients at another point than the weights, by hooks on the modules' "
+                f"forward, but these weights got a gradient without it: {listed(missed)}. Either "
                 "their module is not called (out_proj of nn.MultiheadAttention, F.linear(x, module.weight)): "
                 f"leave them dense, exclude={missed!r}; or the network was compiled before the pruner was made: "
                 "make the pruner first; or it is checkpointed: use_reentrant=False; or it runs in eval mode or in "
@@ -166,20 +166,22 @@ class ExtrapolatedWeights:
             )
 
     def swapped_weights(self) -> dict[int, Tensor]:
-        """W of the weights where Ŵ is now, by index; not copied."""
+        """W of the weights that are at Ŵ now, by index; not copied."""
         return {i: backup for i, backup in enumerate(self._backups) if self._swapped[i]}
 
     def on_forward(self, index: int) -> None:
-        """A training forward: at Ŵ, unless it is a checkpoint's recomputation of a forward at W."""
+        """Swap to Ŵ for a training forward, unless a checkpoint recomputes a forward that ran at W."""
         if torch.compiler.is_compiling():
             self.swap(index)
         elif self._marks[index] is None and torch._C._current_graph_task_id() != -1:
-            self._at_w[index] = True  # reentrant: the forward ran without gradients
+            self._at_w[index] = (
+                True  # reentrant checkpoint: its first forward ran without gradients, at W
+            )
         else:
             self.swap(index)
 
     def on_output(self, index: int, output: Any) -> None:
-        """Have Ŵ put back when a gradient reaches the output, in a second backward too."""
+        """Register hooks that swap to Ŵ when a gradient reaches the output, also in a second backward."""
         if self._swapped[index] and not torch.compiler.is_compiling():
             for tensor in tree_leaves(output):
                 if isinstance(tensor, Tensor) and tensor.requires_grad:
@@ -209,7 +211,7 @@ class _ForwardHook:
             self._extrapolated.on_forward(self._index)
 
     def _has_our_weight(self, module: nn.Module) -> bool:
-        """Not so for the replicas of DataParallel, and where the parameter was replaced."""
+        """Whether the module holds the pruned weight; replicas of DataParallel do not, nor after a replacement."""
         return module._parameters.get(self._attribute) is self._extrapolated.weights[self._index]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""How the pruner binds to training it does not own: PyTorch's optimizer step hooks.
+"""The hooks of a pruner on the steps of an optimizer.
 
 Traps handled here:
 - Some trainers (Lightning) run forward and backward inside ``optimizer.step(closure)``: the penalty
@@ -20,7 +20,7 @@ _LIVE: "weakref.WeakSet[OptimizerHooks]" = weakref.WeakSet()
 
 
 def refuse_second_pruner(optimizer: Optimizer, weights: Sequence[Tensor]) -> None:
-    """Raise where another pruner follows the optimizer with some of the same weights."""
+    """Refuse an optimizer that another pruner is bound to with some of the same weights."""
     wanted = {id(weight) for weight in weights}
     for other in _LIVE:
         if other.optimizer() is optimizer and any(id(w) in wanted for w in other.weights):
@@ -31,9 +31,9 @@ def refuse_second_pruner(optimizer: Optimizer, weights: Sequence[Tensor]) -> Non
 
 
 class OptimizerHooks:
-    """Calls ``before`` when gradients are final and ``after`` when the weights have moved.
+    """Calls ``before`` when gradients are final, and ``after`` when the optimizer has moved the weights.
 
-    ``before`` is told whether the optimizer will skip the step, for a GradScaler found infinities.
+    The argument of ``before`` says whether the optimizer will skip the step, because a GradScaler found infinities.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class OptimizerHooks:
         _LIVE.add(self)
 
     def remove(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
         _LIVE.discard(self)
@@ -89,7 +89,7 @@ def _found_inf(optimizer: Optimizer) -> bool:
 
 
 def _unscale(optimizer: Optimizer) -> None:
-    """Do what a GradScaler left to a fused optimizer, so that gradients have their true size."""
+    """Unscale gradients, which a GradScaler leaves to a fused optimizer, so that they have their true size."""
     scale = getattr(optimizer, "grad_scale", None)
     if not isinstance(scale, Tensor):
         return

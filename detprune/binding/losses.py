@@ -8,18 +8,18 @@ from detprune.errors import InputError
 
 
 class MeanLoss:
-    """Sum and number of the losses seen since the last `reset`; both are part of a pruner's state."""
+    """Sum and number of the losses since the last `reset`; both are part of a pruner's state."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was seen."""
+        """Forget all losses."""
         self.total: Tensor | float = 0.0
         self.count = 0
 
     def add(self, loss: Tensor | float) -> None:
-        """Note a batch's loss; a tensor stays on its device.
+        """Add a batch's loss; a tensor stays on its device.
 
         Raises:
             InputError: more than one number, or none.
@@ -28,14 +28,14 @@ class MeanLoss:
         self.count += 1
 
     def over_ranks(self, device: torch.device) -> float | None:
-        """The mean over all ranks; None where nothing was seen."""
+        """The mean over all ranks; None without any loss."""
         if self.count == 0:
             return None
         return mean_over_ranks(float(self.total), self.count, device)
 
 
 def as_number(loss: Tensor | float) -> float:
-    """A loss as a number, which waits for its device."""
+    """A loss as a number; this waits for its device."""
     return float(one_number(loss))
 
 

@@ -1,4 +1,4 @@
-"""Checks of a pruner's saved state before any of it is taken up."""
+"""Checks of a pruner's saved state before any of it is loaded."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,19 @@ from detprune.networks.wrappers import unwrap
 
 LOGGER = logger(__name__)
 
-_GO_BACK = "it is damaged or of another version: go back to an earlier checkpoint"
+_GO_BACK = (
+    "the state is damaged or of another version of detprune: go back to an earlier checkpoint"
+)
 _KEYS = ("method", "layers", "masks", "state", "loss_sum", "loss_count", "history")
 
 
 def check_saved_state(
     state: object, weights: Mapping[str, Tensor], method: str, kind: str, pruned: bool
 ) -> dict[str, Any]:
-    """The state, if a pruner can go on with it.
+    """Return the state, if a pruner can continue with it.
 
     Args:
-        state: what ``Pruner.state_dict`` returned once.
+        state: a result of ``Pruner.state_dict``.
         weights: the pruned weights by name.
         method: the pruner's method, by name.
         kind: the class of its set, by name.
@@ -59,12 +61,12 @@ def check_saved_state(
     masks = state["masks"]
     if masks is None and pruned:
         raise InputError(
-            "the saved pruner state is from before hard pruning, and this pruner has hard-pruned "
+            "the saved pruner state is from before hard pruning, but this pruner has hard-pruned "
             "already; load it into a new Pruner"
         )
     if masks is None and state["method"] != method:
         raise InputError(
-            f"the saved pruner state is of method {state['method']!r}, this pruner runs "
+            f"the saved pruner state is of method {state['method']!r}, but this pruner runs "
             f"{method!r}; use the method it was saved with"
         )
     if masks is None and state.get("set", kind) != kind:  # states of earlier versions name none
@@ -109,7 +111,7 @@ def _check_progress(state: Mapping[str, Any]) -> None:
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                 raise InputError(
                     f"{kind} of {name} in the saved pruner state holds NaN or infinity: training had diverged; go "
-                    "back to an earlier checkpoint"
+                    "back to an earlier checkpoint, and lower the learning rate or rho"
                 )
     known = {field.name for field in fields(OuterIteration)}
     history = state["history"]
@@ -150,10 +152,10 @@ def check_masks(masks: object, weights: Mapping[str, Tensor]) -> Sequence[Tensor
     empty = [name for name, mask in zip(weights, ordered, strict=True) if not bool(mask.any())]
     if empty and len(empty) == len(ordered):
         raise InputError(
-            f"the masks keep no weight at all: {listed(empty)} are False everywhere, while a mask is True where a "
+            f"the masks keep no weight at all: {listed(empty)} are False everywhere, but a mask is True where a "
             "weight is kept; were they inverted? Pass pruner.masks"
         )
-    if empty:  # a global budget may leave a tensor nothing
+    if empty:  # a global budget may keep no weight of a tensor
         LOGGER.warning(
             "the masks keep no weight of %s: these layers give a constant", listed(empty)
         )

@@ -1,4 +1,4 @@
-"""Whole channels: how a network couples them, which go for a budget, and how they are taken out."""
+"""Whole channels: how a network couples them, which ones a budget removes, and how they are removed."""
 
 from detprune.channels.bound import BoundChannels
 from detprune.channels.coupled import CoupledChannels

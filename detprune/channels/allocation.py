@@ -1,9 +1,9 @@
-"""How many groups every family keeps, so that a network costs what the budget leaves it.
+"""The number of groups that every family keeps, so that the network's cost meets the budget.
 
-``uniform`` keeps the same share of all families. ``global`` takes away, step by step, the channels that lose the
-least for what they cost: a greedy answer to a knapsack problem whose costs change as channels go (Shen et al. 2022,
-"Structural pruning via latency-saliency knapsack"; there with latencies), with the loss taken as the share of a
-family's squared norm.
+``uniform`` keeps the same share of all families. ``global`` removes channels step by step, first those with the
+least loss for their cost. It is a greedy solution of a knapsack problem whose costs change as channels are removed
+(Shen et al. 2022, "Structural pruning via latency-saliency knapsack"; there with latencies). The loss of a channel is
+its share of the family's squared norm.
 """
 
 import math
@@ -20,7 +20,7 @@ Cost = Callable[[Row], Numbers]
 
 
 def steps(groups: ChannelGroups, round_to: int) -> Row:
-    """In which steps the families of each tie give up groups, so that widths are multiples of ``round_to``."""
+    """Step in which the families of each tie lose groups, so that widths are multiples of ``round_to``, (ties,)."""
     sizes = groups.sizes
     result = np.ones_like(sizes)
     for member in groups.members:
@@ -35,12 +35,12 @@ def steps(groups: ChannelGroups, round_to: int) -> Row:
 
 
 def least(sizes: Row, step: Row) -> Row:
-    """The fewest groups that may stay: one step; all where a family is no wider than that."""
+    """The fewest groups that may stay: one step, or all groups of a family that is no wider than a step."""
     return np.minimum(sizes, step)
 
 
 def uniform(sizes: Row, step: Row, cost: Cost, target: float) -> Row:
-    """The same share of every family, the largest one at which the cost is not above the target."""
+    """Counts at the same share of every family: the largest share at which the cost is not above the target."""
     shares = np.unique(
         np.concatenate(
             [np.arange(s, n + s, s) / n for n, s in zip(sizes, step, strict=True)] + [[0.0]]
@@ -64,7 +64,7 @@ def at_share(sizes: Row, step: Row, share: float) -> Row:
 
 
 def by_loss(losses: Sequence[Numbers], sizes: Row, step: Row, cost: Cost, target: float) -> Row:
-    """Give up the step of least loss for its cost, until the target is met.
+    """Remove the step with the least loss for its cost, again and again, until the target is met.
 
     Args:
         losses: by tie, what is lost of the family by keeping none, one, …, all of its groups: (size + 1,).
@@ -86,7 +86,7 @@ def by_loss(losses: Sequence[Numbers], sizes: Row, step: Row, cost: Cost, target
 
 
 def fill_up(counts: Row, sizes: Row, step: Row, cost: Cost, target: float) -> Row:
-    """Give steps back as long as the target allows it, the families first that have lost the largest share."""
+    """Give steps back as long as the target allows it, first to the families that have lost the largest share."""
     counts = counts.copy()
     while True:
         higher = np.minimum(counts + step, sizes)
@@ -103,7 +103,7 @@ def fill_up(counts: Row, sizes: Row, step: Row, cost: Cost, target: float) -> Ro
 
 
 def refuse_unreachable(costs: Costs, step: Row, cost: Cost, share: float, what: str) -> None:
-    """Say the least that can be reached, where the target is below it.
+    """Refuse a target below the least cost that can be reached, and name that cost.
 
     Raises:
         InputError: the fixed part and one step of every family cost more than the target.

@@ -1,4 +1,4 @@
-"""The set of networks in which every family of channel groups keeps its number of groups."""
+"""The sparsity set of whole channels of one network: every family of channel groups has its own count."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ from detprune.sets import SparsitySet
 
 
 class _Indices(NamedTuple):
-    """Where the groups are, on one device.
+    """Index tensors of the groups, on one device.
 
     Attributes:
-        owners: (groups + 1, most entries of one): places in the squared norms of all members, one after the
-            other; the last place is a zero. The last row belongs to no group.
-        families: (families, most groups of one): numbers of the groups; that of no group where there are fewer.
-        spread: of every member, the number of the group of each index.
+        owners: (groups + 1, most entries of a group): positions in the concatenated squared norms of all members;
+            the last position holds a zero. The last row belongs to no group.
+        families: (families, most groups of a family): numbers of the groups, padded with the number of no group.
+        spread: for every member, the number of the group of each index.
     """
 
     owners: Tensor
@@ -34,10 +34,10 @@ class _Indices(NamedTuple):
 
 
 class BoundChannels(SparsitySet):
-    """W such that every family has at most its count of groups that are not zero; for one network.
+    """S = {Z : every family of channel groups has at most its count of nonzero groups}, for one network.
 
-    Π_S(W) = argmin ‖W − Z‖ over Z in S: the groups of largest l2 norm of each family, as many as its count, ties
-    to the lowest number. The groups partition the weights, so that this is exact.
+    Π_S(W) = argmin ‖W − Z‖ over Z ∈ S keeps in each family the groups of largest l2 norm, as many as its count, ties
+    to the lowest number. This is exact, because the groups partition the weights.
 
     Args:
         groups: the groups of the network.
@@ -62,7 +62,7 @@ class BoundChannels(SparsitySet):
 
     @property
     def names(self) -> list[str]:
-        """The parameters that the groups are made of, in the order in which ``masks`` takes them."""
+        """Names of the parameters that the groups consist of, in the order in which ``masks`` takes them."""
         return [member.name for member in self.groups.members]
 
     def sparsity(self, number: int) -> float:
@@ -71,27 +71,30 @@ class BoundChannels(SparsitySet):
         return self.gone(row) / len(row)
 
     def gone(self, row: Row) -> float:
-        """How many channels go of a row of groups."""
+        """Number of channels that are removed of a row of groups."""
         return float(self._shares_gone[row].sum())
 
     @cached_property
     def _shares_gone(self) -> NDArray[np.float64]:
-        """Share of the groups that go, of every group's family; 0 in the end, for what always stays."""
+        """For every group, the share of its family's groups that is removed, (groups + 1,).
+
+        The last entry is 0, for channels that always stay.
+        """
         shares = np.append(1 - self.kept / self.sizes, 0.0)
         return np.asarray(shares[self.groups.family_of_group])
 
     def problem_with(self, shape: Size) -> str | None:
-        """Biases and scales are members too."""
+        """Accept every shape, because biases and scales are members too."""
         return None
 
     def supports(self, weights: Sequence[Tensor], sparsities: Sequence[float]) -> list[Tensor]:
-        """Supports with every family at its count; the sparsities follow from the counts."""
+        """Supports with every family at its count; ``sparsities`` are ignored, for they follow from the counts."""
         return self.supports_at(weights, 1.0)
 
     def masks_at(
         self, weights: Sequence[Tensor], sparsities: Sequence[float], jointly: bool, share: float
     ) -> list[Tensor]:
-        """Supports at a share of the groups that go: what a ramp asks for."""
+        """Supports at a share of the groups to be removed, for a ramp."""
         return self.supports_at(weights, share)
 
     def masks(
@@ -101,7 +104,7 @@ class BoundChannels(SparsitySet):
         return self.supports_at(weights, 1.0)
 
     def supports_at(self, values: Sequence[Tensor], share: float) -> list[Tensor]:
-        """Boolean supports of all members, with ``share`` of the groups gone that go in the end."""
+        """Boolean supports of all members, without ``share`` of the groups to be removed."""
         return self.spread(values, self.chosen(self.squared_norms(values), share))
 
     def spread(self, values: Sequence[Tensor], chosen: Tensor) -> list[Tensor]:
@@ -121,7 +124,7 @@ class BoundChannels(SparsitySet):
         """Squared l2 norm of every group, (groups,), in float64."""
         if len(values) != len(self.groups.members):
             raise InputError(
-                f"{self!r} takes all of its {len(self.groups.members)} tensors together, and got {len(values)}"
+                f"{self!r} takes all of its {len(self.groups.members)} tensors together, but got {len(values)}"
             )
         norms = [
             slice_norms(value, (member.dim,))
@@ -131,7 +134,7 @@ class BoundChannels(SparsitySet):
         return tree_sum(torch.cat(norms)[self._on(values[0].device).owners])[:-1]
 
     def chosen(self, norms: Tensor, share: float = 1.0) -> Tensor:
-        """Which groups are kept, (groups + 1,): the last entry stands for what always stays."""
+        """Which groups are kept, boolean, (groups + 1,); the last entry stands for channels that always stay."""
         families = self._on(norms.device).families
         gone = self.sizes - self.kept
         counts = torch.from_numpy(self.sizes - np.floor(gone * share + 0.5).astype(np.int64))
@@ -146,7 +149,7 @@ class BoundChannels(SparsitySet):
         return chosen
 
     def alive(self, masks: Sequence[Tensor]) -> Tensor:
-        """Which groups the supports of all members keep, (groups + 1,)."""
+        """Which groups the supports of all members keep, boolean, (groups + 1,)."""
         chosen = torch.ones(self.groups.count + 1, dtype=torch.bool)
         for mask, member in zip(masks, self.groups.members, strict=True):
             others = [dim for dim in range(mask.dim()) if dim != member.dim]
@@ -172,7 +175,7 @@ class BoundChannels(SparsitySet):
         return BoundChannels(self.groups, np.array(counts, dtype=np.int64))
 
     def kept_indices(self, chosen: Tensor) -> Kept:
-        """Indices that are kept of every tensor that follows the channels."""
+        """Kept indices of every tensor that has a dimension of channels."""
         alive = chosen.cpu().numpy()
         kept: dict[str, dict[int, Tensor]] = {}
         for (name, dim), row in self.groups.slices.items():
@@ -207,10 +210,10 @@ class BoundChannels(SparsitySet):
 
 
 def kept_indices(sparsity_set: SparsitySet, masks: Mapping[str, Tensor] | None, what: str) -> Kept:
-    """Which channels of every tensor stay.
+    """Indices of the channels of every tensor that stay.
 
     Args:
-        sparsity_set: what was pruned.
+        sparsity_set: the set that was used for pruning.
         masks: supports after hard pruning by name; None before it.
         what: the call that asks, for the errors.
 
@@ -219,9 +222,9 @@ def kept_indices(sparsity_set: SparsitySet, masks: Mapping[str, Tensor] | None, 
     """
     if not isinstance(sparsity_set, BoundChannels):
         raise InputError(
-            f"{what} takes whole channels out, and {sparsity_set!r} leaves single zeros in all of them; prune "
+            f"{what} removes whole channels, but {sparsity_set!r} leaves single zeros in all of them; prune "
             "with CoupledChannels(example_inputs)"
         )
     if masks is None:
-        raise InputError(f"{what} takes out what is zero; call hard_prune() first")
+        raise InputError(f"{what} removes the channels that are zero; call hard_prune() first")
     return sparsity_set.kept_indices(sparsity_set.alive(list(masks.values())))

@@ -1,4 +1,4 @@
-"""Which channels may go as far as the user is concerned: patterns, frozen weights, the optimizer."""
+"""The user's limits on which channels may be removed: patterns, frozen weights, the optimizer."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -18,10 +18,10 @@ from detprune.networks.optimizers import held_of
 def channels_that_stay(
     model: nn.Module, record: Trace, budget: Budget, optimizer: Optimizer | None
 ) -> Callable[[str], str | None]:
-    """Why a parameter has to stay as it is, apart from what the run shows; None if it can go.
+    """A function that says why the user's limits keep a parameter's channels; it returns None if they may go.
 
     Raises:
-        InputError: an optimizer of another model; patterns that match nothing, or that name a part of the
+        InputError: the optimizer is one of another model; a pattern matches nothing, or names only a part of
             weights that write the same channels.
     """
     names = record.parameters
@@ -63,7 +63,7 @@ def channels_that_stay(
 
 
 def _writers(record: Trace, keep: Callable[[str], str | None]) -> list[list[str]]:
-    """Of every family that could go, the parameters that write it."""
+    """For every family that could be removed, the parameters that write it."""
     groups = channel_groups(replace(record, labels=copy.deepcopy(record.labels)), keep)
     writers: list[list[str]] = [[] for _ in groups.families]
     for name, dim in record.written:
@@ -75,10 +75,10 @@ def _writers(record: Trace, keep: Callable[[str], str | None]) -> list[list[str]
 def _check_whole(
     field: str, named: set[str], families: Sequence[Sequence[str]], record: Trace
 ) -> None:
-    """Refuse patterns that name a part of the weights of a family; biases and scales need not be named.
+    """Refuse patterns that name some, but not all, weights of a family; biases and scales need not be named.
 
     Raises:
-        InputError: they do; the others are listed.
+        InputError: a pattern does; the weights that are missing are listed.
     """
     problems = []
     for writers in families:
@@ -91,7 +91,7 @@ def _check_whole(
         problems = list(dict.fromkeys(problems))
         more = f"\n  and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise InputError(
-            f"{field} names a part of the weights that write the same channels, which stay or go together:\n  "
+            f"{field} names only a part of weights that write the same channels and stay or go together:\n  "
             + "\n  ".join(problems[:8])
             + f"{more}\nName all weights of a line in {field}, or none of them."
         )

@@ -1,4 +1,4 @@
-"""Copies of a network to try things on, and runs of them that leave no trace."""
+"""Copies of a network for trials, and runs of them without side effects."""
 
 import copy
 import random
@@ -17,7 +17,7 @@ from detprune.errors import InputError
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy; results of a training step that modules hold on to are copied without their history.
+    """A deep copy; tensors of a training step that modules keep are copied without their autograd history.
 
     Raises:
         InputError: the network holds something that cannot be copied.
@@ -31,14 +31,14 @@ def copied(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model, memo)
     except (TypeError, RuntimeError, AttributeError) as error:
         raise InputError(
-            f"the network cannot be copied (copy.deepcopy: {error}), and channels are taken out of a copy; keep "
-            "what cannot be copied outside of the network"
+            f"the network cannot be copied (copy.deepcopy: {error}), but channels are removed from a copy; keep "
+            "objects that cannot be copied outside of the network"
         ) from error
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run networks without gradients, autocast, dropout and compilation; random numbers go on as if nothing had run."""
+    """Run networks without gradients, autocast, dropout and compilation; random states are restored afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     kind = next((p.device.type for p in model.parameters()), "cpu")
@@ -57,7 +57,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 def _uncompiled() -> AbstractContextManager[object]:
-    """Run what is compiled as it was written; importing the compiler takes seconds, so only where it is in use."""
+    """Run compiled code eagerly; does nothing if the compiler was not imported, for importing it takes seconds."""
     if "torch._dynamo" not in sys.modules:
         return nullcontext()
     stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
@@ -65,7 +65,7 @@ def _uncompiled() -> AbstractContextManager[object]:
 
 
 def same_noise() -> None:
-    """Begin the same sequence of random numbers each time; within ``undisturbed``."""
+    """Seed all generators with the same number; use it within ``undisturbed``."""
     random.seed(0)
     np.random.seed(0)
     torch.default_generator.manual_seed(0)
@@ -74,7 +74,7 @@ def same_noise() -> None:
 
 
 class _WithoutDropout(TorchFunctionMode):
-    """Dropout that a network applies in evaluation mode too draws numbers for every channel."""
+    """Turns off dropout that a network applies even in evaluation mode, because it draws numbers for every channel."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -85,7 +85,7 @@ class _WithoutDropout(TorchFunctionMode):
 
 
 def fresh(inputs: Any) -> Any:
-    """Copies of the tensors in nested inputs: a network may change them in place."""
+    """Copy the tensors in nested inputs, because a network may change them in place."""
     return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs)
 
 
@@ -110,7 +110,7 @@ _PLAIN = (str, bytes, int, float, complex, type(None), type, nn.Module, np.ndarr
 
 
 def _contents(value: object) -> list[object]:
-    """The values of a mapping, the items of a set, and what an object has as attributes and in slots."""
+    """The values of a mapping, the items of a set, or the attributes (slots included) of an object."""
     found: list[object] = list(vars(value).values()) if hasattr(value, "__dict__") else []
     if isinstance(value, Mapping):
         found += list(value.values())

@@ -1,7 +1,7 @@
 """Multiply-accumulate operations and parameters of a network as functions of its widths.
 
-A convolution costs in proportion to the channels that it reads times those that it writes, so that the cost of
-every operation follows from the dense one (``torch.utils.flop_counter``) without building the smaller network.
+The cost of a convolution is proportional to the channels that it reads times those that it writes. So the cost of
+every operation follows from that in the dense network (``torch.utils.flop_counter``), without the smaller network.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ Numbers = NDArray[np.float64]
 
 
 class Costs:
-    """Costs at given numbers of groups that are kept.
+    """Costs of the network as functions of the numbers of groups kept.
 
     Attributes:
-        sizes: groups in a family of each tie, (ties,): all that can be kept.
+        sizes: groups in a family of each tie, (ties,); at most these can be kept.
     """
 
     def __init__(self, record: Trace, groups: ChannelGroups) -> None:
@@ -39,7 +39,7 @@ class Costs:
         self._parameters = _Products(counts, list(by_name.values()), self)
 
     def widths(self, row: Row) -> tuple[Numbers, float]:
-        """Channels of a row per group that a tie keeps, (ties,), and channels that always stay."""
+        """Channels of a row per kept group of each tie, (ties,), and number of channels that always stay."""
         fixed, *ties = np.bincount(self._tie_of_group[row] + 1, minlength=len(self.sizes) + 1)
         return np.array(ties) / self.sizes, float(fixed)
 
@@ -48,7 +48,7 @@ class Costs:
         return self._fixed_macs + self._macs(counts)
 
     def parameters(self, counts: Row) -> Numbers:
-        """Parameters of it, (…, ties) → (…)."""
+        """Parameters of the network with ``counts`` groups kept per family of a tie, (…, ties) → (…)."""
         return self._parameters(counts)
 
 

@@ -1,4 +1,4 @@
-"""Whole channels, in all layers that they run through: what can be taken out of a network afterwards."""
+"""The sparsity set of whole channels, coupled over all layers that they run through; they can be removed afterwards."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,24 +29,26 @@ from detprune.values import check_whole
 
 
 def call(model: nn.Module, *inputs: object) -> object:
-    """``model(*inputs)``; all of its outputs count."""
+    """Return ``model(*inputs)``: the default of ``forward``."""
     return model(*inputs)
 
 
 @dataclass(frozen=True)
 class CoupledChannels(SparsitySet):
-    """Whole channels of a network, coupled as it couples them by additions, gates and cuts.
+    """Whole channels of a network, coupled across layers by additions, gates and cuts.
 
-    A group is everything that writes one channel: filters of convolutions, rows of linear layers, their biases,
-    and γ and β of the norms on the way. A network whose groups are zero can be shrunk (``Pruner.shrink``) and has
-    the same outputs. How channels are coupled is found by running it once on the example inputs.
+    A group is all weights that write one channel: filters of convolutions, rows of linear layers, their biases,
+    and γ and β of the norms on the way. Groups of equal cost form a family, and S allows each family a count of nonzero
+    groups. The projection keeps in each family the groups of largest l2 norm, ties to the lowest number. A network
+    with zero groups can be shrunk (``Pruner.shrink``) and has the same outputs. One run of the network on the example
+    inputs shows how its channels are coupled.
 
     Attributes:
-        example_inputs: what the network is called with: a tensor, or a tuple of arguments. Sizes are those
-            of later use, for MACs are counted on them.
-        round_to: widths are rounded to multiples of it, for runtimes are faster on them.
-        forward: ``forward(model, *example_inputs)`` runs the network in evaluation mode and returns the
-            outputs that count; by default it is called, and all outputs count.
+        example_inputs: arguments of a call of the network: a tensor, or a tuple. Give them the size of later use,
+            because MACs are counted on them.
+        round_to: widths are rounded to multiples of it, because runtimes are faster on them.
+        forward: ``forward(model, *example_inputs)`` runs the network in evaluation mode and returns the outputs
+            that must not change; by default the network is called, and these are all outputs.
     """
 
     example_inputs: Tensor | Sequence[object] | None = field(
@@ -67,7 +69,7 @@ class CoupledChannels(SparsitySet):
         given = self.example_inputs
         if given is None:
             raise InputError(
-                "CoupledChannels() has no example inputs; pass what the network is called with, for example "
+                "CoupledChannels() has no example inputs; pass the arguments of a call of the network, for example "
                 "CoupledChannels(torch.zeros(1, 3, 224, 224))"
             )
         if isinstance(given, Tensor | Mapping):
@@ -90,15 +92,15 @@ class CoupledChannels(SparsitySet):
             if value.is_meta or (plain and not torch.isfinite(value).all()):
                 what = "no values (device meta)" if value.is_meta else "NaN or infinities"
                 raise InputError(
-                    f"the example inputs hold {what}, on which no outputs can be compared; pass what the network is "
-                    "called with, or torch.zeros of that shape"
+                    f"the example inputs hold {what}, on which no outputs can be compared; pass inputs of a normal "
+                    "call, or torch.zeros of their shape"
                 )
             return value.to(weight.device, weight.dtype if value.is_floating_point() else None)
 
         return tuple(tree_map(fitting, value) for value in arguments)
 
     def supports(self, weights: Sequence[Tensor], sparsities: Sequence[float]) -> list[Tensor]:
-        """Not for single weights: which of them make a channel is a matter of the network.
+        """Refuse single tensors, because the network decides which weights make a channel.
 
         Raises:
             InputError: always.
@@ -111,11 +113,11 @@ class CoupledChannels(SparsitySet):
     def for_network(
         self, model: nn.Module, budget: Budget, optimizer: Optimizer | None
     ) -> BoundChannels:
-        """``bind``; channels that the optimizer does not train stay."""
+        """``bind`` for the optimizer: channels that it does not train stay."""
         return self._bound(model, budget, optimizer)[0]
 
     def plan(self, model: nn.Module, budget: Budget | None = None) -> ChannelPlan:
-        """Which channels of a network can go, how many a budget keeps, and why the others stay; ``print`` it.
+        """The plan of a network, to print: channels that can be removed, how many a budget keeps, why others stay.
 
         Raises:
             InputError: as ``bind``.
@@ -180,7 +182,7 @@ class CoupledChannels(SparsitySet):
         widest = max(len(family.groups) for family in groups.families)
         if self.round_to >= widest:
             raise InputError(
-                f"coupled channels: round_to is {self.round_to}, and the widest layer that can shrink has {widest} "
+                f"coupled channels: round_to is {self.round_to}, but the widest layer that can shrink has {widest} "
                 "channels; use a smaller number"
             )
 
@@ -213,8 +215,8 @@ def _check_budget(budget: Budget) -> None:
         )
     if budget.compression is not None:
         raise InputError(
-            f"compression is {budget.compression}, which counts single weights; for channels say what is left, "
-            "macs=0.5 or parameters=0.4, or the share of channels that goes, sparsity=0.5"
+            f"compression is {budget.compression}, which counts single weights; for channels give the share that is "
+            "left, macs=0.5 or parameters=0.4, or the share of channels that is removed, sparsity=0.5"
         )
     if budget.scope == "global":
         raise InputError(
@@ -232,7 +234,7 @@ def _check_budget(budget: Budget) -> None:
         )
     if budget.allocation == "global" and shares == (None, None):
         raise InputError(
-            "allocation='global' weighs channels against what they cost; give macs=0.5 or parameters=0.4 with it"
+            "allocation='global' weighs channels against their cost; give macs=0.5 or parameters=0.4 with it"
         )
     targets = (budget.sparsity, budget.macs, budget.parameters)
     if targets == (None, None, None) and not isinstance(budget.allocation, Mapping):
@@ -240,7 +242,7 @@ def _check_budget(budget: Budget) -> None:
 
 
 def _check_values(model: nn.Module) -> None:
-    """A network is run before anything else: it needs weights for that."""
+    """Refuse weights on the meta device, because the network has to run."""
     check_initialized(model)
     if meta := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
         raise InputError(
@@ -270,7 +272,7 @@ def _by_name(budget: Budget, groups: ChannelGroups, sizes: Row, step: Row) -> Ro
 
 
 def _losses(model: nn.Module, groups: ChannelGroups) -> list[Numbers]:
-    """By tie, the mean over its families of the share of the squared norm that is lost by keeping n groups."""
+    """For each tie and each number n of kept groups, the share of the squared norm lost, as mean over its families."""
     weights = dict(model.named_parameters())
     bound = BoundChannels(groups, np.ones(len(groups.ties), dtype=np.int64))
     norms = bound.squared_norms([weights[name].detach() for name in bound.names]).cpu().numpy()

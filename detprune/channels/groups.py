@@ -1,8 +1,8 @@
 """Groups of weights that write one channel, and the families that they are ranked in.
 
-A class of channels that can go is a group. Groups that are written and read by the same tensors make a
-family: they cost the same, and the projection ranks them against each other. Where a network cuts channels
-into equal parts, the families of the parts are tied: they keep equally many groups.
+A group is a class of coupled channels that can be removed. Groups that are written and read by the same tensors
+make a family: they cost the same, and the projection ranks them against each other. Where a network cuts channels
+into equal parts, the families of the parts are tied: they keep the same number of groups.
 """
 
 from collections import Counter, defaultdict
@@ -21,11 +21,11 @@ ALL_OR_NONE = "go only all together, and a layer keeps at least one"
 
 @dataclass(frozen=True)
 class Member:
-    """A dimension of a parameter along which every index belongs to a channel.
+    """A dimension of a parameter whose indices are channels.
 
     Attributes:
-        name, dim: the parameter, and its dimension.
-        groups: number of the group of each index; −1 where the channel stays.
+        name, dim: name of the parameter, and the dimension.
+        groups: number of the group of each index; −1 where the channel always stays.
     """
 
     name: str
@@ -38,9 +38,9 @@ class Family:
     """Groups that are ranked against each other.
 
     Attributes:
-        name: of the first weight that writes them.
-        groups: their numbers, in order.
-        tie: number of the tie; families of one tie keep equally many groups.
+        name: name of the first weight that writes the groups.
+        groups: numbers of the groups, in order.
+        tie: number of the tie; families of one tie keep the same number of groups.
     """
 
     name: str
@@ -53,12 +53,12 @@ class ChannelGroups:
     """All groups of a network.
 
     Attributes:
-        members: the parameters that are zero in a group that goes, in order of first use; they partition
-            the weights that they hold.
-        families: in order of their first group.
-        slices: (name, dim) → number of the group of each index, −1 where it stays, of everything that
-            follows the channels: members, readers, batch-norm statistics, gates.
-        reasons: (name, dim) → why channels stay, with how many.
+        members: the parameters that a removed group sets to zero, in order of first use; the groups partition
+            their weights.
+        families: the families, in order of their first group.
+        slices: (name, dim) → number of the group of each index, −1 where it always stays; for every tensor with
+            a dimension of channels: members, readers, batch-norm statistics, gates.
+        reasons: (name, dim) → reason why channels stay → number of these channels.
     """
 
     members: tuple[Member, ...]
@@ -81,7 +81,7 @@ class ChannelGroups:
 
     @cached_property
     def family_of_group(self) -> Row:
-        """Number of the family of every group, (groups + 1,); −1 in the end, for what always stays."""
+        """Number of the family of every group, (groups + 1,); the last is −1, for channels that always stay."""
         numbers = np.full(self.count + 1, -1, dtype=np.int64)
         for number, family in enumerate(self.families):
             numbers[family.groups] = number
@@ -89,7 +89,7 @@ class ChannelGroups:
 
     @cached_property
     def tie_of_group(self) -> Row:
-        """Number of the tie of every group, (groups + 1,); −1 in the end."""
+        """Number of the tie of every group, (groups + 1,); the last is −1, for channels that always stay."""
         ties = np.array([*(family.tie for family in self.families), -1], dtype=np.int64)
         return ties[self.family_of_group]
 
@@ -100,16 +100,16 @@ class ChannelGroups:
 
     @property
     def count(self) -> int:
-        """How many groups there are."""
+        """Number of groups."""
         return sum(len(family.groups) for family in self.families)
 
 
 def channel_groups(record: Trace, keep: Callable[[str], str | None]) -> ChannelGroups:
-    """Make groups and families of what a run has shown.
+    """Make groups and families from the record of a run.
 
     Args:
-        record: the trace; more of its labels are frozen here.
-        keep: says of a parameter's name why its channels have to stay, or None.
+        record: the trace; this function freezes more of its labels.
+        keep: gives for a parameter's name the reason why its channels have to stay, or None.
     """
     labels = record.labels
     _freeze_unusable(record, keep)
@@ -135,7 +135,7 @@ def channel_groups(record: Trace, keep: Callable[[str], str | None]) -> ChannelG
 
 
 def freeze_ties(record: Trace, groups: ChannelGroups, ties: Sequence[int], reason: str) -> None:
-    """Let all channels of some ties stay; ``channel_groups`` of the record then leaves them out."""
+    """Freeze all channels of some ties; ``channel_groups`` of the record then leaves them out."""
     families = [number for tie in ties for number in groups.ties[tie]]
     own = np.concatenate([groups.families[number].groups for number in families])
     for key, row in groups.slices.items():
@@ -145,7 +145,7 @@ def freeze_ties(record: Trace, groups: ChannelGroups, ties: Sequence[int], reaso
 
 @dataclass(frozen=True)
 class _Signature:
-    """What a class of channels is written and read by, how often, and the parts of chunks it lies in."""
+    """Key of a family: the tensors that write and read a class of channels, how often, and its parts of chunks."""
 
     keys: frozenset[tuple[str, int]]
     counts: frozenset[tuple[object, int]]
@@ -173,7 +173,7 @@ def _freeze_unusable(record: Trace, keep: Callable[[str], str | None]) -> None:
 
 
 def _families(record: Trace) -> tuple[Row, _Families, dict[_Signature, int]]:
-    """Standing labels, the classes that can go by signature, and the tie of every signature."""
+    """Representative labels, the removable classes by signature, and the tie of every signature."""
     labels = record.labels
     roots = labels.roots()
     marks: dict[int, Counter[object]] = defaultdict(Counter)
@@ -213,7 +213,7 @@ def _ties(record: Trace, roots: Row, families: _Families) -> dict[_Signature, in
 
 
 def _stuck(record: Trace, roots: Row, families: _Families) -> tuple[Row, str] | None:
-    """Labels of channels that cannot go one by one, and why."""
+    """Labels of channels that cannot be removed one by one, and the reason."""
     lone = [own[0] for own in families.values() if len(own) == 1]
     if lone:
         return np.array(lone, dtype=np.int64), ALL_OR_NONE
@@ -222,7 +222,7 @@ def _stuck(record: Trace, roots: Row, families: _Families) -> tuple[Row, str] | 
 
 
 def _unequal_chunk(record: Trace, roots: Row, families: _Families) -> Row | None:
-    """Labels of a chunk whose parts would not stay equal by keeping equally many of tied families."""
+    """Labels of a chunk whose parts would become unequal although tied families keep the same number of groups."""
     family_of = _family_of(families)
     for parts in record.chunks:
         contents = []
@@ -244,7 +244,7 @@ def _unequal_chunk(record: Trace, roots: Row, families: _Families) -> Row | None
 
 
 def _shared(one: Row, other: Row, roots: Row) -> bool:
-    """Whether two parts hold the same classes equally often: then they always stay equal."""
+    """Whether two parts hold the same classes equally often, so that they always stay equal."""
     return Counter(roots[one].tolist()) == Counter(roots[other].tolist())
 
 

@@ -10,7 +10,7 @@ Row = NDArray[np.int64]
 
 
 class Labels:
-    """Classes of channels that are kept or removed together, and why a class cannot go."""
+    """Classes of channels that are kept or removed together, and reasons why a class cannot be removed."""
 
     def __init__(self) -> None:
         self._parents: list[int] = []
@@ -20,7 +20,7 @@ class Labels:
         return len(self._parents)
 
     def new(self, count: int, reason: str | None = None) -> Row:
-        """Labels of their own, (count,); with a reason they cannot go."""
+        """Return new labels, (count,), each a class of its own; with a reason they cannot be removed."""
         first = len(self._parents)
         self._parents.extend(range(first, first + count))
         if reason is not None:
@@ -28,7 +28,7 @@ class Labels:
         return np.arange(first, first + count, dtype=np.int64)
 
     def find(self, label: int) -> int:
-        """The label that stands for the class: the earliest of it."""
+        """The representative label of a class, which is its earliest."""
         parents = self._parents
         root = label
         while parents[root] != root:
@@ -38,7 +38,7 @@ class Labels:
         return root
 
     def unite(self, one: Row, other: Row) -> None:
-        """Make classes of the pairs of two rows of one length."""
+        """Unite the classes of each pair of labels from two rows of one length."""
         for a, b in zip(
             cast(list[int], one.tolist()), cast(list[int], other.tolist()), strict=True
         ):
@@ -51,18 +51,18 @@ class Labels:
                 self._reasons.setdefault(low, reason)
 
     def unite_all(self, row: Row) -> None:
-        """Make one class of all labels of a row."""
+        """Unite all labels of a row into one class."""
         self.unite(row[:-1], row[1:])
 
     def freeze(self, row: Row, reason: str) -> None:
-        """Keep the classes of these labels; the first reason given is the one that is told."""
+        """Let the classes of these labels stay; the first reason given for a class is the one reported."""
         for label in cast(list[int], row.tolist()):
             self._reasons.setdefault(self.find(label), reason)
 
     def reason(self, label: int) -> str | None:
-        """Why the class of the label cannot go; None if it can."""
+        """The reason why the class of the label cannot be removed; None if it can."""
         return self._reasons.get(self.find(label))
 
     def roots(self) -> Row:
-        """The standing label of every label, (labels,)."""
+        """The representative label of every label, (labels,)."""
         return np.array([self.find(label) for label in range(len(self))], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What of a network's channels can go, how many stay, and why."""
+"""The plan of a network's channels: how many can be removed, how many stay, and why."""
 
 from dataclasses import dataclass
 from io import StringIO
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """Channels that a weight writes.
+    """The plan of the channels that one weight writes.
 
     Attributes:
-        name: of the weight.
-        channels, removable, kept: how many there are, how many of them could go, how many stay.
+        name: name of the weight.
+        channels, removable, kept: numbers of all channels, of those that could be removed, and of those that stay.
         coupled_with: the other weights that write the same channels.
-        reasons: why channels stay that could not go, with how many.
+        reasons: reasons why channels cannot be removed, each with the number of these channels.
     """
 
     name: str
@@ -33,7 +33,7 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class ChannelPlan:
-    """Layers of a network before and after; shares are of the dense network's MACs and parameters."""
+    """The plan of all layers of a network; shares are of the dense network's MACs and parameters."""
 
     layers: tuple[LayerPlan, ...]
     macs: float
@@ -78,7 +78,7 @@ class ChannelPlan:
 
     def table(self) -> "Table":
         """The plan as a table for a terminal."""
-        from rich.table import Table  # only what is printed needs rich
+        from rich.table import Table  # imported here, because only printing needs rich
 
         table = Table(title="Channels: how many there are, could go, and stay")
         table.add_column("weight")
@@ -110,6 +110,6 @@ class ChannelPlan:
     def __str__(self) -> str:
         from rich.console import Console
 
-        text = StringIO()  # and not the terminal, which may be closed or take no such characters
+        text = StringIO()  # not the terminal, which may be closed or limited to ASCII
         Console(file=text, width=140, markup=False).print(self.table())
         return text.getvalue()

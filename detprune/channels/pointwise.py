@@ -11,16 +11,16 @@ from detprune.channels.trace import Channels
 from detprune.channels.tracker import Tracker
 
 _PROBES = 64
-"""Values at which an operation is tried: normal, and as many a hundred times as large; eight are the same for
-all that it is given."""
+"""Number of values at which an operation is tried: half of them normally distributed, half a hundred times as large;
+the first eight are equal for all arguments."""
 
 
 def follow_pointwise(
     tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
 ) -> None:
-    """Entry by entry, with broadcasting: channels that meet are united.
+    """Follow an operation that works entry by entry, with broadcasting: channels that meet are united.
 
-    Whether a channel that is zero stays zero is asked of the operation itself, at 0 and some other numbers.
+    Whether a zero channel stays zero is found by running the operation itself, on zeros and other numbers.
     """
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     channels = united(tracker, func, tensors, out)
@@ -36,7 +36,7 @@ def follow_pointwise(
 
 
 def united(tracker: Tracker, func: Any, tensors: Sequence[Tensor], out: Tensor) -> Channels | None:
-    """The channels of a result of tensors that are broadcast against each other; those that meet become one class."""
+    """Channels of the result of tensors that are broadcast against each other; channels that meet are united."""
     found: Channels | None = None
     places = []
     for tensor in tensors:
@@ -67,7 +67,7 @@ def united(tracker: Tracker, func: Any, tensors: Sequence[Tensor], out: Tensor) 
 
 
 def stays_zero(tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether the result is zero where those are that are zero, whatever the others are."""
+    """Whether the result is zero where the zero channels of its arguments are, whatever the other arguments are."""
     generator = torch.Generator().manual_seed(0)
 
     def stand_in(value: object) -> object:
@@ -76,9 +76,9 @@ def stays_zero(tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping
         channels = tracker.channels(value)
         if channels is not None and channels.zero:
             return value.new_zeros(_PROBES)
-        probes = torch.randn(_PROBES, generator=generator)  # others for every tensor
+        probes = torch.randn(_PROBES, generator=generator)  # different for every tensor
         probes[_PROBES // 2 :] *= 100
-        probes[:8] = torch.linspace(-1.1, 2.4, 8)  # 0 / 0 is not asked for
+        probes[:8] = torch.linspace(-1.1, 2.4, 8)  # none of them is 0, so that 0 / 0 does not occur
         if value.dtype == torch.bool:
             probes = probes > 0
         return probes.to(value.device, value.dtype)
@@ -86,14 +86,14 @@ def stays_zero(tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping
     args, kwargs = tree_map(stand_in, (tuple(args), dict(kwargs)))
     try:
         return bool((func(*args, **kwargs) == 0).all())
-    except (RuntimeError, TypeError):  # of another dtype or shape: not known to stay zero
+    except (RuntimeError, TypeError):  # it needs another dtype or shape: not known to stay zero
         return False
 
 
 def write_in_place(
     tracker: Tracker, out: Tensor, channels: Channels | None, tensors: Sequence[Tensor]
 ) -> None:
-    """A tensor that shares memory with others may only change in a way that is true of them too."""
+    """Note a change in place; where other tensors share the memory, it must keep their channels valid too."""
     shared = any(
         other is not out and other.untyped_storage().data_ptr() == out.untyped_storage().data_ptr()
         for other in tracker._known

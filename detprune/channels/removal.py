@@ -1,4 +1,4 @@
-"""Takes channels out of a network: plain modules with fewer channels, and the same outputs."""
+"""Removal of channels from a network: the result has plain modules with fewer channels, and the same outputs."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -19,18 +19,18 @@ from detprune.networks.finite import listed, without_numbers
 from detprune.networks.optimizers import held_by
 
 Kept = Mapping[str, Mapping[int, Tensor]]
-"""By name of a parameter or buffer and by dimension: the indices that are kept, ascending."""
+"""Name of a parameter or buffer → dimension → indices that are kept, ascending."""
 
 Widths = dict[str, dict[str, int]]
-"""By name of a module: its attributes that state numbers of channels."""
+"""Name of a module → attribute that states a number of channels → the number."""
 
 
 def removed(model: nn.Module, kept: Kept) -> nn.Module:
     """A copy of ``model`` without the indices that are not kept; its classes stay what they are.
 
     Args:
-        model: the network, left alone.
-        kept: what to keep of each tensor that shrinks.
+        model: the network; it does not change.
+        kept: indices to keep, of each tensor that shrinks.
     """
     small = copied(model)
     with torch.no_grad():
@@ -50,7 +50,7 @@ def _kept(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
 
 
 def _replace(model: nn.Module, values: Mapping[str, Tensor]) -> None:
-    """Give parameters and buffers other shapes, and set what the modules that hold them say of their widths."""
+    """Replace the values of parameters and buffers, and update the widths that their modules state."""
     replaced = set()
     for name, value in values.items():
         path, _, local = name.rpartition(".")
@@ -66,7 +66,7 @@ def _replace(model: nn.Module, values: Mapping[str, Tensor]) -> None:
 
 
 def stated_widths(module: nn.Module) -> dict[str, int]:
-    """What a module of PyTorch says about its channels, as its tensors have it now."""
+    """The attributes in which a module of PyTorch states its channels, with values that fit its present tensors."""
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor):
         return {}
@@ -95,12 +95,12 @@ def stated_widths(module: nn.Module) -> dict[str, int]:
 def carry_over(
     optimizer: Optimizer, model: nn.Module, new_optimizer: Optimizer, small: nn.Module, kept: Kept
 ) -> None:
-    """Give an optimizer of the small network the state that one of the large network has of the same entries.
+    """Copy an optimizer's state of the large network, entry by entry, to an optimizer of the small network.
 
     Args:
         optimizer, model: the large network and what has trained it.
         new_optimizer, small: the small one, and an optimizer of the same kind over its parameters.
-        kept: what was kept of each tensor.
+        kept: indices that were kept of each tensor.
 
     Raises:
         InputError: optimizers of two kinds, or of other parameters; a state that does not have the shapes of the
@@ -115,7 +115,7 @@ def carry_over(
     new = dict(small.named_parameters())
     if other := [n for n, p in new.items() if n not in old or p.shape != _shape(old[n], kept, n)]:
         raise InputError(
-            f"{listed(other)} are not what is left of the network's weights; pass what shrink() returned"
+            f"{listed(other)} do not have the shapes of the shrunk network; pass the network that shrink() returned"
         )
     held = held_by(new_optimizer)
     if held.isdisjoint(map(id, new.values())):
@@ -134,7 +134,7 @@ def carry_over(
 
 
 def _shape(tensor: Tensor, kept: Kept, name: str) -> Sequence[int]:
-    """What is left of the shape of a tensor."""
+    """The shape of a tensor after removal."""
     shape = list(tensor.shape)
     for dim, indices in kept.get(name, {}).items():
         shape[dim] = len(indices)
@@ -149,13 +149,13 @@ def _state_of(what: str, value: Any, parameter: Tensor, dims: Mapping[int, Tenso
     if value.dim() and dims:
         raise InputError(
             f"the optimizer's {what} has the shape {tuple(value.shape)}, not the weight's, and cannot be carried "
-            "over; begin with a new optimizer"
+            "over; start with a new optimizer"
         )
     return value.detach().clone()
 
 
 def widths_of(model: nn.Module) -> Widths:
-    """What the modules of a network say about their channels: with its classes, what rebuilds its shape."""
+    """The widths that the modules of a network state; with the dense network, they rebuild its shape."""
     found = {name: stated_widths(module) for name, module in model.named_modules()}
     return {name: own for name, own in found.items() if own}
 
@@ -166,7 +166,7 @@ def resized_and_loaded(model: nn.Module, saved: object, path: object) -> nn.Modu
     Args:
         model: built as the dense network was; changed in place, and returned.
         saved: ``{"state_dict": …, "widths": …}``.
-        path: of the file, for messages.
+        path: path of the file, for messages.
 
     Raises:
         InputError: the file holds something else, or is of another network.
@@ -207,7 +207,7 @@ def resized_and_loaded(model: nn.Module, saved: object, path: object) -> nn.Modu
 
 
 def _check_tensors(state: Mapping[Any, Any], named: Mapping[str, Tensor], path: object) -> None:
-    """Refuse what would be taken for weights, and is none.
+    """Refuse values in place of weights that are no tensors, or not of the network's kind.
 
     Raises:
         InputError: no tensors, tensors without values or of another kind of number.
@@ -233,10 +233,10 @@ def _check_tensors(state: Mapping[Any, Any], named: Mapping[str, Tensor], path: 
 
 
 def saved_with_widths(path: Path) -> dict[str, Any] | None:
-    """What a file holds from whose network channels were removed; None for any other file."""
+    """The content of a file of a network from which channels were removed; None for any other file."""
     try:
         saved = load_tensors(path, "give another checkpoint")
-    except InputError:  # whoever loads other files says what is wrong with it
+    except InputError:  # the loader of other files raises the error
         return None
     return saved if {"state_dict", "widths"} <= set(saved) else None
 

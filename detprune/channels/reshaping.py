@@ -10,18 +10,18 @@ from detprune.channels.labels import Labels, Row
 def reshaped(
     labels: Labels, row: Row, dim: int, old: Sequence[int], new: Sequence[int]
 ) -> tuple[Row, int] | None:
-    """Where the channels of ``tensor.view(new)`` are.
+    """Labels of the channels of ``tensor.view(new)``.
 
-    A view that splits channels into (a, b) works out a and b anew when it runs. What it needs then is that
-    whole indices of b are gone: the labels are united along a.
+    A view that splits channels into (a, b) computes a and b again when it runs on fewer channels. So only whole
+    indices of b can be removed: the labels are united along a.
 
     Args:
         row, dim: labels of the channels, and the dimension of ``old`` that they number.
         old, new: shapes before and after.
 
     Returns:
-        Labels and dimension after it; None where the shapes do not fit together, or no dimension is left
-        that numbers channels.
+        Labels and dimension after the view; None where the shapes do not fit together, or no dimension
+        numbers channels any more.
     """
     block = _block_with(dim, old, new)
     if block is None:

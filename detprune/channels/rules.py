@@ -1,8 +1,8 @@
-"""Which rule follows the channels through which operation.
+"""The table of operations, with the rule that follows channels through each of them.
 
-An operation that has no rule here, and of which PyTorch does not say that it works entry by entry
-(``torch.Tag.pointwise``), is not followed: all channels that come near it stay. A new operation costs
-channels that could have gone, never a wrong result.
+An operation that has no rule here, and that PyTorch does not tag as entry by entry (``torch.Tag.pointwise``), is not
+followed: all channels of its arguments stay. So an unknown operation may keep channels that could have been removed,
+but never gives a wrong result.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -88,7 +88,7 @@ _BY_RULE: dict[Rule, Sequence[str]] = {
 }
 
 RULES: dict[str, Rule] = {name: rule for rule, names in _BY_RULE.items() for name in names}
-"""Rule of every operation that is known by name; in-place ones go by the name without the underscore."""
+"""Name of an operation → its rule; in-place operations are found by the name without the underscore."""
 
 CHANGES_IN_PLACE = ("copy", "fill", "zero", "bernoulli", "detach")
-"""Those of them whose rule holds for the operation in place as well."""
+"""Operations whose rule also holds for the in-place form."""

@@ -1,4 +1,4 @@
-"""What changes of shape, cuts and concatenations do to channels."""
+"""Rules for channels in changes of shape, cuts and concatenations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from detprune.channels.tracker import Tracker, arguments
 def view(
     tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
 ) -> None:
-    """Another shape of the same entries; sizes that were written out are found by trial (``verification.py``)."""
+    """Another shape of the same entries; a size that is hard-coded is found by trial (``verification.py``)."""
     x = args[0]
     channels = tracker.channels(x)
     if channels is None:
@@ -58,7 +58,7 @@ def expand(
 def repeat(
     tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
 ) -> None:
-    """Copies one after the other; along the channels, each comes several times."""
+    """Copies one after the other; along the dimension of channels, every label occurs several times."""
     channels = tracker.channels(args[0])
     if channels is not None:
         dim = channels.dim + out.dim() - args[0].dim()
@@ -90,7 +90,7 @@ def squeeze(
 def select(
     tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any
 ) -> None:
-    """One index, or each index by itself, of a dimension."""
+    """One index of a dimension, or every index by itself."""
     x = args[0]
     dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % x.dim()
     channels = tracker.channels(x)
@@ -122,7 +122,7 @@ def cut(
 def split(
     tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any
 ) -> None:
-    """Into equal parts (``chunk``), which works out their size anew; into stored sizes, which does not."""
+    """Cut into equal parts (``chunk``), whose size follows the width, or into stored sizes, which do not follow it."""
     given = arguments(func, args, kwargs)
     x, dim = given["self"], given["dim"] % given["self"].dim()
     channels = tracker.channels(x)
@@ -177,7 +177,7 @@ def stack(
 
 
 def _joined(tracker: Tracker, func: Any, parts: Sequence[Tensor], out: Tensor) -> Channels | None:
-    """What is known of tensors that are put side by side in another dimension than the channels'."""
+    """Channels of tensors that are concatenated along a dimension other than that of the channels."""
     joined = united(tracker, func, parts, out)
     if joined is None:
         return None
@@ -190,7 +190,7 @@ def _joined(tracker: Tracker, func: Any, parts: Sequence[Tensor], out: Tensor) -
 def pad(
     tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
 ) -> None:
-    """Around each channel, or more channels of a constant, which stay."""
+    """Padding around each channel, or padding with constant channels, which stay."""
     given = arguments(func, args, kwargs)
     x, pad, value = given["self"], given["pad"], given["value"]
     channels = tracker.channels(x)

@@ -1,4 +1,4 @@
-"""What running a network shows of its channels: which entries of which tensors belong to one channel."""
+"""The record of a run of a network: which entries of which tensors belong to one channel."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from detprune.channels.labels import Labels, Row
 
 @dataclass(frozen=True)
 class Channels:
-    """What is known of the channels of a tensor.
+    """The channels of a tensor, as far as they are known.
 
     Attributes:
-        row, dim: labels, and the dimension that they number.
-        zero: whether a channel is 0 everywhere once all that writes it is zero.
-        sources: the written tensors, as (name, dim), whose zeros that takes.
+        row, dim: labels of the channels, and the dimension that they number.
+        zero: whether a channel is 0 everywhere once all weights that write it are zero.
+        sources: the tensors, as (name, dim), that have to be zero for that.
     """
 
     row: Row
@@ -26,12 +26,12 @@ class Channels:
 
 @dataclass(frozen=True)
 class Operation:
-    """A convolution or a linear layer that ran: its cost is in proportion to its widths.
+    """A convolution or a linear layer that ran; its cost is proportional to its widths.
 
     Attributes:
-        name: of the weight.
-        macs: multiply-accumulate operations of the whole network.
-        rows: labels of the widths that the cost is in proportion to.
+        name: name of the weight.
+        macs: multiply-accumulate operations of the layer at full width.
+        rows: labels of the widths that the cost is proportional to.
     """
 
     name: str
@@ -46,15 +46,15 @@ class Trace:
     Attributes:
         labels: classes of channels.
         tensors: the model's parameters and buffers by name.
-        owners: the module of each, by name.
+        owners: name of a parameter or buffer → its module.
         slices: (name, dim) → labels of that dimension of a parameter or buffer.
-        written: those slices whose zeros make a channel zero, in order of first use.
-        required: those of them that have to be zero; the others only go with the channel.
-        read: labels that a convolution or a linear layer takes in.
+        written: slices whose zeros make a channel zero, in order of first use.
+        required: written slices that have to be zero; the others are only removed with the channel.
+        read: labels that a convolution or a linear layer reads.
         chunks: the parts of every cut into equal parts.
-        operations: what convolutions and linear layers cost.
-        other_macs: what all else costs.
-        seen: parameters and buffers that took part.
+        operations: costs of convolutions and linear layers.
+        other_macs: MACs of all other operations.
+        seen: names of parameters and buffers that took part.
     """
 
     tensors: dict[str, Tensor]
@@ -80,20 +80,20 @@ class Trace:
         return [name for name in self.parameters if name not in self.seen]
 
     def slice(self, name: str, dim: int, row: Row) -> tuple[str, int]:
-        """Note that a dimension of a tensor is numbered by these labels."""
+        """Note the labels of a dimension of a tensor."""
         known = self.slices.setdefault((name, dim), row)
         if known is not row:
             self.labels.unite(known, row)
         return name, dim
 
     def new_channels(self, name: str, dim: int) -> Row:
-        """Labels of the channels that a tensor writes: the same each time that it is used."""
+        """Labels of the channels that a tensor writes; they are the same at every use."""
         known = self.slices.get((name, dim))
         size = self.tensors[name].shape[dim]
         return self.labels.new(size) if known is None else known
 
     def write(self, name: str, dim: int, row: Row) -> tuple[str, int]:
-        """Note that zeros at an index of a parameter make that channel zero."""
+        """Note that zeros at an index of a parameter make the channel of that index zero."""
         written = self.slice(name, dim, row)
         self.written.setdefault(written)
         return written

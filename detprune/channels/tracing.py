@@ -1,4 +1,4 @@
-"""Runs a network once and follows its channels through every operation (``rules.py``)."""
+"""The tracing of a network: it is run once, and its channels are followed through every operation (``rules.py``)."""
 
 import gc
 from collections.abc import Callable, Sequence
@@ -22,16 +22,16 @@ from detprune.networks.finite import listed
 LOGGER = logger(__name__)
 
 Forward = Callable[..., object]
-"""``forward(model, *inputs)``: runs the network, and returns the outputs that count."""
+"""``forward(model, *inputs)``: runs the network, and returns the outputs that must not change."""
 
 
 def trace(model: nn.Module, inputs: Sequence[object], forward: Forward) -> Trace:
-    """Run a copy of ``model`` in evaluation mode and record what its channels have to do with each other.
+    """Run a copy of ``model`` in evaluation mode, and record how its channels are coupled.
 
     Args:
-        model: the network; nothing of it changes, nor do random numbers.
-        inputs: what ``forward`` is given after the model.
-        forward: how it is run; every tensor in what it returns keeps its channels.
+        model: the network; neither it nor any random state changes.
+        inputs: arguments of ``forward`` after the model.
+        forward: runs the network; every tensor that it returns keeps its channels.
 
     Raises:
         InputError: the network does not run on these inputs, or it depends on values which of its layers run.
@@ -57,8 +57,8 @@ def trace(model: nn.Module, inputs: Sequence[object], forward: Forward) -> Trace
             _run_for_training(network, inputs, forward, tracker)
     if record.unused:
         LOGGER.warning(
-            "%s took no part when the network ran on the example inputs: they stay as they are. If something runs "
-            "them later, pass forward=, which runs all that counts",
+            "%s took no part when the network ran on the example inputs: they stay as they are. If they are used "
+            "later, pass forward=, a function that runs them too",
             listed(record.unused),
         )
     record.tensors = {name: tensor for name, tensor, _ in named_tensors(model)}
@@ -84,10 +84,10 @@ def _run(model: nn.Module, inputs: Sequence[object], forward: Forward, tracker: 
 def _run_on_other_values(
     model: nn.Module, inputs: Sequence[object], forward: Forward, tracker: Tracker
 ) -> None:
-    """See whether the same layers run when the network decides on other values.
+    """Check that the same layers run on other input values, where the network makes decisions by values.
 
     Raises:
-        InputError: they do not.
+        InputError: other layers run.
     """
     first = tracker.layers_run
     for scale in (-1.0, 0.0, 10.0):
@@ -101,8 +101,8 @@ def _run_on_other_values(
         if tracker.layers_run != first:
             only = sorted(set(first) ^ set(tracker.layers_run)) or sorted(set(first))
             raise InputError(
-                f"it depends on values in this network which layers run ({listed(only)}): one run does not show how "
-                "its channels are coupled. Pass forward=, which runs the network without that decision, or prune "
+                f"which layers of this network run depends on values ({listed(only)}), so that one run does not show "
+                "how its channels are coupled. Pass forward=, which runs the network without that decision, or prune "
                 "single weights (Unstructured())"
             )
 
@@ -114,7 +114,7 @@ def _scaled(leaf: object, by: float) -> object:
 def _run_for_training(
     model: nn.Module, inputs: Sequence[object], forward: Forward, tracker: Tracker
 ) -> None:
-    """Follow what runs in training only, auxiliary heads for example; norms work as in evaluation."""
+    """Follow layers that run in training mode only, such as auxiliary heads; norms work as in evaluation."""
     for module in model.modules():
         module.training = not isinstance(module, nn.modules.batchnorm._NormBase)
     try:
@@ -124,7 +124,7 @@ def _run_for_training(
 
 
 class _Functions(TorchFunctionMode):
-    """Sees the calls whose meaning is lost in what they are made of."""
+    """Sees the calls of functions whose meaning is lost in the operations that they consist of."""
 
     def __init__(self, tracker: Tracker) -> None:
         super().__init__()
@@ -154,15 +154,15 @@ class _Functions(TorchFunctionMode):
 
 
 _LEAVES_TORCH = ("numpy", "__array__", "tolist", "__dlpack__", "untyped_storage", "data_ptr")
-"""Ways to read values past the operations that can be seen."""
+"""Functions that read values without an operation that the tracer sees."""
 
 
 class _Operations(TorchDispatchMode):
-    """Sees every operation that is carried out."""
+    """Sees every ATen operation that runs."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Whether the compiler has to be told to leave this class alone: it is not in use, and takes 4 s to import."""
+        """Return False: the compiler is not in use, so it need not be imported (4 s) to exclude this class."""
         return False
 
     def __init__(self, tracker: Tracker) -> None:
@@ -187,7 +187,7 @@ class _Operations(TorchDispatchMode):
         try:
             self._follow(func, name, args, kwargs, out)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-            # an overload that its rule does not know; what it was given stays
+            # an overload that its rule does not know: the channels of its arguments stay
             tracker.freeze_all(leaves, f"goes through {func.__name__}, which is not followed")
         for leaf in leaves:
             tracker.freeze_odd_use(leaf, name)
@@ -210,7 +210,10 @@ class _Operations(TorchDispatchMode):
 
 
 def _is_pointwise(func: Any, plain: str) -> bool:
-    """Whether every entry of the result comes of the same entries; torch 2.6 does not tag all forms in place."""
+    """Whether every entry of the result depends on the inputs' same entries alone.
+
+    torch 2.6 does not tag all in-place forms as ``pointwise``, hence ``plain``, the name without ``_``.
+    """
     if torch.Tag.pointwise in func.tags or plain in ("_prelu_kernel", "hardswish"):
         return True
     other = getattr(getattr(torch.ops.aten, plain, None), func._overloadname, None)

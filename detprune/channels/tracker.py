@@ -20,7 +20,7 @@ class Tracker:
     """The channels of the tensors that are alive while a network runs.
 
     Attributes:
-        record: what the run has shown so far.
+        record: the record of the run so far.
         paused: whether operations are parts of one that has been followed as a whole.
         counting: whether operations add to the costs: only in the first run.
         function: name of the call that the present operation is a part of.
@@ -42,17 +42,17 @@ class Tracker:
             self._names[tensor] = name
 
     def name(self, value: object) -> str | None:
-        """The name of a parameter or buffer of the model; None for all else."""
+        """The name of a parameter or buffer of the model; None for any other value."""
         name: str | None = self._names.get(value) if isinstance(value, Tensor) else None
         return name
 
     def parameter(self, value: object) -> str | None:
-        """The name of a parameter, or of the one that a tensor is a copy of; None for all else."""
+        """The name of a parameter, or of the parameter that a tensor is a copy of; None for any other value."""
         name = self.name(value)
         return name if name is not None and self.is_parameter(name) else None
 
     def is_parameter(self, name: str) -> bool:
-        """Whether it is no buffer."""
+        """Whether a name is that of a parameter, not of a buffer."""
         return isinstance(self.record.tensors[name], nn.Parameter)
 
     def same_name(self, out: Tensor, value: object) -> None:
@@ -61,7 +61,7 @@ class Tracker:
             self._names[out] = name
 
     def channels(self, value: object) -> Channels | None:
-        """What is known of a tensor's channels. A parameter that is a vector numbers channels of its own."""
+        """The known channels of a tensor, or None. A parameter that is a vector numbers channels of its own."""
         if not isinstance(value, Tensor):
             return None
         known: Channels | None = self._known.get(value)
@@ -83,7 +83,7 @@ class Tracker:
             self._known[tensor] = channels
 
     def freeze(self, value: object, reason: str) -> None:
-        """Keep the channels of a tensor, and of every dimension of a weight that is used in a way not known."""
+        """Let the channels of a tensor stay; of a weight that is used in an unknown way, those of every dimension."""
         channels = self.channels(value)
         if channels is not None:
             self.record.labels.freeze(channels.row, reason)
@@ -93,20 +93,20 @@ class Tracker:
                 self.record.slice(name, dim, self.record.labels.new(size, reason))
 
     def freeze_odd_use(self, value: object, operation: str) -> None:
-        """Keep all of a matrix or a kernel that is used in another way than by its own layer."""
+        """Let all channels of a matrix or kernel stay if an operation other than its own layer's uses it."""
         if operation in _USES_OF_WEIGHTS or self.name(value) is None:
             return
         if self.channels(value) is None:
             self.freeze(value, f"is used by {operation}, which is not followed")
 
     def depends_on_inputs(self, values: Sequence[object]) -> None:
-        """Note tensors whose values depend on what the network is given."""
+        """Note tensors whose values depend on the network's inputs."""
         for value in values:
             if isinstance(value, Tensor):
                 self._of_inputs[value] = True
 
     def is_of_inputs(self, value: object) -> bool:
-        """Whether a value is a tensor that depends on what the network is given."""
+        """Whether a value is a tensor that depends on the network's inputs."""
         return isinstance(value, Tensor) and value in self._of_inputs
 
     def alive(self) -> list[Tensor]:
@@ -114,7 +114,7 @@ class Tracker:
         return [tensor for tensor in self._known if self.name(tensor) is None]
 
     def forget(self, values: object) -> None:
-        """Take nothing more for known of tensors that were changed in a way that is not followed."""
+        """Forget the channels of tensors that were changed in a way that is not followed."""
         for leaf in tree_leaves(values):
             if isinstance(leaf, Tensor) and self.name(leaf) is None:
                 self._known.pop(leaf, None)
@@ -125,7 +125,7 @@ class Tracker:
             self.freeze(leaf, reason)
 
     def row_of(self, value: object, dim: int, reason: str) -> tuple[Row, Channels | None]:
-        """Labels along a dimension, which is the only one that may number channels; else labels that stay."""
+        """The tensor's labels if ``dim`` numbers its channels; else its channels stay, and so do the new labels."""
         channels = self.channels(value)
         if channels is not None and channels.dim == dim:
             return channels.row, channels
@@ -148,7 +148,7 @@ class Tracker:
         return self.record.slices[name, dim]
 
     def write_vector(self, vector: object, row: Row) -> frozenset[tuple[str, int]] | None:
-        """Note a bias or a scale; None where it does not come of a parameter, so that it cannot be held at zero."""
+        """Note a bias or a scale; return None if it is no parameter, so that it cannot be held at zero."""
         if (name := self.parameter(vector)) is not None:
             return frozenset([self.record.write(name, 0, row)])
         channels = self.channels(vector)
@@ -158,7 +158,7 @@ class Tracker:
         return channels.sources if channels.zero else None
 
     def count(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: object) -> None:
-        """Add up what operations cost that are neither convolutions nor linear layers."""
+        """Add the cost of an operation that is neither a convolution nor a linear layer."""
         if self.counting and func is not torch.ops.aten.convolution.default:
             self.record.other_macs += _macs(func.overloadpacket, args, kwargs, out)
 
@@ -191,7 +191,7 @@ class Tracker:
         along: int,
         sources: frozenset[tuple[str, int]],
     ) -> None:
-        """A weight whose index along ``dim`` is a channel of the result."""
+        """Note a weight whose index along ``dim`` is a channel of the result."""
         row = self.record.new_channels(name, dim)
         sources |= {self.record.write(name, dim, row)}
         if bias is not None:
@@ -229,7 +229,7 @@ class Tracker:
         transposed: bool,
         out: Tensor,
     ) -> Row:
-        """Whole groups go: the channels that one reads and those that it writes are one class."""
+        """Grouped convolution: whole groups are removed, so the channels that one reads and writes are one class."""
         labels = self.record.labels
         inputs, channels = self.row_of(x, 1, f"is read by {name} along another dimension")
         row = (

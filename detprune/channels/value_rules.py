@@ -1,4 +1,4 @@
-"""What layers, norms, poolings and sums do to channels."""
+"""Rules for channels in layers, norms, poolings and sums."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,14 +22,14 @@ def same(
 def convolution(
     tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
 ) -> None:
-    """Also transposed, and of any number of groups."""
+    """Convolution, also transposed, with any number of groups."""
     tracker.convolution(args, kwargs, out)
 
 
 def spatial(
     tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any
 ) -> None:
-    """Poolings and resamplings work on each channel alone: zero stays zero."""
+    """Pooling and resampling, which work on each channel alone: zero stays zero."""
     x, results = args[0], out if isinstance(out, tuple | list) else (out,)
     channels = tracker.channels(x)
     for other in args[1:]:
@@ -40,14 +40,14 @@ def spatial(
         tracker.freeze(x, f"is mixed by {func._schema.name.removeprefix('aten::')}")
         return
     tracker.know(results[0], channels)
-    for result in results[1:]:  # where the largest entries were
+    for result in results[1:]:  # indices of the largest entries
         tracker.know(result, replace(channels, zero=False))
 
 
 def batch_norm(
     tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any
 ) -> None:
-    """γ and β belong to the channel: with both at zero it is zero, whatever comes in.
+    """Batch norm; γ and β belong to the channel: with both at zero the channel is zero, whatever its input.
 
     Without γ it is zero where zeros come in that are normalised by statistics of their own, as in an instance norm.
     """
@@ -77,7 +77,7 @@ def batch_norm(
 def group_norm(
     tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any
 ) -> None:
-    """Whole groups go: what is normalised together stays together."""
+    """Group norm: channels that are normalised together are one class, so whole groups are removed."""
     x, scale, shift, groups = args[0], args[1], args[2], args[6]
     row, channels = tracker.row_of(x, 1, "is normalised along another dimension")
     labels = tracker.record.labels
@@ -96,7 +96,7 @@ def group_norm(
 def layer_norm(
     tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any
 ) -> None:
-    """Exact where it normalises within each channel; across channels they all stay."""
+    """Layer norm: followed where it normalises within each channel; across channels all of them stay."""
     x, shape, _, shift = args[:4]
     channels = tracker.channels(x)
     if channels is None:
@@ -110,7 +110,7 @@ def layer_norm(
 def softmax(
     tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
 ) -> None:
-    """Within each channel it is not zero; across channels they all stay."""
+    """Softmax: within each channel its result is not zero; across channels all of them stay."""
     x, dim = args[0], args[1] % args[0].dim()
     channels = tracker.channels(x)
     if channels is not None and channels.dim == dim:
@@ -122,7 +122,7 @@ def softmax(
 def reduce(
     tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
 ) -> None:
-    """Means, sums and extremes within each channel."""
+    """Means, sums and extremes; within each channel they are followed."""
     given = arguments(func, args, kwargs)
     x, dims = given["self"], given["dim"]
     channels = tracker.channels(x)
@@ -157,7 +157,7 @@ def copy(
 def fill(
     tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
 ) -> None:
-    """One number in place of what was there."""
+    """Fill with one number."""
     channels = tracker.channels(out)
     if channels is not None:
         value = args[1] if len(args) > 1 else 0
@@ -169,7 +169,7 @@ def fill(
 def like(
     tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
 ) -> None:
-    """A new tensor of the shape that another has."""
+    """A new tensor with the shape of another."""
     channels = tracker.channels(args[0])
     if channels is not None:
         zero = func._schema.name == "aten::zeros_like"
@@ -179,7 +179,7 @@ def like(
 def random(
     tracker: Tracker, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
 ) -> None:
-    """The mask of a dropout: of the same shape, and not zero."""
+    """The mask of a dropout: it has the same shape, and is not zero."""
     channels = tracker.channels(args[0])
     tracker.know(out, None if channels is None else replace(channels, zero=False))
 

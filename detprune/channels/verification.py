@@ -1,4 +1,4 @@
-"""Tries out on the network itself that channels can be taken out of it."""
+"""A trial on the network itself that channels can be removed from it."""
 
 import traceback
 from collections.abc import Sequence
@@ -18,22 +18,25 @@ from detprune.channels.tracing import Forward
 from detprune.projections import zero_outside
 
 _TOLERANCE = 1e-3
-"""Largest difference, relative to the largest output: sums in another order come to 1e-6, an error to 1."""
+"""Largest allowed difference, relative to the largest output: another order of sums gives 1e-6, an error gives 1."""
 
 _ROUNDINGS = 32
-"""The same in units of the precision, which counts in half precision."""
+"""Largest allowed difference in units of the dtype's precision; in half precision it is the larger one."""
 
 _ATTEMPTS = ((1.0, None), (1.0, torch.float64), (0.0, None))
-"""Noise that is added to the weights, so that no branch is hidden that starts at zero, and the precision that is
-computed in. Noise may make a network magnify rounding errors, which float64 rules out, or overflow."""
+"""Attempts: scale of the noise added to the weights, and dtype of the computation (None: the network's own).
+
+Noise shows branches that start at zero. But it may make a network magnify rounding errors, which float64 excludes, or
+overflow, so the last attempt is without noise.
+"""
 
 
 class Failure(NamedTuple):
-    """What goes wrong with fewer channels.
+    """The failure of a network with fewer channels.
 
     Attributes:
-        text: the error, or the difference.
-        module: name of the innermost module that raised the error; empty where none did.
+        text: text of the error, or of the difference.
+        module: name of the innermost module that raised the error; empty if none did.
     """
 
     text: str
@@ -41,11 +44,11 @@ class Failure(NamedTuple):
 
 
 class Trial:
-    """Halves of the channels are taken out of a copy, which is compared with the copy in which they are zero.
+    """Compares a copy without half of the channels with a copy in which these channels are zero.
 
     Args:
-        model: the network, left alone.
-        inputs, forward: how it is run.
+        model: the network; it does not change.
+        inputs, forward: how the network is run.
     """
 
     def __init__(self, model: nn.Module, inputs: Sequence[object], forward: Forward) -> None:
@@ -55,7 +58,7 @@ class Trial:
         self._copies: dict[tuple[float, torch.dtype | None], tuple[nn.Module, list[Tensor]]] = {}
 
     def failure(self, groups: ChannelGroups, ties: Sequence[int] | None = None) -> Failure | None:
-        """What goes wrong without half of the channels of some ties, or of all; None if nothing does."""
+        """The failure without half of the channels of some ties, or of all ties; None if there is none."""
         bound = _half(groups, ties)
         problem: Failure | None = None
         with undisturbed(self._model):
@@ -74,7 +77,10 @@ class Trial:
     def _outputs(
         self, bound: BoundChannels, noise: float, dtype: torch.dtype | None
     ) -> tuple[list[Tensor], list[Tensor]] | Failure | None:
-        """Of the network with zeros, and of the small one; what the small one raises; None for an attempt in vain."""
+        """Outputs of the network with zeros and of the small one; a Failure if the small one raises an error.
+
+        None if the attempt says nothing: the network with zeros overflows, or does not run in this dtype.
+        """
         zeroed = self._copy(noise, dtype)
         small = _halved(zeroed, bound)
         inputs = tree_map(lambda leaf: _in_precision(leaf, dtype), self._inputs)
@@ -105,14 +111,14 @@ class Trial:
         return network
 
     def failing_ties(self, groups: ChannelGroups, failure: Failure) -> list[int]:
-        """Numbers of the ties without whose channels the network does something else, found by halving.
+        """Numbers of the ties whose removal changes the network's outputs, found by bisection.
 
-        An operation takes a size from a tensor that has nothing else to do with it, for example: nothing that the
-        run shows couples the two. Where a module raised the error, the ties of its weights are tried first.
+        For example, an operation takes a size from a tensor that it has nothing else to do with: the run does not
+        show that coupling. If a module raised the error, the ties of its weights are tried first.
 
         Args:
             groups: the groups, half of which cannot go.
-            failure: what went wrong without that half.
+            failure: the failure without that half.
         """
 
         def search(ties: Sequence[int]) -> list[int]:
@@ -122,7 +128,7 @@ class Trial:
                 return list(ties)
             middle = len(ties) // 2
             found = search(ties[:middle]) + search(ties[middle:])
-            return found or list(ties)  # only together
+            return found or list(ties)  # the halves fail only together
 
         everything = range(len(groups.ties))
         suspects = _ties_of(groups, failure.module)
@@ -140,7 +146,7 @@ def _ties_of(groups: ChannelGroups, module: str) -> list[int]:
 
 
 def _raised(error: Exception, network: nn.Module) -> Failure:
-    """An error of the network's own, with the innermost of its modules that was running."""
+    """The Failure for an error that the network raised, with the innermost of its modules that was running."""
     names = {id(module): name for name, module in network.named_modules()}
     running = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     modules = [names[id(module)] for module in running if id(module) in names]
@@ -148,7 +154,7 @@ def _raised(error: Exception, network: nn.Module) -> Failure:
 
 
 def _half(groups: ChannelGroups, ties: Sequence[int] | None) -> BoundChannels:
-    """The set that keeps half of the groups of some ties, and all of the others."""
+    """The set that keeps half of the groups of some ties, and all groups of the others."""
     sizes = groups.sizes
     counts = sizes.copy()
     chosen = np.arange(len(sizes)) if ties is None else np.array(ties)
@@ -163,7 +169,7 @@ def _in_precision(leaf: object, dtype: torch.dtype | None) -> object:
 
 
 def _halved(zeroed: nn.Module, bound: BoundChannels) -> nn.Module:
-    """Zero what the set asks for at norms that are drawn, and return a copy without it."""
+    """Set groups to zero as the set projects random norms, and return a copy without these groups."""
     weights = dict(zeroed.named_parameters())
     values = [weights[name] for name in bound.names]
     generator = torch.Generator().manual_seed(0)
@@ -175,7 +181,7 @@ def _halved(zeroed: nn.Module, bound: BoundChannels) -> nn.Module:
 
 
 def _add_noise(model: nn.Module, scale: float) -> None:
-    """Noise of the size that weights have at the start, on parameters and means."""
+    """Add noise, of the size of initial weights, to parameters and running means."""
     generator = torch.Generator().manual_seed(0)
     means = [b for name, b in model.named_buffers() if name.endswith("running_mean")]
     for tensor in (*model.parameters(), *means):

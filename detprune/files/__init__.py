@@ -1,4 +1,4 @@
-"""Reads files that may be damaged, of another kind or written by somebody else, and writes files that appear whole."""
+"""Safe reading of files that may be damaged, malicious or of another kind, and writing of files that appear whole."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Bytes, text and JSON of files; every error is an input error that names the file and the way out."""
+"""Bytes, text and JSON of files; every error is an ``InputError`` that names the file and the way out."""
 
 import json
 import os
@@ -20,10 +20,10 @@ _JSON_DEPTH = "its lists or objects are nested too deeply"
 
 
 def named_path(path: object, way_out: str) -> Path:
-    """A path that a user gave, with ``~`` replaced.
+    """The path that a user gave, with ``~`` replaced.
 
     Raises:
-        InputError: it is no text and no path, or the home of nobody.
+        InputError: the value is no text and no path, or names the home of an unknown user.
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError(
@@ -36,11 +36,11 @@ def named_path(path: object, way_out: str) -> Path:
 
 
 def check_regular(path: Path, way_out: str = "") -> int:
-    """Checks that a path is a regular file, for anything else may block for ever; returns its bytes.
+    """Check that a path is a regular file, because anything else may block for ever; return its size in bytes.
 
     Args:
         path: the file; symbolic links are followed.
-        way_out: what to do about it, put behind the problem.
+        way_out: what to do about it; the message ends with it.
 
     Raises:
         InputError: it is missing, a folder, a pipe, a socket, a device, or cannot be reached.
@@ -61,7 +61,7 @@ def read_bytes(path: Path, way_out: str = "", *, limit: int | None = None) -> by
 
     Args:
         path: the file.
-        way_out: what to do where it cannot be read.
+        way_out: what to do if the file cannot be read.
         limit: bytes that it may have.
 
     Raises:
@@ -73,7 +73,7 @@ def read_bytes(path: Path, way_out: str = "", *, limit: int | None = None) -> by
         raise InputError(f"{path} has {size:,} bytes, allowed are {limit:,}{after}")
     try:
         with path.open("rb") as file:
-            # files below /proc claim to have none
+            # files below /proc report a size of 0
             content = file.read() if limit is None else file.read(limit + 1)
     except OSError as error:
         raise InputError(f"cannot read {path}: {_reason(error)}{after}") from error
@@ -88,7 +88,7 @@ def read_text(path: Path, way_out: str = "", *, limit: int | None = None) -> str
 
 
 def utf8(content: bytes, where: str, way_out: str = "") -> str:
-    """Decode UTF-8, and take a byte order mark off.
+    """Decode UTF-8, and remove a byte order mark.
 
     Raises:
         InputError: it is not UTF-8; says at which line and column.
@@ -106,12 +106,12 @@ def utf8(content: bytes, where: str, way_out: str = "") -> str:
 
 
 def read_json(path: Path, way_out: str, kind: type[Any] = dict) -> Any:
-    """The JSON value in a file that the project wrote.
+    """The JSON value in a file that detprune wrote.
 
     Args:
         path: the file.
-        way_out: what to delete, or to write again, where it is damaged.
-        kind: what the value has to be, ``dict`` or ``list``.
+        way_out: what to delete, or to write again, if the file is damaged.
+        kind: type of the value, ``dict`` or ``list``.
 
     Raises:
         InputError: what ``read_text`` raises, it is empty or not JSON, or another kind of value.
@@ -141,7 +141,7 @@ def parse_json(text: str, where: str, way_out: str) -> Any:
 
 
 def check_replaceable(path: Path) -> None:
-    """Checks that what is at a path, if anything, is a file, or a link, that another may take the place of.
+    """Check that a path is free, or holds a file or link that another file may replace.
 
     Raises:
         InputError: it is a folder, a device, a pipe or a socket.
@@ -158,11 +158,11 @@ def check_replaceable(path: Path) -> None:
 
 
 def check_output_path(path: Path, option: str, *, makes_folder: bool = False) -> None:
-    """Checks, before anything long begins, that a file can be written at a path.
+    """Check, before any long work starts, that a file can be written at a path.
 
     Args:
-        path: of the file that is to be written; may not exist.
-        option: what the user gave it as, for example ``--out``.
+        path: path of the file to be written; it need not exist.
+        option: the option by which the user gave it, for example ``--out``.
         makes_folder: the folder is made where it is missing.
 
     Raises:

@@ -1,12 +1,12 @@
-"""Files of ``torch.save`` with deflated records: plain ``torch.load`` reads them, bit for bit.
+"""Files of ``torch.save`` with deflated records, which plain ``torch.load`` reads bit for bit.
 
-``torch.save`` writes a zip archive and compresses nothing, so that a network with nine of ten weights at zero takes
+``torch.save`` writes a zip archive without compression, so that a network with nine of ten weights at zero takes
 as many bytes as the dense one. The reader of ``torch.load`` knows deflate, also with ``weights_only``.
 
-``torch.load(mmap=True)`` maps records as they lie in the file and does not ask whether they are compressed. What is
-written here is therefore refused by it, with a RuntimeError, and never read wrong: one record at least, once taken
-for an uncompressed one, would end behind the end of the file. Where no record is large enough for that, tensors stay
-uncompressed and aligned, and can be mapped.
+``torch.load(mmap=True)`` maps records as they lie in the file, and does not check whether they are compressed. It must
+refuse a deflated file with a RuntimeError rather than read wrong values. So at least one record is placed such that,
+taken for an uncompressed one, it would end beyond the end of the file. If no record is large enough for that, tensors
+stay uncompressed and aligned, and can be mapped.
 """
 
 import io
@@ -22,17 +22,20 @@ LEVEL = 6
 """zlib's level: 9 takes ten times as long as 6 on a pruned network, for 2 % fewer bytes."""
 
 _ALIGNMENT = 64  # bytes, what torch.save aligns tensors to
-_DATE = (1980, 1, 1, 0, 0, 0)  # of every record, as torch.save has it
+_DATE = (1980, 1, 1, 0, 0, 0)  # date of every record, as in torch.save
 _LOCAL_HEADER = 30  # bytes, without name and extra field
 _OF_PADDING = 4  # bytes that an extra field takes besides its content
-_OFFSETS = (".format_version", ".storage_alignment")  # say that records can be found by arithmetic
+_OFFSETS = (
+    ".format_version",
+    ".storage_alignment",
+)  # records that allow to compute offsets of others
 
 
 def save_deflated(value: object, path: Path, *, level: int = LEVEL) -> None:
-    """``torch.save`` with deflated records; never more bytes than ``torch.save`` writes.
+    """Save like ``torch.save``, with deflated records; the file is never larger than that of ``torch.save``.
 
     Args:
-        value: what ``torch.save`` takes.
+        value: any value that ``torch.save`` takes.
         path: the file; give a temporary name, for writing is not atomic.
         level: zlib's, 1 (fast) to 9 (small).
     """
@@ -42,7 +45,7 @@ def save_deflated(value: object, path: Path, *, level: int = LEVEL) -> None:
 
 
 def deflate(source: Path, target: Path, *, level: int = LEVEL) -> None:
-    """Write what ``torch.save`` wrote into one file into another, deflated.
+    """Write a deflated copy of a file of ``torch.save``.
 
     A file that is no zip archive, or would not become smaller, is copied as it is.
 
@@ -60,7 +63,7 @@ def _smaller(plain: io.BytesIO, level: int) -> io.BytesIO:
     with zipfile.ZipFile(plain) as archive:
         records = [r for r in archive.infolist() if not r.filename.endswith(_OFFSETS)]
         others = [r for r in records if not _is_tensor(r)]
-        # the largest last: behind it there is too little left in the file for an uncompressed one
+        # the largest last: taken for uncompressed, it ends beyond the end of the file
         tensors = sorted((r for r in records if _is_tensor(r)), key=lambda r: r.file_size)
         written = _rewritten(archive, others, tensors, level, deflate_tensors=True)
         if not _refuses_to_be_mapped(written):

@@ -1,4 +1,4 @@
-"""Folders that the project fills itself: the user's cache, and sets that appear only when they are complete."""
+"""Folders that detprune fills: the user's cache, and drawn data sets, which appear only when they are complete."""
 
 import errno
 import os
@@ -10,18 +10,18 @@ from detprune.errors import DetpruneError, InputError
 from detprune.files.temporaries import sweep, temporary_name
 
 SET = "set.json"
-"""In a drawn set: what it was drawn from."""
+"""File in a drawn data set with the settings that it was drawn from."""
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def user_cache() -> Path:
-    """The folder ``detprune`` of the user's cache; not made here."""
+    """The folder ``detprune`` in the user's cache; this function does not create it."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detprune"
 
 
 def output_folder(folder: Path) -> Path:
-    """The absolute path, without symbolic links, of a folder that is to be filled; it may not exist.
+    """The absolute path, without symbolic links, of a folder to be filled; the folder need not exist.
 
     Raises:
         InputError: the name is too long, or it is a link that leads to itself.
@@ -29,7 +29,7 @@ def output_folder(folder: Path) -> Path:
     try:
         resolved = folder.expanduser().resolve()
         resolved.exists()
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+    except (OSError, RuntimeError) as error:  # RuntimeError: a circle of links, before Python 3.13
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot write into {folder}: {reason}; name another folder") from error
     return resolved
@@ -38,12 +38,12 @@ def output_folder(folder: Path) -> Path:
 def complete_folder(
     folder: Path, is_there: Callable[[], bool], write: Callable[[Path], None]
 ) -> None:
-    """Fill ``folder``, unless it is there; it appears under its name only when it is complete.
+    """Fill ``folder``, unless it exists; it gets its name only when it is complete.
 
     Args:
         folder: the folder, as ``output_folder`` returns it; may be missing or empty.
-        is_there: whether it holds already what is to be written; raises where it holds anything else.
-        write: fills the folder that it is given, which it makes.
+        is_there: returns whether the folder is complete already; raises an error if it holds anything else.
+        write: makes and fills the folder at the given path.
 
     Raises:
         InputError: the folder cannot be made there.
@@ -62,7 +62,7 @@ def complete_folder(
             folder.rmdir()
         temporary.rename(folder)
     except OSError as error:
-        # another process may have written the same at the same time
+        # another process may have written the same folder at the same time
         if not is_there():
             full = error.errno in _DISK
             kind = DetpruneError if full else InputError
@@ -75,7 +75,7 @@ def complete_folder(
 
 
 def _check_place(folder: Path) -> None:
-    """Refuses places where a new folder would do harm.
+    """Refuse places where a new folder would do harm.
 
     Raises:
         InputError: it is the working directory, which would be another folder afterwards; or below a file, or in a

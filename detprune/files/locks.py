@@ -1,16 +1,16 @@
-"""One process at a time writes into a folder of runs.
+"""Locks of run folders: only one process at a time writes into a folder.
 
 The lock is ``flock`` on the file ``.lock`` in the folder. The kernel releases it when the process dies, however it
-dies, so that a lock never outlives its holder and none has to be judged stale; over NFS and the usual cluster file
-systems it reaches other machines too. Inside the folder it stays with a run that is renamed while it runs. The file
-holds the holder's process number and machine, for the message to whoever comes second; it is deleted at the end.
+dies, so that a lock never outlives its holder, and none has to be judged stale. Over NFS and the usual cluster file
+systems it works across machines. The file lies in the folder, so that a run may be renamed while it runs. It holds
+the holder's process number and machine, for the error message of a second process; it is deleted at the end.
 
-``flock`` is inherited by forked processes, such as the workers of a data loader, which outlive a killed run by
-seconds: they close it when they begin (POSIX record locks are not inherited, but any other opening and closing of
-the file in the same process would drop them).
+Forked processes, such as the workers of a data loader, inherit ``flock`` and outlive a killed run by seconds. So they
+close it when they start. (POSIX record locks are not inherited, but any other opening and closing of the file in the
+same process would drop them.)
 
-Where a file system has no locks, what the file says decides: a holder on this machine that is dead (or whose number
-another process has by now) is passed over, one on another machine is believed.
+Where a file system has no locks, the content of the file decides: a holder on this machine that is dead (or whose
+number another process has by now) is ignored; a holder on another machine is taken to be alive.
 """
 
 import errno
@@ -35,12 +35,12 @@ _held: set[int] = set()
 
 
 class FolderInUseError(InputError):
-    """Another process writes into the folder."""
+    """Another process holds the lock of the folder."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who writes into a folder: process number, machine, and what tells it from others of that number."""
+    """The process that holds a folder: its number, its machine, and a mark that no other process of that number has."""
 
     pid: int
     host: str
@@ -48,12 +48,12 @@ class Holder:
 
     @classmethod
     def this(cls) -> "Holder":
-        """This process."""
+        """The holder for the present process."""
         return cls(os.getpid(), HOST, start_mark(os.getpid()))
 
     @classmethod
     def read(cls, folder: Path) -> "Holder | None":
-        """What a folder's lock says; None where it says nothing that can be used."""
+        """The holder that a folder's lock file names; None if the file names none."""
         try:
             text = (folder / NAME).read_text(encoding="utf-8")
             found = json.loads(text)
@@ -63,13 +63,13 @@ class Holder:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether it runs on another machine."""
+        """Whether the holder runs on another machine."""
         return self.host != HOST
 
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Let no other process hold the folder for the time of the block.
+    """Hold the lock of the folder for the time of the block.
 
     Raises:
         FolderInUseError: another one holds it.
@@ -80,7 +80,7 @@ def hold(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if file in _held:  # not in a process that was forked meanwhile
+        if file in _held:  # false in a process that was forked meanwhile
             _held.discard(file)
             if _is_at(file, folder):
                 (folder / NAME).unlink()
@@ -105,7 +105,7 @@ def _acquire(folder: Path) -> int:
         except BaseException:
             os.close(file)
             raise
-        os.close(file)  # the one that held it has just deleted it
+        os.close(file)  # its holder has just deleted the file
 
 
 def _lock(file: int, folder: Path) -> None:
@@ -122,8 +122,8 @@ def _lock(file: int, folder: Path) -> None:
         return
     if before is not None and before.is_elsewhere:
         LOGGER.warning(
-            "%s was held by process %d on %s, which ended without a word; if it does still run there, "
-            "on a file system whose locks do not reach this machine, stop one of the two",
+            "%s was held by process %d on %s, which ended without releasing it; if that process still runs, "
+            "because the locks of this file system do not reach this machine, stop one of the two",
             *(folder, before.pid, before.host),
         )
 
@@ -146,7 +146,7 @@ def _in_use(folder: Path, holder: Holder | None) -> FolderInUseError:
 
 
 def _is_at(file: int, folder: Path) -> bool:
-    """Whether the open file is still the folder's lock, and not one that was deleted or moved away."""
+    """Whether the open file is still the folder's lock, not one that was deleted or moved away."""
     try:
         return os.path.samestat(os.fstat(file), (folder / NAME).stat())
     except OSError:

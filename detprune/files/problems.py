@@ -1,4 +1,4 @@
-"""Problems of a data set, collected so that one error names them all: kind, number, the first few, the way out."""
+"""Collected problems of a data set, for one error that lists kind, number, the first few, and the way out."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -9,25 +9,25 @@ _SHOWN = 3
 
 
 class Kind(NamedTuple):
-    """What is wrong, and what to do about it."""
+    """A kind of problem, and its way out."""
 
     problem: str
     way_out: str
 
 
 Problems = dict[Kind, list[str]]
-"""What was found of each kind: where, and the value."""
+"""Kind → the problems found, each as its place and value."""
 
 
 def listed(items: Iterable[str]) -> str:
-    """The first few items, and how many more there are."""
+    """The first few items, and the number of the others."""
     everything = list(items)
     more = len(everything) - _SHOWN
     return ", ".join(everything[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def refuse(what: object, problems: Problems) -> None:
-    """Raise one `InputError` over everything found about ``what``, if anything was."""
+    """Raise one `InputError` with all problems of ``what``, if there are any."""
     if problems:
         lines = [
             f"{kind.problem} ({len(found)}): {listed(found)}; {kind.way_out}"

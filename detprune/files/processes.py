@@ -1,7 +1,7 @@
-"""Whether a process that wrote its number down is still the one of that number.
+"""The check whether a process that left its number is still alive.
 
-Process numbers are used again, within seconds in a container; the time at which a process started tells two
-of them apart. It is known on Linux; elsewhere the number alone counts.
+Process numbers are used again, within seconds in a container. The start time of a process distinguishes two
+processes of one number. It is known on Linux; elsewhere the number alone counts.
 """
 
 import os
@@ -12,7 +12,7 @@ HOST = socket.gethostname()
 
 
 def start_mark(pid: int) -> str | None:
-    """Boot of the machine and start of a process since then; None where it is dead or not known."""
+    """Boot id of the machine and start time of a process; None if the process is dead or not known."""
     ticks = _start_ticks(pid)
     if ticks is None:
         return None
@@ -24,7 +24,7 @@ def start_mark(pid: int) -> str | None:
 
 
 def is_alive(pid: int, mark: str | None = None) -> bool:
-    """Whether a process of this machine runs, and is the one that has the mark, if one is given."""
+    """Whether a process of this machine runs, and has the mark if one is given."""
     if pid <= 0:
         return False
     try:
@@ -32,7 +32,7 @@ def is_alive(pid: int, mark: str | None = None) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        pass  # it is another user's
+        pass  # the process belongs to another user
     if not Path("/proc/self/stat").exists():
         return True
     found = start_mark(pid)
@@ -40,7 +40,7 @@ def is_alive(pid: int, mark: str | None = None) -> bool:
 
 
 def start_seconds(pid: int) -> float | None:
-    """When a process started, in seconds since 1970; None where it is dead or not known."""
+    """Start time of a process, in seconds since 1970; None if it is dead or not known."""
     ticks = _start_ticks(pid)
     if ticks is None:
         return None
@@ -50,10 +50,12 @@ def start_seconds(pid: int) -> float | None:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """Field 22 of ``/proc/PID/stat`` (proc(5)); a zombie counts as dead."""
+    """Start time of a process in ticks, field 22 of ``/proc/PID/stat`` (proc(5)); a zombie counts as dead."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    state, *fields = text.rpartition(")")[2].split()  # the name before it may hold anything
+    state, *fields = text.rpartition(")")[
+        2
+    ].split()  # the process name before ")" may hold any character
     return None if state in "ZX" else int(fields[18])

@@ -1,4 +1,4 @@
-"""What the command line says where the system refuses to read or write: whose fault it is, and the way out."""
+"""Messages of the command line where the system refuses to read or write: the cause and the way out."""
 
 import errno
 from collections.abc import Iterator
@@ -8,25 +8,25 @@ from pathlib import Path
 from detprune.errors import InputError, StorageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-_DENIED = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT)  # reading a file may end so too
+_DENIED = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT)  # reading a file may raise these too
 _ODD_PATH = ("Symlink loop from", "Could not determine home directory")
-"""How pathlib begins where a path leads nowhere: a circle of links, the home of nobody."""
+"""Starts of pathlib's messages for a path that leads nowhere: a circle of links, the home of an unknown user."""
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 _SCARCE_WORDS = (
     "Too many open files",
     "can't start new thread",
     "Resource temporarily unavailable",
 )
-"""As torch and Python say it in a RuntimeError."""
+"""Parts of the RuntimeErrors that torch and Python raise for the same reasons."""
 _ODD_PLACE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def storage_reason(error: OSError | RuntimeError, folder: Path | None = None) -> str | None:
-    """What the system says where it refused to write a file; None where that is not what happened.
+    """The system's reason for which it refused to write a file; None if the error is another one.
 
     Args:
-        error: what was raised; torch wraps what the system says in a RuntimeError.
-        folder: a run directory; a refusal that may be one of reading counts for its files alone.
+        error: the error that was raised; torch wraps the system's error in a RuntimeError.
+        folder: a run directory; an error that reading may raise too counts for files of this directory alone.
     """
     if isinstance(error, OSError):
         place = f" {error.filename}" if error.filename else ""
@@ -45,10 +45,10 @@ def storage_reason(error: OSError | RuntimeError, folder: Path | None = None) ->
 
 
 def shortage_reason(error: OSError | RuntimeError) -> str | None:
-    """What is said where the system has no more files or processes to give; None where that is not what happened.
+    """Message for an error that means that the system gives no more files or processes; None for another error.
 
     Args:
-        error: what was raised; where files or processes end, torch raises a RuntimeError of its own.
+        error: the exception; torch raises a RuntimeError of its own for these reasons.
     """
     if isinstance(error, OSError):
         scarce, said = error.errno in _SCARCE, error.strerror or str(error)
@@ -64,7 +64,7 @@ def shortage_reason(error: OSError | RuntimeError) -> str | None:
 
 @contextmanager
 def plain_refusals() -> Iterator[None]:
-    """Turn refusals of the system into messages, for commands that have nothing to continue.
+    """Turn refusals of the system into messages, for commands without a run that could be continued.
 
     Raises:
         StorageError: a disk that is full, a limit of file size, a file system that is read-only, no more files or

@@ -1,7 +1,7 @@
-"""Temporary names for what is being written, and removal of those that a killed writer left.
+"""Temporary names for files that are being written, and removal of those that a killed process left.
 
-A file appears under its own name only when it is whole; until then it is ``.NAME.PID@HOST.tmp`` beside it,
-where HOST is a checksum of the machine's name. A kill leaves it behind, at the size of a checkpoint.
+A file gets its own name only when it is whole. Until then it is ``.NAME.PID@HOST.tmp`` in the same folder,
+where HOST is a checksum of the machine's name. A kill leaves it behind, and it may be as large as a checkpoint.
 """
 
 import os
@@ -19,30 +19,29 @@ LOGGER = logger("detprune")
 
 _NODE = f"{zlib.crc32(HOST.encode()):08x}"
 _NAME = re.compile(r"\..+\.(\d+)(?:@([0-9a-f]{8}))?\.tmp", re.DOTALL)
-_CLOCK_SLACK = 2.0  # seconds; a start is known to the second, and file systems round
-_UNTOUCHED = (
-    86_400.0  # seconds after which a writer on another machine, which cannot be asked, is given up
-)
+_CLOCK_SLACK = 2.0  # seconds; start times are known to the second, and file systems round
+# Seconds after which the writer of an unchanged file is taken for dead if it was on another machine.
+_UNTOUCHED = 86_400.0
 
 
 def temporary_name(path: Path) -> Path:
-    """Where this process writes what becomes ``path``."""
+    """The name under which this process writes the file that becomes ``path``."""
     return path.with_name(f".{path.name}.{os.getpid()}@{_NODE}.tmp")
 
 
 def is_temporary(path: Path, name: str) -> bool:
-    """Whether a path is one at which a process writes, or wrote, what becomes ``name`` beside it."""
+    """Whether a path is a temporary name of the file ``name`` in the same folder."""
     return path.name.startswith(f".{name}.") and _NAME.fullmatch(path.name) is not None
 
 
 def sweep(folder: Path, *, name: str | None = None, deep: bool = False, held: bool = False) -> None:
-    """Remove what killed writers left in a folder; what a live process writes stays.
+    """Remove temporary files that killed processes left in a folder; those of live processes stay.
 
     Args:
-        folder: need not exist.
-        name: only what was to become this file or folder.
-        deep: the folders below it too; links are not followed.
-        held: no process of another machine writes here, because this one holds the folder's lock.
+        folder: the folder; it need not exist.
+        name: remove only temporary files of this file or folder.
+        deep: search the folders below too; links are not followed.
+        held: whether this process holds the folder's lock, so that no process of another machine writes here.
     """
     removed = 0
     for path in _found(folder, deep):
@@ -58,15 +57,13 @@ def sweep(folder: Path, *, name: str | None = None, deep: bool = False, held: bo
                 path.unlink()
             removed += 1
         except FileNotFoundError:
-            continue  # its writer has just finished it
+            continue  # its writer has just renamed it
         except OSError as error:
             LOGGER.warning(
-                "%s is left of a killed process and cannot be removed: %s", path, error.strerror
+                "%s was left by a killed process, but cannot be removed: %s", path, error.strerror
             )
     if removed:
-        LOGGER.info(
-            "%s: removed what killed processes had not finished (%d files)", folder, removed
-        )
+        LOGGER.info("%s: removed unfinished files of killed processes (%d)", folder, removed)
 
 
 def _found(folder: Path, deep: bool) -> Iterator[Path]:
@@ -83,5 +80,5 @@ def _is_dead(path: Path, pid: int, node: str | None, held: bool) -> bool:
         return True
     started = start_seconds(
         pid
-    )  # a process younger than the file has only the number of its writer
+    )  # a process that started after the file was written is not its writer
     return started is not None and touched < started - _CLOCK_SLACK

@@ -1,4 +1,4 @@
-"""Opens files of tensors without running anything that they hold."""
+"""Loading of files of tensors without running any code in them."""
 
 import os
 import pickle
@@ -17,8 +17,8 @@ import torch
 from detprune.errors import InputError
 from detprune.files.contents import check_regular
 
-# torch's restricted unpickler interprets whatever bytes it is given, so that a file that is no
-# checkpoint can fail in any of these ways; a damaged zip archive is a RuntimeError or an OSError
+# torch's restricted unpickler interprets any bytes, so that a file that is no checkpoint can raise
+# any of these errors; a damaged zip archive raises a RuntimeError or an OSError
 UNREADABLE = (
     pickle.UnpicklingError,
     EOFError,
@@ -32,7 +32,7 @@ UNREADABLE = (
     MemoryError,
     struct.error,
 )
-"""What ``torch.load`` raises on files that it cannot read, depending on the damage."""
+"""Errors that ``torch.load`` raises on files that it cannot read, depending on the damage."""
 
 
 def check_unpacked_size(path: Path) -> None:
@@ -51,13 +51,13 @@ def check_unpacked_size(path: Path) -> None:
     memory = machine_memory()
     if memory is not None and unpacked > memory:
         raise InputError(
-            f"{path} unpacks to {unpacked:,} bytes, and this machine has a memory of {memory:,}; it is no checkpoint, "
+            f"{path} unpacks to {unpacked:,} bytes, but this machine has a memory of {memory:,}; it is no checkpoint, "
             "or one for a larger machine"
         )
 
 
 def machine_memory() -> int | None:
-    """Bytes of the machine's memory; None where the system does not say."""
+    """Size of the machine's memory in bytes; None if the system does not tell it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -65,7 +65,7 @@ def machine_memory() -> int | None:
 
 
 def unpickle_tensors(path: Path) -> object:
-    """What ``torch.save`` wrote into a file, on the CPU; raises one of `UNREADABLE` where it cannot be read."""
+    """The content of a file of ``torch.save``, on the CPU; raises one of `UNREADABLE` if it cannot be read."""
     with warnings.catch_warnings(), _default_allowlist():
         warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
         content: object = torch.load(path, map_location="cpu", weights_only=True)
@@ -77,7 +77,7 @@ _ALLOWLIST = threading.Lock()
 
 @contextmanager
 def _default_allowlist() -> Iterator[None]:
-    """Allow only what torch allows by itself: Ultralytics adds its own classes for the whole process."""
+    """Allow only torch's own safe classes, without those that Ultralytics adds for the whole process."""
     with _ALLOWLIST:
         added = torch.serialization.get_safe_globals()
         torch.serialization.clear_safe_globals()
@@ -92,7 +92,7 @@ def load_tensors(path: Path, way_out: str) -> dict[str, Any]:
 
     Args:
         path: the file.
-        way_out: what to delete, or to give instead, where it cannot be used.
+        way_out: what to delete, or to give instead, if the file cannot be used.
 
     Raises:
         InputError: the file is missing, no file, empty or damaged, holds no dictionary with names, or
@@ -104,7 +104,7 @@ def load_tensors(path: Path, way_out: str) -> dict[str, Any]:
     try:
         content = unpickle_tensors(path)
     except UNREADABLE as error:
-        # torch's own text is left out: it advises to switch the protection off
+        # without torch's own text, which advises to switch the protection off
         code = re.search(r"GLOBAL ([\w.]+\.\w+)\s", str(error))
         if code is not None:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Opens weights that a user names, without running anything that they hold."""
+"""Loading of weights from files that a user names, without running any code in them."""
 
 import re
 from pathlib import Path
@@ -11,11 +11,11 @@ _TEXT = (b"<", b"version https://git-lfs")
 
 
 def safe_load(path: str | Path, wanted: str) -> object:
-    """What ``torch.save`` wrote into a file: tensors, on the CPU, and plain values.
+    """The content of a file of ``torch.save``: tensors, on the CPU, and plain values.
 
     Args:
         path: the file.
-        wanted: what the caller takes, to be read after "give".
+        wanted: description of a usable file; messages put it after "give".
 
     Raises:
         InputError: the file is missing, a folder or damaged, or would run code when opened.
@@ -45,7 +45,7 @@ def safe_load(path: str | Path, wanted: str) -> object:
     try:
         return unpickle_tensors(path)
     except UNREADABLE as error:
-        # torch's own text is left out: it advises to switch the protection off
+        # without torch's own text, which advises to switch the protection off
         raise _refused(path, wanted, re.search(r"GLOBAL (\S*\w)\s", str(error))) from error
 
 

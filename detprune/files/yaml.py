@@ -1,8 +1,8 @@
-"""YAML whose values are what they look like, within bounds; every error has file, line and column.
+"""YAML without silent surprises, and with limits; every error has file, line and column.
 
-PyYAML's safe loader (YAML 1.1), with what it does in silence refused: a key that stands twice, octal
-numbers and numbers to the base 60, dates, infinities, bytes. Numbers such as ``1e-3`` are numbers, as in
-YAML 1.2. Depth, size and aliases are bounded, because a small file can stand for gigabytes.
+It is PyYAML's safe loader (YAML 1.1), which here refuses values that it would convert silently: a key that occurs
+twice, octal numbers, numbers to the base 60, dates, infinities, bytes. Text such as ``1e-3`` is a number, as in
+YAML 1.2. Depth, size and aliases are limited, because a small file can expand to gigabytes.
 """
 
 import datetime
@@ -19,10 +19,10 @@ from yaml.error import Mark, MarkedYAMLError
 from detprune.errors import InputError
 from detprune.files.contents import read_text
 
-_LARGEST = 1_000_000  # bytes: seconds of parsing; recipes have a few thousand
+_LARGEST = 1_000_000  # bytes, which take seconds to parse; recipes have a few thousand
 _DEEPEST = 100  # levels; recipes have five
-_NODES = 100_000  # values with every alias written out
-_DIGITS = 40  # characters of a whole number; more is no quantity, and slow to convert
+_NODES = 100_000  # values, with every alias expanded
+_DIGITS = 40  # characters of a whole number; longer ones are no quantity, and slow to convert
 
 _FLOAT = re.compile(
     r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$|^[-+]?\.[0-9]+[eE][-+]?[0-9]+$"
@@ -46,7 +46,7 @@ def parse_yaml(text: str, where: str, *, strict: bool = True) -> Any:
 
     Args:
         text: one document.
-        where: what errors call the text.
+        where: name of the text in errors.
         strict: also refuse what YAML 1.1 turns into something that hardly anybody means by it; off for
             files that another program reads too.
 
@@ -82,7 +82,7 @@ def dump_yaml_text(value: Any) -> str:
 
 
 def dump_yaml_line(value: Any) -> str:
-    """The same on one line."""
+    """Plain values as YAML on one line, which `parse_yaml` reads back to the same."""
     text: str = yaml.dump(
         value,
         Dumper=_Dumper,
@@ -95,7 +95,7 @@ def dump_yaml_line(value: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Bounds depth, aliases and digits, and refuses a key that stands twice."""
+    """Limits depth, aliases and digits, and refuses a key that occurs twice."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -127,7 +127,7 @@ class _Loader(yaml.SafeLoader):
 
     def _check_count(self, mark: Mark) -> None:
         if self._count > _NODES:
-            problem = f"with all aliases written out there are more than {_NODES:,} values"
+            problem = f"with all aliases expanded there are more than {_NODES:,} values"
             raise MarkedYAMLError(None, None, problem, mark)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
@@ -144,18 +144,20 @@ class _Loader(yaml.SafeLoader):
                 key = self.construct_object(key_node)
                 self.vet_key(key, key_node)
             else:
-                continue  # refused later: lists and mappings are no keys
+                continue  # lists and mappings as keys are refused later
             if key in seen:
                 first = seen[key]
-                problem = f"the key {key!r} stands here again, after line {first.line + 1}; keep one of them"
+                problem = (
+                    f"the key {key!r} occurs again, after line {first.line + 1}; keep one of them"
+                )
                 raise MarkedYAMLError(None, None, problem, key_node.start_mark)
             seen[key] = key_node.start_mark
 
     def vet_key(self, key: Hashable, node: yaml.ScalarNode) -> None:
-        """Any key is as good as another here."""
+        """Accept every key; ``_Strict`` refuses some."""
 
     def flatten_mapping(self, node: Any) -> None:
-        # before merged keys are put among the mapping's own, which may override them
+        # checked before merged keys join the mapping's own, which may override them
         if any(key.tag == _TAG + "merge" for key, _ in node.value):
             self._refuse_twice(node)
             super().flatten_mapping(node)
@@ -167,7 +169,7 @@ class _Loader(yaml.SafeLoader):
             node.value = list(own.values())
 
     def construct_scalar_checked(self, node: yaml.ScalarNode) -> Any:
-        """A number, truth value or date, with whatever its text may be after an explicit tag."""
+        """A number, truth value or date; after an explicit tag its text may be anything, so errors are caught."""
         name = node.tag.removeprefix(_TAG)
         if name == "int" and len(str(node.value)) > _DIGITS:
             raise _refused(node, f"a whole number of {len(node.value):,} digits")
@@ -178,7 +180,7 @@ class _Loader(yaml.SafeLoader):
         return value
 
     def construct_text(self, node: yaml.ScalarNode) -> str:
-        """Text without characters that no path and no file of text can have."""
+        """Text; characters that no path and no text file can hold are refused."""
         text = self.construct_scalar(node)
         for character in text:
             if "\ud800" <= character <= "\udfff" or (character < " " and character not in "\t\n\r"):
@@ -186,21 +188,21 @@ class _Loader(yaml.SafeLoader):
         return str(text)
 
     def construct_refused(self, node: yaml.Node) -> Any:
-        """Bytes, sets and ordered mappings, which nothing here takes."""
+        """Refuse bytes, sets and ordered mappings, which no file here has."""
         raise _refused(node, f"the tag !!{node.tag.removeprefix(_TAG)} is not used here")
 
 
 class _Strict(_Loader):
-    """Also refuses what hardly anybody means by what is written."""
+    """Also refuses values whose YAML meaning is hardly ever intended, such as dates and octal numbers."""
 
     def vet_key(self, key: Hashable, node: yaml.ScalarNode) -> None:
-        """Keys are text or numbers; ``on``, ``yes`` and ``null`` are none of them in YAML."""
+        """Refuse keys that are neither text nor numbers, such as ``on``, ``yes`` and ``null`` in YAML."""
         if key is None or isinstance(key, bool):
             text = f"the key {node.value} is {_WORDS[key]} in YAML; write '{node.value}' in quotes"
             raise _refused(node, text)
 
     def construct_meant(self, node: yaml.ScalarNode) -> Any:
-        """A value that is what it looks like."""
+        """A value whose YAML meaning is what its text suggests; others are refused."""
         text = str(node.value)
         value = self.construct_scalar_checked(node)
         if isinstance(value, datetime.date):

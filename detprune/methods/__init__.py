@@ -1,4 +1,4 @@
-"""Pruning methods, one a file; hyperparameters are frozen, states are explicit."""
+"""Pruning methods, one per file. A method object holds fixed hyperparameters; its ``State`` holds what changes."""
 
 from detprune.methods.admm import ADMM
 from detprune.methods.base import TRANSIENT, Method, OuterIteration, Pace, Problem, State

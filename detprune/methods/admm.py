@@ -22,7 +22,7 @@ class ADMM(Splitting[SplittingState]):
         rho: penalty coefficient ρ: a number, ``Growth(…)``, ``Pull(…)`` or ``"auto"``.
         ramp: share of the run over which the sparsity of Z grows to the budget's, as a cubic; 0: it has
             it from the start.
-        free_support: Z follows W on its support, so that the penalty acts on what is to go alone.
+        free_support: Z follows W on its support, so that the penalty acts on the weights to be pruned alone.
         penalty: ``"gradient"``: ρ(W − A) joins the gradient, as in the paper; ``"proximal"``: after each step
             on the task's gradient alone W ← A + (W − A)·exp(−lr·ρ), which no momentum delays. Left out it is
             proximal where ρ is chosen by pull.
@@ -31,7 +31,7 @@ class ADMM(Splitting[SplittingState]):
     title: ClassVar[str] = "ADMM"
 
     def make_state(self) -> SplittingState:
-        """k, ρ, Z and A."""
+        """Return an empty state of k, ρ, Z and A."""
         return SplittingState()
 
     def end_outer_iteration(

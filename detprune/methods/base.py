@@ -1,4 +1,4 @@
-"""What a pruning method is to the pruner: hyperparameters that never change, and one explicit state."""
+"""The interface of pruning methods: a frozen object of hyperparameters, and one explicit state per training."""
 
 import copy
 import math
@@ -24,7 +24,7 @@ class Problem:
     Attributes:
         names: name of every pruned tensor.
         weights: W, the live parameters; methods change them in place only.
-        sparsities: sparsity of every tensor.
+        sparsities: target sparsity of every tensor, from the budget.
         jointly: whether one count holds for all tensors together (scope ``"global"``).
     """
 
@@ -36,11 +36,11 @@ class Problem:
 
     @property
     def device(self) -> torch.device:
-        """Device of the first tensor, where scalars are kept."""
+        """Device of the first tensor; scalars are kept there."""
         return self.weights[0].device
 
     def masks(self, values: Sequence[Tensor], share: float = 1.0) -> list[Tensor]:
-        """Supports of Π_S(values); with a ``share``, at that part of every tensor's sparsity."""
+        """Supports of Π_S(values), boolean; a ``share`` below 1 multiplies every tensor's sparsity (a ramp)."""
         return self.sparsity_set.masks_at(values, self.sparsities, self.jointly, share)
 
     def check_weights(self) -> None:
@@ -61,14 +61,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Rate:
-    """How the optimizer moves one weight at the step that comes.
+    """Learning rate and momentum of one weight at the next optimizer step.
 
     Attributes:
-        learning_rate: of the weight's group; schedules change it.
-        highest: the largest learning rate that the schedule has announced (``initial_lr``, ``max_lr``).
-        momentum, dampening, nesterov: SGD's; ``momentum`` is None for another optimizer.
-        started: whether SGD holds a momentum of this weight already.
-        sign: −1 where the optimizer maximises.
+        learning_rate: learning rate of the weight's group; schedules change it.
+        highest: largest learning rate that the schedule announces in the group (``initial_lr``, ``max_lr``).
+        momentum, dampening, nesterov: SGD's options; ``momentum`` is None for any other optimizer.
+        started: whether SGD has a momentum buffer of this weight already.
+        sign: −1 where the optimizer maximises, else 1.
     """
 
     learning_rate: float = 0.0
@@ -81,7 +81,7 @@ class Rate:
 
 
 class OptimizerRates:
-    """Reads the rates of some weights off an optimizer: trainers give groups, and rates, of their own."""
+    """Reads the ``Rate`` of each weight from the optimizer, whose groups trainers make and schedules change."""
 
     def __init__(self, optimizer: Optimizer | None, weights: Sequence[Tensor]) -> None:
         self.optimizer, self.weights = optimizer, weights
@@ -94,7 +94,7 @@ class OptimizerRates:
             return [Rate()] * len(self.weights)
         groups = self.optimizer.param_groups
         seen = [len(group["params"]) for group in groups]
-        if seen != self._seen:  # groups may be added
+        if seen != self._seen:  # a trainer may have added groups
             held = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
             self._groups = [held.get(id(weight), 0) for weight in self.weights]
             self._seen = seen
@@ -123,12 +123,12 @@ def _rate(group: dict[str, Any], is_sgd: bool) -> Rate:
 
 @dataclass(frozen=True)
 class Pace:
-    """How training runs, as far as a method depends on it.
+    """The facts of the training that a method uses: learning rates, and the length of the run.
 
     Attributes:
-        rates: how the optimizer moves each pruned weight, now.
-        steps_per_update: optimizer steps in one outer iteration.
-        updates: outer iterations in the whole constrained training.
+        rates: learning rate and momentum of each pruned weight at the next step.
+        steps_per_update: optimizer steps in one outer iteration; None: unknown.
+        updates: outer iterations in the whole constrained training; None: unknown.
     """
 
     rates: Sequence[Rate]
@@ -138,20 +138,20 @@ class Pace:
 
 @dataclass
 class OuterIteration:
-    """What an outer iteration did; None where a method has no such quantity.
+    """Log entry of one outer iteration; a field is None where the method has no such quantity.
 
     Attributes:
         k: number of the outer iteration, from 1.
         task_loss: fₖ.
-        penalty: what the Lagrangian adds to f, at the end of the iteration, before Z and Λ change.
+        penalty: ⟨Λ, W − Z⟩ + ρ/2 ‖W − Z‖² at the end of the iteration, before Z and Λ change.
         residual_norm: ‖W − Z‖ with the new Z.
         relative_residual: ‖W − Z‖ / ‖W‖.
         target_change: ‖Z − Z_prev‖.
-        step_size: s after the iteration.
-        rho: ρ (β in SAS-ADMM) during the iteration; by pull it is known at its end.
-        pull: the penalty alone would have shrunk W − A by exp(−pull) during the iteration; None where the
-            optimizer's part in it is not known.
-        condition_3, condition_8: SLR's surrogate optimality conditions.
+        step_size: SLR's step s after the iteration.
+        rho: ρ (β in SAS-ADMM) during the iteration; by pull it is known only at the end.
+        pull: the penalty alone would have shrunk W − A by exp(−pull) during the iteration; None where it cannot
+            be worked out for the optimizer.
+        condition_3, condition_8: whether SLR's surrogate optimality conditions held.
     """
 
     k: int
@@ -168,15 +168,15 @@ class OuterIteration:
 
 
 TRANSIENT = {"saved": False}
-"""Metadata of a field of a state that is worked out anew, and so is not saved."""
+"""Metadata of a state's field that is computed again after loading, and so is not saved."""
 
 
 @dataclass
 class State:
-    """What evolves: scalars, and lists of tensors that run parallel to the pruned tensors.
+    """State of a method: scalars, and lists of tensors in the order of the pruned tensors.
 
-    A method that needs more derives a dataclass. All its fields are saved, but those with the
-    metadata ``TRANSIENT``.
+    A method that needs more fields derives a dataclass from it. All fields are saved, except those with
+    the metadata ``TRANSIENT``.
     """
 
     k: int = 0
@@ -190,7 +190,7 @@ class State:
         ]
 
     def state_dict(self, names: Sequence[str]) -> dict[str, Any]:
-        """Plain dictionary of scalars and of name → tensor; the tensors are not copied."""
+        """Plain dictionary of the scalars, and of name → tensor for each kind; the tensors are not copied."""
         scalars = {name: copy.copy(getattr(self, name)) for name in self.scalars()}
         tensors = {
             kind: dict(zip(names, values, strict=True)) for kind, values in self.tensors.items()
@@ -198,11 +198,11 @@ class State:
         return {"scalars": scalars, "tensors": tensors}
 
     def load_state_dict(self, state: dict[str, Any], names: Sequence[str]) -> None:
-        """Copy a saved state in; ``self`` must have been started by the same method."""
+        """Copy a saved state into this one, which the same method must have started."""
         saved = state["tensors"]
         if set(saved) != set(self.tensors):
             raise InputError(
-                f"the saved pruner state holds {sorted(saved)}, this method keeps "
+                f"the saved pruner state holds {sorted(saved)}, but this method keeps "
                 f"{sorted(self.tensors)}; use the method and options that it was saved with"
             )
         for kind, values in self.tensors.items():
@@ -210,12 +210,12 @@ class State:
                 if saved[kind][name].shape != value.shape:
                     raise InputError(
                         f"the saved {kind} of {name} has shape {tuple(saved[kind][name].shape)}, "
-                        f"the weight has {tuple(value.shape)}; is this another model?"
+                        f"but the weight has {tuple(value.shape)}; use the model that it was saved with"
                     )
                 if _kind_of(saved[kind][name]) != _kind_of(value):
                     raise InputError(
-                        f"the saved {kind} of {name} is of {saved[kind][name].dtype}, this method keeps "
-                        f"{value.dtype}: it is damaged or was converted; go back to an earlier checkpoint"
+                        f"the saved {kind} of {name} is of {saved[kind][name].dtype}, but this method keeps "
+                        f"{value.dtype}: the file is damaged or was converted; go back to an earlier checkpoint"
                     )
         for kind, values in self.tensors.items():
             for name, value in zip(names, values, strict=True):
@@ -223,54 +223,54 @@ class State:
         scalars = self.upgraded(state["scalars"])
         if lacking := [name for name in self.scalars() if name not in scalars]:
             raise InputError(
-                f"the saved pruner state lacks {', '.join(lacking)}: another version of detprune saved it; go "
-                "on with that version, or begin constrained training again"
+                f"the saved pruner state lacks {', '.join(lacking)}: another version of detprune saved it; "
+                "continue with that version, or start constrained training again"
             )
         for name in self.scalars():
             setattr(self, name, copy.copy(scalars[name]))  # a list is changed in place
 
     def upgraded(self, scalars: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Saved scalars, with what an earlier version did not keep filled in where that can be done."""
+        """Saved scalars, completed where an earlier version of detprune saved fewer."""
         return scalars
 
 
 def _kind_of(tensor: Tensor) -> str:
-    """What of its dtype does not go over into another: the width does."""
+    """Kind of a tensor's dtype: a state may be loaded in another width, but not in another kind."""
     if tensor.is_floating_point():
         return "float"
     return "bool" if tensor.dtype == torch.bool else "integer"
 
 
 S = TypeVar("S", bound=State, default=Any)
-"""The state of a method; ``Method`` alone is a method of any state."""
+"""Type of a method's state; ``Method`` without it is a method with any state."""
 
 
 class Method(ABC, Generic[S]):
-    """Base of all methods: the four moments at which a method may act on its state.
+    """Base of all methods: each function is a moment at which a method may act on gradients, weights or state.
 
-    A leaf is a frozen dataclass of hyperparameters.
+    A concrete method is a frozen dataclass of hyperparameters.
     """
 
     title: ClassVar[str] = ""
-    """What people call the method; reports fall back on its registered name."""
+    """Name of the method in reports; where it is empty, they show the registered name."""
     needs_loss: ClassVar[bool] = False
-    """Whether ``end_outer_iteration`` cannot do without fₖ."""
+    """Whether ``end_outer_iteration`` needs the task loss fₖ."""
     extrapolates: ClassVar[bool] = False
-    """Whether gradients are to be taken at ``extrapolated`` rather than at W."""
+    """Whether gradients are taken at ``extrapolated`` rather than at W."""
     replaces_optimizer: ClassVar[bool] = False
-    """Whether the method moves the pruned tensors itself: the optimizer does not see their gradients."""
+    """Whether the method steps the pruned tensors itself, hidden from the optimizer."""
     has_inner_loop: ClassVar[bool] = False
     """Whether ``is_due`` says when an outer iteration ends, rather than the caller."""
 
     def check_set(self, sparsity_set: SparsitySet) -> None:
-        """Refuse a set that does not go with the method, before there are weights.
+        """Refuse a set that does not go with the method; needs no network, so recipes are checked with it.
 
         Raises:
-            InputError: what ``start`` would raise for every network.
+            InputError: the set does not go with the method, whatever the network is.
         """
 
     def unfinished(self, state: S, pace: Pace) -> str | None:
-        """Say what of its schedule the method has still to do, if training ended now; None if nothing."""
+        """Say how far the method is in its schedule, if training should not end yet; None if it may end."""
         return None
 
     @abstractmethod
@@ -278,9 +278,9 @@ class Method(ABC, Generic[S]):
         """Make the initial state from the current weights."""
 
     def before_step(self, problem: Problem, state: S, pace: Pace) -> None:
-        """Change gradients, after every backward and before the optimizer reads them.
+        """Change gradients, between the backward pass and the optimizer's step.
 
-        Not called for a step that the optimizer skips (a GradScaler found infinities).
+        It is not called for a step that the optimizer skips (a GradScaler found infinities).
         """
 
     def after_step(self, problem: Problem, state: S) -> None:
@@ -290,26 +290,26 @@ class Method(ABC, Generic[S]):
     def end_outer_iteration(
         self, problem: Problem, state: S, task_loss: float | None, pace: Pace
     ) -> OuterIteration:
-        """Update Z, multipliers, step size and ρ; all of the state or, on an error, nothing."""
+        """Update Z, multipliers, step size and ρ; an error leaves the whole state unchanged."""
 
     def is_due(self, state: S) -> bool:
-        """Whether a method with an inner loop of its own has come to the end of it."""
+        """Whether the inner loop has ended; asked only where the method has one (``has_inner_loop``)."""
         return False
 
     def final_points(self, problem: Problem, state: S) -> Sequence[Tensor]:
-        """The points that hard pruning projects; W unless a method averages."""
+        """The points that hard pruning projects: W, unless the method averages."""
         return problem.weights
 
     def extrapolated(self, state: S, index: int, weight: Tensor) -> Tensor:
-        """The point at which tensor ``index`` takes its gradient."""
+        """The point at which the gradient of tensor ``index`` is taken, where the method ``extrapolates``."""
         return weight
 
 
 def working_dtype(weight: Tensor) -> torch.dtype:
-    """float32 or wider: half-precision weights keep their targets and multipliers in float32."""
+    """The dtype of targets and multipliers: that of the weight, but at least float32."""
     return torch.promote_types(weight.dtype, torch.float32)
 
 
 def like_weight(weight: Tensor) -> Tensor:
-    """A new tensor of the weight's shape and memory format in ``working_dtype``."""
+    """Return a new tensor of the weight's shape and memory format in ``working_dtype``."""
     return torch.empty_like(weight.detach(), dtype=working_dtype(weight))

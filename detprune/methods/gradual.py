@@ -1,11 +1,11 @@
-"""The simple methods that are hard to beat, both with a sparsity that grows over the run:
+"""Two strong baselines, whose sparsity grows over the run:
 
-- gradual magnitude pruning (Zhu & Gupta 2017, "To prune, or not to prune"): what is masked stays masked;
+- gradual magnitude pruning (Zhu & Gupta 2017, "To prune, or not to prune"): masked weights stay masked;
 - dynamic pruning with feedback (Lin et al., ICLR 2020, "Dynamic model pruning with feedback"): gradients
-  are taken at Π_S(W) and applied to the dense W, so that what is masked may return.
+  are taken at Π_S(W) and applied to the dense W, so that masked weights may return.
 
-Choice made here: of the schedule's times only the length of the ramp is an option, as a share of the
-run; the sparsity starts at zero with the run.
+Choice made here: the sparsity always starts at zero at the beginning of the run. Only the length of the ramp is
+an option, as a share of the run.
 """
 
 from abc import abstractmethod
@@ -30,13 +30,13 @@ from detprune.values import check_whole
 
 @dataclass
 class GradualState(State):
-    """k, the optimizer steps done, and the supports (``kept``); how many are planned is not saved."""
+    """k, the optimizer steps done (``t``), and the supports (``kept``); the number of planned steps is not saved."""
 
     t: int = 0
     steps: int = field(default=0, metadata=TRANSIENT)
 
     def progress(self, step: int) -> float:
-        """Share of the run that is over after a step; 1 where its length is not known."""
+        """Share of the run that is done after a step; 1 where the length of the run is not known."""
         return step / self.steps if self.steps else 1.0
 
     @property
@@ -47,7 +47,7 @@ class GradualState(State):
 
 @dataclass(frozen=True)
 class _Gradual(Method[GradualState]):
-    """Base of both: chooses the supports anew every few steps, at the sparsity of the time."""
+    """Base of both methods: every ``every`` steps it chooses the supports anew, at the sparsity reached by then."""
 
     ramp: float = 0.75
     every: int = 16
@@ -58,19 +58,19 @@ class _Gradual(Method[GradualState]):
         check_whole(name, self.every, "a whole number of steps, 1 or more")
 
     def check_set(self, sparsity_set: SparsitySet) -> None:
-        """A ramp needs a sparsity that can grow."""
+        """Refuse a ramp with a set whose sparsity is fixed."""
         if self.ramp:
             check_ramp_of_set(sparsity_set, type(self).__name__)
 
     def unfinished(self, state: GradualState, pace: Pace) -> str | None:
-        """Steps that are still to come, while the sparsity grows."""
+        """The step reached, while the sparsity still grows."""
         share = share_of_sparsity(self.ramp, state.progress(state.t))
         if share == 1:
             return None
         return f"step {state.t} of {state.steps}, at which {share:.0%} of the sparsity is reached"
 
     def start(self, problem: Problem, pace: Pace) -> GradualState:
-        """Everything is kept; with no ramp Π_S(W)'s support.
+        """Keep every weight; without a ramp, the support of Π_S(W).
 
         Raises:
             InputError: a ramp where the length of the run is not known, or for a set of fixed sparsity.
@@ -91,7 +91,7 @@ class _Gradual(Method[GradualState]):
 
     @torch.no_grad()
     def after_step(self, problem: Problem, state: GradualState) -> None:
-        """Count the step, and choose the supports anew when it is time."""
+        """Count the step, and choose the supports anew every ``every`` steps."""
         state.t += 1
         self.apply(problem, state)
         if state.t % self.every == 0 and self.chooses(state.progress(state.t - self.every)):
@@ -102,21 +102,21 @@ class _Gradual(Method[GradualState]):
             self.apply(problem, state)
 
     def chooses(self, progress: float) -> bool:
-        """Whether anything is left to be chosen.
+        """Whether the supports may still change.
 
         Args:
-            progress: of the run at the last choice, from 0 to 1.
+            progress: share of the run that was done at the last choice, from 0 to 1.
         """
         return True
 
     @abstractmethod
     def apply(self, problem: Problem, state: GradualState) -> None:
-        """What the supports do to the weights after a step."""
+        """Apply the supports to the weights after a step."""
 
     def end_outer_iteration(
         self, problem: Problem, state: GradualState, task_loss: float | None, pace: Pace
     ) -> OuterIteration:
-        """Only count."""
+        """Count the outer iteration, and log it."""
         problem.check_weights()
         state.k += 1
         return OuterIteration(k=state.k, task_loss=task_loss)
@@ -124,21 +124,21 @@ class _Gradual(Method[GradualState]):
 
 @dataclass(frozen=True)
 class GradualMagnitude(_Gradual):
-    """Gradual magnitude pruning: the smallest weights are masked for good, more and more of them.
+    """Gradual magnitude pruning: more and more of the smallest weights are masked for good.
 
     Attributes:
         ramp: share of the run over which the sparsity grows to the budget's, as a cubic.
-        every: optimizer steps between two choices of what is masked.
+        every: optimizer steps between two choices of the masks.
     """
 
     title: ClassVar[str] = "gradual magnitude pruning"
 
     def chooses(self, progress: float) -> bool:
-        """Not once the whole sparsity is reached: what is masked is masked for good."""
+        """Whether the full sparsity is not reached yet; after that the masks are final."""
         return progress < self.ramp
 
     def apply(self, problem: Problem, state: GradualState) -> None:
-        """W is zero outside the supports; weights that are zero rank last, so they stay outside."""
+        """Set W to zero outside the supports; zero weights rank last, so they stay outside."""
         for weight, kept in zip(problem.weights, state.supports, strict=True):
             zero_outside(weight.detach(), kept)
 
@@ -149,15 +149,15 @@ class DPF(_Gradual):
 
     Attributes:
         ramp: share of the run over which the sparsity grows to the budget's, as a cubic.
-        every: optimizer steps between two choices of what is masked; 16 in the paper.
+        every: optimizer steps between two choices of the masks; 16 in the paper.
     """
 
     title: ClassVar[str] = "dynamic pruning with feedback"
     extrapolates: ClassVar[bool] = True
 
     def extrapolated(self, state: GradualState, index: int, weight: Tensor) -> Tensor:
-        """Π_S(W) with the present support."""
+        """W on the present support, zero elsewhere."""
         return keep(weight.detach(), state.supports[index])
 
     def apply(self, problem: Problem, state: GradualState) -> None:
-        """W stays dense until hard pruning."""
+        """Leave W dense; it is masked at hard pruning only."""

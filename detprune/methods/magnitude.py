@@ -1,4 +1,4 @@
-"""The baselines: one-shot magnitude pruning, and projection after every step (projected SGD, also
+"""Two baselines: one-shot magnitude pruning, and projection after every step (projected SGD, also
 known as iterative hard thresholding)."""
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from detprune.projections import zero_outside
 
 @dataclass(frozen=True)
 class OneShot(Method[State]):
-    """W ← Π_S(W) once, at hard pruning; training before it is left alone."""
+    """One-shot magnitude pruning: W ← Π_S(W) once, at hard pruning; the training before it is unchanged."""
 
     title: ClassVar[str] = "one-shot magnitude pruning"
 
@@ -31,7 +31,11 @@ class OneShot(Method[State]):
 
 @dataclass(frozen=True)
 class Magnitude(Method[State]):
-    """W ← Π_S(W) after every optimizer step; what the optimizer brings back may return."""
+    """Per-step magnitude pruning: W ← Π_S(W) after every optimizer step.
+
+    It is projected SGD, also known as iterative hard thresholding. A pruned weight returns if its next step makes it
+    one of the largest.
+    """
 
     title: ClassVar[str] = "per-step magnitude pruning"
 
@@ -48,7 +52,7 @@ class Magnitude(Method[State]):
     def end_outer_iteration(
         self, problem: Problem, state: State, task_loss: float | None, pace: Pace
     ) -> OuterIteration:
-        """Only count: the weights lie in the set already."""
+        """Count the outer iteration, and log it; the weights lie in the set already."""
         problem.check_weights()
         state.k += 1
         return OuterIteration(

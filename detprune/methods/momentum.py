@@ -1,5 +1,6 @@
-"""A pull through the gradient of SGD, whose momentum holds what earlier steps put in and goes on pulling with
-it at the learning rate of each later step.
+"""A pull through the gradient of SGD: the coefficients that give each step its share of the pull.
+
+SGD's momentum keeps what earlier steps put in, and applies it at the learning rate of each later step.
 
 Write P for the part of the momentum buffer that comes from the penalty, and W − A for the gap before a step.
 The penalty alone, at coefficient c, gives P ← m·P + (1 − dampening)·c·(W − A), W ← W − lr·P (Nesterov: W −
@@ -7,12 +8,12 @@ lr·(c·(W − A) + m·P)). If every step takes the share q of the gap away, P s
 
     b ← m/(1 − q)·b + (1 − dampening)·c,
 
-and c can be chosen at each step so that lr·b = q, at any learning rate. Two bounds keep that harmless where the
-task moves W as well; what they leave of the share is for the proximal map after the step:
+and c can be chosen at each step so that lr·b = q, at any learning rate. Two bounds keep this stable where the task's
+gradient moves W as well. The part of the share that they cut off is left to the proximal map after the step:
 - q through the gradient is at most 1 − √m. No faster pull through a momentum of m decays; it swings past A.
 - c is at most (1 − m)·q over the highest learning rate that was seen or that the schedule has announced, the c of
-  a constant learning rate. While lr is low, b would else grow as 1/lr, and what is held would be hurled when
-  lr rises again.
+  a constant learning rate. Without this bound b would grow as 1/lr while lr is low, and the large momentum would
+  throw W far past A when lr rises again.
 """
 
 import math
@@ -23,7 +24,7 @@ from detprune.methods.base import Rate
 
 @dataclass(frozen=True)
 class Pulled:
-    """What to do at a step: the coefficient for the gradient, b after it, and the share left over."""
+    """Result for one step: the coefficient c for the gradient, b after the step, and the share left over."""
 
     coefficient: float
     held: float
@@ -31,18 +32,18 @@ class Pulled:
 
 
 def pull_through_momentum(rate: Rate, share: float, held: float, highest: float) -> Pulled:
-    """Split a share of W − A between gradient and proximal map.
+    """Split the share q of W − A between the gradient and the proximal map.
 
     Args:
-        rate: how SGD moves the weight at this step.
+        rate: learning rate and momentum of the weight at this step.
         share: q, from 0 to 1.
-        held: b after the step before.
+        held: b after the previous step.
         highest: the highest learning rate so far.
     """
     m, lr = rate.momentum or 0.0, rate.learning_rate
     fresh = 1.0 - (
         rate.dampening if rate.started else 0.0
-    )  # an empty buffer takes all of the gradient
+    )  # SGD's first step fills an empty buffer without dampening
     if not (highest > 0 and fresh > 0 and m < 1):
         return Pulled(0.0, 0.0, share)
     through = min(share, 1 - math.sqrt(m)) if m else share

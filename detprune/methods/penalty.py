@@ -1,6 +1,6 @@
-"""The per-step penalty: one pass over what it reads and writes, without temporaries.
+"""The penalty of each step, in one pass over memory and without temporaries.
 
-Only the proximal map of half-precision weights takes one, of one tensor at a time.
+Only the proximal map of half-precision weights needs a temporary, of one tensor at a time.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def add_pull(
     Args:
         weights: the parameters.
         anchors: A = Z − Λ/ρ, one of each parameter's shape.
-        coefficients: c of each, which is ρ, or what ρ by pull makes of it.
+        coefficients: c of each tensor: ρ, or the coefficient that ``momentum.py`` works out for a pull.
     """
     active = [
         (weight.grad, weight, anchor, c)
@@ -53,7 +53,7 @@ def pull_towards(
     Args:
         weights: the parameters.
         anchors: A = Z − Λ/ρ, one of each parameter's shape, in float32 or wider.
-        shares: of each, from 0 to 1.
+        shares: share of each tensor's gap, from 0 to 1.
     """
     active = [
         (weight, anchor, share)
@@ -69,7 +69,9 @@ def pull_towards(
         for weight, anchor, share in same:
             weight.lerp_(anchor, share)
     for weight, anchor, share in active:
-        if weight.dtype != anchor.dtype:  # half precision: rounded once
+        if (
+            weight.dtype != anchor.dtype
+        ):  # half precision: computed in the anchor's dtype, rounded once
             weight.copy_(torch.lerp(weight.to(anchor.dtype), anchor, share))
 
 

@@ -8,7 +8,7 @@ from detprune.values import check_number
 
 
 def check_ramp(ramp: float, what: str) -> None:
-    """Say which ramps are allowed."""
+    """Refuse a ramp outside [0, 1]."""
     allowed = "a share of the run from 0 (the whole sparsity at once) to 1"
     check_number(f"{what}: ramp", ramp, allowed, lambda share: 0 <= share <= 1)
 
@@ -31,7 +31,7 @@ def refuse_fixed_sparsity(problem: Problem, what: str) -> None:
 
 
 def check_ramp_of_set(sparsity_set: SparsitySet, what: str) -> None:
-    """The same for a set alone: n:m always has its sparsity, and patterns never have less than theirs."""
+    """Refuse a ramp for a set of fixed sparsity: n:m always has its own, and patterns never have less than theirs."""
     if sparsity_set.own_sparsity is not None:
         raise InputError(
             f"{what} lets the sparsity grow, but {sparsity_set!r} always has "

@@ -1,4 +1,4 @@
-"""The residual W − Z of ADMM and SLR: its scalars, and the steps of an outer iteration that change Z and Λ."""
+"""The residual R = W − Z of ADMM and SLR: its scalars, and the steps of an outer iteration that change Z and Λ."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ def follow(problem: Problem, supports: Sequence[Tensor], values: Sequence[Tensor
 
 
 def measure(problem: Problem, state: SplittingState) -> Residuals:
-    """Scalars of the current residual; an error that names the tensors that are not finite."""
+    """Scalars of the current residual; if one is not finite, an error names its tensors."""
     if state.supports:
         problem.check_weights()
         follow(problem, state.supports, state.targets)
@@ -55,7 +55,7 @@ def project_shifted(
 ) -> tuple[float, Residuals, Residuals]:
     """Z ← Π_S(V) at a share of the sparsity, where the anchors hold V = W + Λ/ρ.
 
-    With a free support V decides what is kept, and then Z = V = W and Λ = 0 there.
+    With a free support V decides the support, and on it Z = V = W and Λ = 0.
 
     Returns:
         ‖Z − Z_prev‖, and the scalars of W − Z against Λ: at Π_S(V), the minimum of the Lagrangian, and
@@ -116,7 +116,7 @@ def shift(weight: Tensor, target: Tensor, anchor: Tensor, step: float, rho: floa
 def record(
     state: SplittingState, task_loss: float | None, before: Residuals, residual_norm: float
 ) -> OuterIteration:
-    """The log entry's common part."""
+    """Return the log entry of an outer iteration, with the fields that ADMM and SLR share."""
     return OuterIteration(
         k=state.k + 1,
         task_loss=task_loss,

@@ -1,14 +1,14 @@
-"""Choosing the penalty coefficient ρ, by hand or by the pull that is wanted.
+"""The penalty coefficient ρ: a number, a growing number, or worked out from the pull that it should have.
 
 The penalty alone shrinks W − A over one outer iteration by
 
     exp(−pull),   pull = ρ · Σ lr  (proximal),   ρ · Σ lr/(1 − momentum)  (through the gradient of SGD),
 
-the sum over its optimizer steps. What a value of ρ does depends on the learning rate, then, which schedules
-change by orders of magnitude. ``Pull`` turns this round: the pull is given, each of the ``steps_per_update``
-steps of an outer iteration takes the share 1 − exp(−pull/steps_per_update) of W − A away whatever the learning
-rate is then, and ρ is what the equation says at the end of the outer iteration, when all its learning rates
-are known. No learning rate of one instant enters.
+where the sum runs over the optimizer steps of the iteration. So the effect of a value of ρ depends on the learning
+rate, which schedules change by orders of magnitude. ``Pull`` gives the effect instead of ρ: each of the
+``steps_per_update`` steps of an outer iteration takes away the share 1 − exp(−pull/steps_per_update) of W − A,
+whatever the learning rate is. ρ follows from the equation at the end of the outer iteration, when all its learning
+rates are known, so that it does not depend on the learning rate of a single step.
 """
 
 import math
@@ -21,11 +21,13 @@ from detprune.values import check_number
 
 @dataclass(frozen=True)
 class Pull:
-    """W moves towards Z − Λ/ρ by 1 − exp(−pull) per outer iteration, under any learning rate; the pull grows.
+    """ρ chosen by the pull that the penalty should have, under any learning rate; the pull grows geometrically.
+
+    Per outer iteration the penalty closes the share 1 − exp(−pull) of the gap between W and the anchor A = Z − Λ/ρ.
 
     Attributes:
         start: pull of the first outer iteration; 0.3 closes about a quarter of the gap.
-        end: pull of the last; in between it grows geometrically.
+        end: pull of the last outer iteration; 3 closes 95 % of the gap.
     """
 
     start: float = 0.3
@@ -40,7 +42,7 @@ class Pull:
         """Pull of outer iteration ``k`` (from 1).
 
         Raises:
-            InputError: an unknown length of the run.
+            InputError: the length of the run is not known.
         """
         if pace.steps_per_update is None or pace.updates is None:
             raise InputError(
@@ -52,7 +54,7 @@ class Pull:
         return self.start * math.pow(self.end / self.start, progress)
 
     def per_step(self, k: int, pace: Pace) -> float:
-        """The part of it that one optimizer step has to bring."""
+        """The part of the pull of outer iteration ``k`` that each of its optimizer steps brings."""
         return self.at(k, pace) / (pace.steps_per_update or 1)
 
 
@@ -62,8 +64,8 @@ class Growth:
 
     Attributes:
         start: ρ of the first outer iteration.
-        factor: by which it grows.
-        maximum: at which it stops growing.
+        factor: factor by which ρ grows.
+        maximum: value at which ρ stops growing.
     """
 
     start: float = 0.1
@@ -81,16 +83,16 @@ class Growth:
         )
 
     def at(self, k: int) -> float:
-        """ρ for outer iteration ``k`` (from 1)."""
+        """ρ of outer iteration ``k`` (from 1)."""
         return min(self.maximum, self.start * math.pow(self.factor, k - 1))
 
 
 Rho = float | Growth | Pull
-"""A number, or a schedule; the string ``"auto"`` stands for ``Pull()``."""
+"""A number or a schedule of ρ; the string ``"auto"`` stands for ``Pull()``."""
 
 
 def parse_rho(rho: Rho | str) -> Rho:
-    """Turn ``"auto"`` into ``Pull()`` and check a number."""
+    """Turn ``"auto"`` into ``Pull()``, and check a number."""
     if isinstance(rho, str) and rho == "auto":
         return Pull()
     if isinstance(rho, Growth | Pull):

@@ -1,12 +1,12 @@
 """SAS-ADMM, symmetric accelerated stochastic ADMM (Bai, Hager & Zhang 2022, "An inexact accelerated
 stochastic ADMM for separable convex optimization"; Yuan et al. 2024 for pruning).
 
-An optimizer of its own for the pruned tensors: the framework's optimizer does not see them (nor
-does its weight decay), all others follow it on the same gradients. Here L has −⟨Λ, W − Z⟩.
+It is an optimizer of its own for the pruned tensors: the framework's optimizer and its weight decay do not see
+them. All other parameters follow that optimizer on the same gradients. Here L has −⟨Λ, W − Z⟩.
 
-With h = −Λ + β(Wᵏ − Zᵏ) the inner step reads βWᵏ − h = Λ + βZᵏ, in which Wᵏ cancels. So this sum is
-kept (``pull``) in place of Λ and Wᵏ. Tensors kept per weight: Z, the pull, W̆ (``momentum_point``), and
-W while its gradient is taken at Ŵ (``backup``); one more for the ergodic mean, where it is asked for.
+With h = −Λ + β(Wᵏ − Zᵏ), Wᵏ cancels in the inner step's βWᵏ − h = Λ + βZᵏ. So this sum is kept (``pull``) in
+place of Λ and Wᵏ. Tensors kept per weight: Z, ``pull``, W̆ (``momentum_point``), W while its gradient is taken
+at Ŵ (``backup``), and the ergodic mean where it is asked for.
 
 Choice made here: the inner loop may also be ended early or late by calling ``update`` at another
 time; ηₖ always follows the planned mₖ.
@@ -125,12 +125,12 @@ class SASADMM(Method[SASADMMState]):
         return self.inner_steps * (self.inner_steps + 1) / (self.nu * m * (m + 1))
 
     def check_set(self, sparsity_set: SparsitySet) -> None:
-        """A ramp needs a sparsity that can grow."""
+        """Refuse a ramp with a set whose sparsity is fixed."""
         if self.ramp:
             check_ramp_of_set(sparsity_set, "SAS-ADMM's ramp")
 
     def unfinished(self, state: SASADMMState, pace: Pace) -> str | None:
-        """Inner steps that are still to come, while the sparsity grows."""
+        """The outer iteration reached, while the sparsity still grows."""
         share = self.share_of_sparsity(state.k, pace)
         return (
             None if share == 1 else f"outer iteration {state.k}, with {share:.0%} of the sparsity"
@@ -160,14 +160,14 @@ class SASADMM(Method[SASADMMState]):
         return state
 
     def extrapolated(self, state: SASADMMState, index: int, weight: Tensor) -> Tensor:
-        """Ŵ = βₜ W̆ + (1 − βₜ) W of the step that comes."""
+        """Ŵ = βₜ W̆ + (1 − βₜ) W of the next step."""
         beta_t = 2 / (state.t + 2)
         momentum_point = state.tensors["momentum_point"][index]
         return torch.lerp(weight.detach().to(momentum_point.dtype), momentum_point, beta_t)
 
     @torch.no_grad()
     def before_step(self, problem: Problem, state: SASADMMState, pace: Pace) -> None:
-        """W̆ and W move along the gradients; tensors without one stay."""
+        """Step W̆ and W along the gradients; tensors without a gradient stay."""
         t = state.t + 1
         beta_t, gamma_t = 2 / (t + 1), 2 / (t * self.eta(state.k + 1))
         active = [
@@ -184,7 +184,7 @@ class SASADMM(Method[SASADMMState]):
         same_dtype = all(weight.dtype == point.dtype for weight, _, _, point, _ in active)
         signs = {sign for *_, sign in active}  # −1 where the optimizer maximises
         if same_dtype and len(signs) == 1 and problem.device.type != "cpu":
-            # one launch for all tensors
+            # one kernel launch for all tensors
             columns = list(zip(*active, strict=True))[:4]
             weights, grads, pulls, points = (list(tensors) for tensors in columns)
             torch._foreach_mul_(points, gamma_t)
@@ -210,7 +210,7 @@ class SASADMM(Method[SASADMMState]):
     def end_outer_iteration(
         self, problem: Problem, state: SASADMMState, task_loss: float | None, pace: Pace
     ) -> OuterIteration:
-        """Both dual steps around the Z-step."""
+        """The dual step τ, the Z-step, and the dual step σ."""
         beta, k = self.beta, state.k + 1
         scalars = []
         for weight, target, pull in zip(
@@ -229,7 +229,7 @@ class SASADMM(Method[SASADMMState]):
         for weight, target, pull in zip(
             problem.weights, self._targets(state), state.tensors["pull"], strict=True
         ):
-            # Λ½ = Λ − τβ(W − Z), in the place of Λ + βZ
+            # Λ½ = Λ − τβ(W − Z) takes the place of Λ + βZ in ``pull``
             pull.sub_(target, alpha=beta).sub_(weight.detach() - target, alpha=self.tau * beta)
             shifted.append(torch.sub(weight.detach(), pull, alpha=1 / beta))
         changes, residual_norms = [], []
@@ -263,10 +263,10 @@ class SASADMM(Method[SASADMMState]):
         return state.tensors["mean"] if state.averaged else problem.weights
 
     def share_of_sparsity(self, k: int, pace: Pace) -> float:
-        """Share of the sparsity that Z has after outer iteration ``k``: that of the end of the next one.
+        """Share of the sparsity that Z has after outer iteration ``k``: the ramp's at the end of the next one.
 
         Raises:
-            InputError: a ramp in a run of unknown length.
+            InputError: there is a ramp, but the length of the run is not known.
         """
         if not self.ramp:
             return 1.0

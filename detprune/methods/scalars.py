@@ -1,7 +1,7 @@
 """Norms and inner products of the pruned tensors, added up in float64.
 
-On an accelerator they stay there until `as_floats` fetches many at once: to wait for the device once per
-tensor costs more than all that an outer iteration computes.
+On an accelerator the scalars stay there until `as_floats` fetches many at once: waiting for the device once per
+tensor costs more than all computations of an outer iteration.
 """
 
 import math
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 Scalar = float | Tensor
-"""A number, or a tensor without dimensions that lies on an accelerator."""
+"""A number, or a zero-dimensional tensor on an accelerator."""
 
 
 def norm(value: Tensor) -> Scalar:
     """l2 norm, added up in float64."""
     if _adds_in_chunks(value):
         squared = _chunked_dot(value, value)
-        if _TINY < squared < math.inf:  # else squares in float32 may have lost the value
+        if _TINY < squared < math.inf:  # outside, squares in float32 may have under- or overflowed
             return math.sqrt(squared)
     return _scalar(torch.linalg.vector_norm(value, dtype=torch.float64))
 
@@ -31,15 +31,17 @@ def inner(a: Tensor, b: Tensor) -> Scalar:
 
 
 def as_floats(scalars: Sequence[Scalar]) -> list[float]:
-    """All as numbers, with one wait for the device they lie on."""
+    """Return all scalars as numbers, with a single wait for the device."""
     tensors = [scalar for scalar in scalars if isinstance(scalar, Tensor)]
-    gathered = [tensor.to(tensors[0].device) for tensor in tensors]  # a model may lie on several
+    gathered = [
+        tensor.to(tensors[0].device) for tensor in tensors
+    ]  # a model may be on several devices
     fetched = iter(torch.stack(gathered).tolist() if gathered else ())
     return [next(fetched) if isinstance(scalar, Tensor) else scalar for scalar in scalars]
 
 
 def root_sum_square(norms: Sequence[float]) -> float:
-    """Norm over several tensors from their own norms."""
+    """Norm of several tensors together, from the norm of each."""
     return math.sqrt(sum(value * value for value in norms))
 
 

@@ -4,26 +4,26 @@ of Bragin et al. 2015).
 
 Choices made where the source is unclear:
 - The printed step-size formula lost its exponents; αₖ = 1 − 1/(M·k^p), p = 1 − 1/k^r is used.
-- Step sizes. Bragin et al. 2015 (equation 20) ask that s·‖R‖, the way that Λ goes, shrinks by α from one
-  multiplier update to the next one made. Within an outer iteration the update before (9) is (4), with residual
-  Wᵏ − Zᵏ⁻¹: s' = αₖ s ‖R_last‖/‖R‖ at both, R_last the residual of the last update that was made, is the rule here
-  (``step_rule="consistent"``). Equation (10) as printed has ‖Wᵏ⁻¹ − Zᵏ⁻¹‖ there, so that the ratio of residuals
-  counts twice in an outer iteration and s can run away (``"printed"``, for reproduction).
+- Step sizes. Bragin et al. 2015 (equation 20) ask that s·‖R‖, the length of Λ's step, shrinks by α from one
+  multiplier update to the next one made. The rule here (``step_rule="consistent"``) is s' = αₖ s ‖R_last‖/‖R‖ at
+  both updates of an outer iteration, with R_last the residual of the last update that was made. For (9) that update
+  is (4), with residual Wᵏ − Zᵏ⁻¹. Equation (10) as printed has ‖Wᵏ⁻¹ − Zᵏ⁻¹‖ there: the ratio of residuals then
+  counts twice in an outer iteration, and s can run away (``"printed"``, for reproduction).
 - Condition (3) counts as met at k = 1, where s stays s₀. Zᵏ is kept whether or not condition (8) holds.
 - s₀ = 0.01 belongs to the paper's ρ = 0.1. By pull s₀ is 0.3·ρ, with ρ of the first outer iteration: by the consistent
-  rule s only ever makes up for a residual that shrinks, and from less the multipliers come too late.
+  rule s grows only as the residual shrinks, and from a smaller s₀ the multipliers grow too late.
 - A zero norm leaves the step size as it is.
 - The conditions use the ρ of the iteration that ends; ⟨Λ/ρ, R_prev⟩ and ‖R_prev‖ are kept as scalars
-  from the iteration before. Where a number ρ falls s falls with it, as Λ does; by pull s·Σ lr obeys the rules, for
-  the task is Σ lr·f (``splitting.py``).
-- Condition (8) compares like with like. Under a ramp Zᵏ has fewer weights than Zᵏ⁻¹ had, and lies further away for that
-  alone. So Zᵏ⁻¹ is first projected onto the present set: its largest weights, as many as Zᵏ keeps. Condition (3)
-  needs nothing of the kind, both of its sides have Zᵏ⁻¹ and the set of that.
+  from the iteration before. Where ρ is a number and falls, s falls with it, as Λ does. By pull the rules hold for
+  s·Σ lr, because the outer iteration is one for the loss Σ lr·f (``splitting.py``).
+- Condition (8) compares points of sets of equal size. Under a ramp Zᵏ has fewer weights than Zᵏ⁻¹, and is further
+  from Wᵏ for that reason alone. So Zᵏ⁻¹ is first projected onto the present set: its largest weights, as many as Zᵏ
+  keeps. Condition (3) needs no such step, because both of its sides have Zᵏ⁻¹.
 - With a free support Z = W and Λ = 0 on T, so that R is zero on T and W outside it, in condition (3) and in all norms.
   Condition (8) judges the choice of T: both its sides have the values of Z on T that make the Lagrangian smallest at
   Λ', before Z = W and Λ = 0 take their place. They compare Tᵏ with the |Tᵏ| largest of Wᵏ on Tᵏ⁻¹.
-- What (8) says: Π_S is exact, so Zᵏ minimises the Lagrangian over the present set, and (8) holds whenever Z (with a
-  free support: T) moves. It is (3) that can fail.
+- Π_S is exact, so Zᵏ minimises the Lagrangian over the present set, and (8) holds whenever Z (with a free support: T)
+  changes. Only (3) can fail while Z still changes.
 """
 
 import math
@@ -50,11 +50,12 @@ from detprune.values import check_number
 
 @dataclass
 class SLRState(SplittingState):
-    """Beside Z, A and ρ: s, and what condition (3) compares with.
+    """State of SLR: that of a splitting (k, ρ, Z, A), the step size s, and the earlier side of condition (3).
 
     Attributes:
-        step_size: s, at ρ = ``step_rho`` and the ``step_strength`` of that outer iteration.
-        last_norm: ‖R‖ of the last multiplier update that was made; 0 before one was.
+        step_size: s, as it was last set.
+        step_rho, step_strength: ρ and ``strength`` of the outer iteration in which s was last set.
+        last_norm: ‖R‖ of the last multiplier update that was made; 0 before the first.
         previous_loss: fₖ₋₁.
         previous_inner: ⟨Λ/ρ, R_prev⟩.
         previous_norm: ‖R_prev‖.
@@ -69,7 +70,7 @@ class SLRState(SplittingState):
     previous_norm: float = 0.0
 
     def upgraded(self, scalars: Mapping[str, Any]) -> Mapping[str, Any]:
-        """An earlier version kept ⟨Λ, R_prev⟩, and not ‖R_last‖."""
+        """Convert the scalars of an earlier version, which kept ⟨Λ, R_prev⟩ and did not keep ‖R_last‖."""
         if "last_norm" in scalars or "previous_inner" not in scalars:
             return scalars
         inner, last = scalars["previous_inner"] / scalars["rho"], scalars["previous_norm"]
@@ -78,14 +79,14 @@ class SLRState(SplittingState):
         return {**super().upgraded(scalars), **own}
 
     def step_now(self) -> float:
-        """s in the units of the present ρ: it falls where ρ or the pull falls, and follows the learning rate's part."""
+        """s for the present ρ: it falls where ρ or the pull falls; by pull it also follows the learning rates."""
         if not self.step_strength:
             return self.step_size * min(1.0, self.rho / self.step_rho)
         change = self.strength / self.step_strength
         return self.step_size * (self.rho / self.step_rho / change) * min(1.0, change)
 
     def rescale(self, factor: float) -> None:
-        """Λ/ρ ← factor · Λ/ρ, here also in ⟨Λ/ρ, R_prev⟩."""
+        """Λ/ρ ← factor · Λ/ρ, also in the scalar ⟨Λ/ρ, R_prev⟩."""
         super().rescale(factor)
         self.previous_inner *= min(1.0, factor)
 
@@ -98,7 +99,7 @@ class SLR(Splitting[SLRState]):
         rho: penalty coefficient ρ: a number, ``Growth(…)``, ``Pull(…)`` or ``"auto"``.
         ramp: share of the run over which the sparsity of Z grows to the budget's, as a cubic; 0: it has
             it from the start.
-        free_support: Z follows W on its support, so that the penalty acts on what is to go alone.
+        free_support: Z follows W on its support, so that the penalty acts on the weights to be pruned alone.
         penalty: ``"gradient"``: ρ(W − A) joins the gradient, as in the paper; ``"proximal"``: after each step
             on the task's gradient alone W ← A + (W − A)·exp(−lr·ρ), which no momentum delays. Left out it is
             proximal where ρ is chosen by pull.
@@ -143,7 +144,7 @@ class SLR(Splitting[SLRState]):
         return 1 - 1 / (self.M * math.pow(k, p))
 
     def make_state(self) -> SLRState:
-        """Beside k, ρ, Z and A: s, and what condition (3) compares with."""
+        """Return an empty state of k, ρ, Z, A and s."""
         return SLRState()
 
     def start(self, problem: Problem, pace: Pace) -> SLRState:
@@ -155,9 +156,9 @@ class SLR(Splitting[SLRState]):
     def end_outer_iteration(
         self, problem: Problem, state: SLRState, task_loss: float | None, pace: Pace
     ) -> OuterIteration:
-        """Steps 1 and 2 of an outer iteration."""
+        """Steps 1 and 2 of an outer iteration: conditions (3) and (8), each with its update of Λ."""
         if task_loss is None:
-            raise TypeError("SLR compares task losses (needs_loss), and was given none")
+            raise TypeError("SLR compares task losses (needs_loss), but task_loss is None")
         if not math.isfinite(task_loss):
             raise NonFiniteError(
                 f"the task loss is {task_loss}; Z, Λ and the step size are unchanged"
@@ -223,7 +224,7 @@ class SLR(Splitting[SLRState]):
         return step if self.max_step is None else min(step, self.max_step * rho)
 
     def _agreed(self, problem: Problem, own: Residuals) -> Residuals:
-        """Rank 0's scalars: on other hardware a rank might round a condition the other way."""
+        """Rank 0's scalars, on all ranks: other hardware may round so that a condition comes out differently."""
         return Residuals(*from_rank_zero([own.inner, own.norm, own.weight_norm], problem.device))
 
 

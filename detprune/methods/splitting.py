@@ -1,4 +1,4 @@
-"""What ADMM and SLR share: the augmented Lagrangian
+"""The part that ADMM and SLR share: the augmented Lagrangian
 
     L(W, Z, Λ) = f(W) + ⟨Λ, W − Z⟩ + ρ/2 ‖W − Z‖²,
 
@@ -9,34 +9,35 @@ needed, at the end of an outer iteration. Per step only A is read.
 
 With ``free_support`` the copy follows W on its support T between two outer iterations. For a fixed T that
 is the minimum of L over the values of Z (variable projection, Golub & Pereyra 1973): there Z = W, Λ = 0,
-and what remains of the penalty, ⟨Λ, W⟩ + ρ/2 ‖W‖² outside T, pulls out what is to go and lets the rest
-train. Without it ρ/2 ‖W − Z‖² also holds every weight that stays near where it was at the last update, as
-if its learning rate were divided by the pull.
+and the rest of the penalty, ⟨Λ, W⟩ + ρ/2 ‖W‖² outside T, shrinks the weights to be pruned and lets the kept ones
+train. Without a free support ρ/2 ‖W − Z‖² also holds every kept weight near its value at the last update, as if
+its learning rate were divided by the pull.
 
 The penalty acts through the gradient, as in the sources, or as its proximal map after a step on f alone,
 W ← A + (W − A)·exp(−lr·ρ), which is forward-backward splitting (Parikh & Boyd 2014, "Proximal algorithms",
 section 4.2) with the flow of the quadratic in place of its implicit step, and what AdamW does with weight
 decay. Through a momentum of m the gradient of the penalty cannot shrink W − A faster than by √m a step, and
-from lr·ρ > (1 − √m)² on W swings past A; the proximal map does neither, and with any optimizer. A number ρ follows
-the learning rate of each step and of each weight's group; ρ by pull takes the same share at every step
-(``rho.py``, ``momentum.py``).
+from lr·ρ > (1 − √m)² on W swings past A. The proximal map has neither fault, and works with any optimizer. With ρ a
+number, the share taken from W − A follows the learning rate of each step and of each weight's group; with ρ by pull
+it is the same at every step (``rho.py``, ``momentum.py``).
 
 Where ρ changes to ρ', from one outer iteration to the next, the choice made here is
 
     U' = U · min(1, ρ/ρ'),   U = Λ/ρ the displacement of the anchor.
 
 Λ is kept while ρ rises, which is Boyd et al. 2011, section 3.4.1 ("the scaled dual variable must be rescaled"). Where ρ
-falls that rule would enlarge U, and W would be pulled that far past Z. There U is kept, and Λ falls with ρ. That is
-still the method of multipliers: its convergence is for a ρ that is fixed after finitely many iterations (Boyd), and any
-Λ may be the start then; while ρ changes, Λ' = c·Λ with 0 ≤ c ≤ 1 keeps Λ in every ball around 0 in which it was, as
-the safeguarded multipliers of Andreani et al. 2007 ("On augmented Lagrangian methods with general lower-level
-constraints") do, whose projection into such a ball costs no convergence.
+falls, that rule would enlarge U, and W would be pulled that far past Z. There U is kept, and Λ falls with ρ. This is
+still the method of multipliers. Its convergence is proved for a ρ that is fixed after finitely many iterations (Boyd),
+from any Λ. While ρ changes, Λ' = c·Λ with 0 ≤ c ≤ 1 stays in every ball around 0 that Λ was in. The safeguarded
+multipliers of Andreani et al. 2007 ("On augmented Lagrangian methods with general lower-level constraints") are
+projected into such a ball, at no cost in convergence.
 
 By pull the rule is applied to the pull, in place of ρ = pull/Σ lr. An outer iteration moves W by Σ lr·∇f and by
-pull·(W − A): it is one of the method for Σ lr·f, which has the same minima, with pull in the place of ρ and pull·U
-in that of Λ. What a schedule does to Σ lr scales the task; U stays as it is, and never grows. Judged by ρ, U
-would shrink with each fall of the learning rate and not come back with it: cyclic schedules then lose what the
-multipliers know (3 to 7 points on the tests' small network). SLR's step s keeps its ratio to ρ in the same way.
+pull·(W − A). So it is an outer iteration for the loss Σ lr·f, which has the same minima as f, with pull in place of ρ
+and pull·U in place of Λ. A schedule that changes Σ lr scales this loss; U stays as it is, and never grows. If the rule
+were applied to ρ, U would shrink each time the learning rate falls, and not grow back when it rises: cyclic schedules
+would lose what the multipliers have learned (3 to 7 points of accuracy on the tests' small network). SLR's step s keeps
+its ratio to ρ in the same way.
 """
 
 import math
@@ -75,7 +76,10 @@ from detprune.values import check_flag
 LOGGER = logger(__name__)
 
 _JUMP = 100.0
-"""Rises of the learning rate in one step up to which the loss less than doubled; at 1,000 it rose fortyfold."""
+"""Factor by which the learning rate may rise in one step without a warning.
+
+Measured: up to a rise of 100-fold the loss less than doubled; at 1,000-fold it rose fortyfold.
+"""
 
 
 P = TypeVar("P", bound=SplittingState, default=SplittingState)
@@ -104,12 +108,12 @@ class Splitting(Method[P]):
             )
 
     def check_set(self, sparsity_set: SparsitySet) -> None:
-        """A ramp needs a sparsity that can grow."""
+        """Refuse a ramp with a set whose sparsity is fixed."""
         if self.ramp:
             check_ramp_of_set(sparsity_set, f"{type(self).__name__}'s ramp")
 
     def unfinished(self, state: P, pace: Pace) -> str | None:
-        """Outer iterations that are still to come, where ρ or the sparsity grow over all of them."""
+        """The outer iteration reached, where ρ or the sparsity still grow."""
         if pace.updates is None or state.k >= pace.updates:
             return None
         share = self.share_of_sparsity(state.k, pace)
@@ -139,7 +143,7 @@ class Splitting(Method[P]):
         zeros = [0.0] * len(problem.weights)
         state.held, state.highest = list(zeros), list(zeros)
         rho = self.rho_in_sight(problem, 1, pace)
-        state.rho = rho if rho < math.inf else 1.0  # any: Λ = 0
+        state.rho = rho if rho < math.inf else 1.0  # any value will do, for Λ = 0
         return state
 
     def before_step(self, problem: Problem, state: P, pace: Pace) -> None:
@@ -167,7 +171,7 @@ class Splitting(Method[P]):
     def pull_through_gradient(
         self, problem: Problem, state: SplittingState, rates: Sequence[Rate]
     ) -> None:
-        """Put into the gradient what momentum can carry of the step's shares, and leave the rest to them."""
+        """Pull through the gradient as far as momentum can carry it; ``state.shares`` keep the rest of each share."""
         self.check_rates(rates)
         coefficients, shares = [0.0] * len(rates), state.shares or []
         jumped = 0.0
@@ -183,8 +187,8 @@ class Splitting(Method[P]):
         if jumped:
             LOGGER.warning(
                 "the learning rate rose more than %g-fold in one step, to %g, which no schedule had announced: "
-                "what the momentum holds of the penalty acts too strongly now, and training may diverge; use "
-                "penalty='proximal', or a new optimizer from there on",
+                "the penalty held in the momentum now acts too strongly, and training may diverge; use "
+                "penalty='proximal', or make a new optimizer where the learning rate rises",
                 *(_JUMP, jumped),
             )
 
@@ -207,7 +211,7 @@ class Splitting(Method[P]):
             state.rho = strength
 
     def close(self, problem: Problem, state: SplittingState, pace: Pace) -> None:
-        """Settle ρ at the end of an outer iteration, before anything of it is used."""
+        """Settle ρ at the end of an outer iteration, before ρ is used."""
         if not state.opened:
             problem.check_weights()  # before anything changes
             self.open(problem, state, pace)
@@ -219,9 +223,9 @@ class Splitting(Method[P]):
                 state.rho = rho
 
     def warn_of_other_steps(self, state: SplittingState, pace: Pace) -> None:
-        """Say once that an outer iteration had far more steps than was stated, or fewer: so much pull acted.
+        """Warn once if an outer iteration had far more or fewer steps than stated, so that another pull acted.
 
-        The last outer iteration of a run may be cut short.
+        Too few steps in the last outer iteration of a run are fine, for it may be cut short.
         """
         asked = pace.steps_per_update or 0
         per_step = self.strength_at(state.k + 1, pace) / max(1, asked)
@@ -231,9 +235,9 @@ class Splitting(Method[P]):
             return
         state.told = True
         LOGGER.warning(
-            "outer iteration %d had %d optimizer steps, and the Pruner was told steps_per_update=%d: the pull of rho "
-            "that acted is %.3g where %.3g was asked for, which costs accuracy. Pass the number of steps between two "
-            "calls of update, or call update as often as that",
+            "outer iteration %d had %d optimizer steps, but the Pruner was told steps_per_update=%d: the pull that "
+            "acted is %.3g where %.3g was asked for, which costs accuracy. Pass the number of optimizer steps between "
+            "two calls of update, or call update after that many steps",
             state.k + 1,
             steps,
             asked,
@@ -242,14 +246,14 @@ class Splitting(Method[P]):
         )
 
     def end(self, state: SplittingState) -> None:
-        """The next outer iteration has had no step yet."""
+        """Mark the outer iteration as ended; the next one opens with its first step."""
         state.k += 1
         state.opened, state.pulled, state.time = False, 0.0, 0.0
-        if not isinstance(self.rho, Pull):  # also of a saved state that lacks it
+        if not isinstance(self.rho, Pull):  # again, for the state of an earlier version lacks it
             state.strength = state.rho
 
     def rho_in_sight(self, problem: Problem, k: int, pace: Pace) -> float:
-        """ρ of outer iteration ``k``; by pull as it would be if the learning rate stayed. Infinite at a rate of 0."""
+        """ρ of outer iteration ``k``; by pull, as if the learning rate stayed: infinite where that is 0."""
         if isinstance(self.rho, Pull):
             if self.penalty == "gradient":
                 self.check_rates(pace.rates)
@@ -267,7 +271,7 @@ class Splitting(Method[P]):
         return self.rho.at(k) if isinstance(self.rho, Growth) else self.rho
 
     def effective_rate(self, problem: Problem, rates: Sequence[Rate]) -> float:
-        """lr, or lr/(1 − momentum) where the penalty goes through it; the mean over all pruned weights."""
+        """Mean over all pruned weights of lr, or of lr/(1 − momentum) where the penalty goes through the gradient."""
         through = self.penalty == "gradient"
         own = [
             rate.learning_rate
@@ -280,18 +284,18 @@ class Splitting(Method[P]):
         return sum(size * value for size, value in zip(sizes, own, strict=True)) / sum(sizes)
 
     def check_rates(self, rates: Sequence[Rate]) -> None:
-        """Refuse a pull through the gradient of an optimizer whose part in it is not known."""
+        """Refuse a pull through the gradient with an optimizer other than SGD."""
         if any(rate.momentum is None for rate in rates):
             raise InputError(
                 "rho by pull is worked out for SGD (lr, momentum) where the penalty goes through the gradient, "
-                "and this optimizer is another; leave out penalty, or give rho as a number, for example rho=0.1"
+                "but this optimizer is another; leave out penalty, or give rho as a number, for example rho=0.1"
             )
 
     def share_of_sparsity(self, k: int, pace: Pace) -> float:
         """Share of the sparsity that Z has after outer iteration ``k``.
 
         Raises:
-            InputError: a ramp in a run of unknown length.
+            InputError: there is a ramp, but the length of the run is not known.
         """
         if not self.ramp:
             return 1.0
@@ -304,4 +308,4 @@ class Splitting(Method[P]):
 
     @abstractmethod
     def make_state(self) -> P:
-        """The method's own empty state."""
+        """Return an empty state of the method."""

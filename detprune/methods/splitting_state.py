@@ -1,4 +1,4 @@
-"""What evolves in ADMM and SLR: k, ρ, and per tensor Z and the anchor A = Z − Λ/ρ (see ``splitting.py``)."""
+"""The state of ADMM and SLR: k, ρ, and per tensor Z and the anchor A = Z − Λ/ρ (see ``splitting.py``)."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,13 +15,15 @@ class SplittingState(State):
     """k, ρ, and Z (``target``) and A (``anchor``) per tensor; with a free support also T (``kept``).
 
     Attributes:
-        rho: ρ; by pull that of the last outer iteration that has ended, for Λ = ρ(Z − A).
+        rho: ρ; by pull, that of the last outer iteration that has ended, because Λ = ρ(Z − A) must hold.
         opened: whether the present outer iteration has had a step.
-        strength: what U belongs to: ρ where it is a number, and the pull where it is chosen by pull; 0: unknown.
-        pulled, time: pull and Σ lr (over 1 − momentum) of its steps so far; ``pulled`` is None where unknown.
-        held: b of ``momentum.py`` per tensor, and ``highest`` the highest learning rate of each.
-        shares: of W − A that are to be taken after the step that runs; not saved.
-        told: whether a wrong number of steps was warned about; not saved.
+        strength: ρ that U = Λ/ρ belongs to, or the pull where ρ is chosen by pull; 0: unknown.
+        pulled, time: pull and Σ lr, or Σ lr/(1 − momentum), of the steps so far in the present outer iteration;
+            ``pulled`` is None where unknown.
+        held: b of ``momentum.py`` per tensor.
+        highest: highest learning rate so far, per tensor.
+        shares: shares of W − A that the proximal map takes after the present step; not saved.
+        told: whether the warning of a wrong number of steps was given; not saved.
     """
 
     rho: float = 0.0
@@ -35,7 +37,7 @@ class SplittingState(State):
     told: bool = field(default=False, metadata=TRANSIENT)
 
     def upgraded(self, scalars: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Up to version 0.1 the anchor was that of the next ρ from the update on, and nothing was summed."""
+        """Convert the scalars of version 0.1, whose anchor was already that of the next ρ, and which kept no sums."""
         if "opened" in scalars or "rho" not in scalars:
             return scalars
         zeros = [0.0] * len(self.anchors)
@@ -51,17 +53,17 @@ class SplittingState(State):
 
     @property
     def targets(self) -> list[Tensor]:
-        """Z."""
+        """Z per tensor."""
         return self.tensors["target"]
 
     @property
     def anchors(self) -> list[Tensor]:
-        """A = Z − Λ/ρ; during an update, the point V = W + Λ/ρ that is projected."""
+        """A = Z − Λ/ρ per tensor; during an update, the point V = W + Λ/ρ that is projected."""
         return self.tensors["anchor"]
 
     @property
     def supports(self) -> list[Tensor]:
-        """T, boolean; empty unless the support is free."""
+        """T per tensor, boolean; empty unless the support is free."""
         return self.tensors.get("kept", [])
 
     def multipliers(self) -> Iterator[Tensor]:

@@ -1,1 +1,1 @@
-"""Facts about a user's network and optimizer: wrappers, parametrizations, batch norm, values that are not finite."""
+"""Checks and facts of a user's network and optimizer: wrappers, parametrizations, batch norm, non-finite values."""

@@ -1,4 +1,4 @@
-"""Batch norm's running statistics, estimated anew: hard pruning changes the activations that they describe."""
+"""New estimates of batch norm's running statistics, because hard pruning changes the activations that they describe."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 BATCH_NORM_IMAGES = 256
-"""Training images from which adapters estimate by default: seconds on a CPU."""
+"""Number of training images for the estimate in adapters, by default; they take seconds on a CPU."""
 
 
 def statistics_layers(network: nn.Module) -> list[_BatchNorm]:
@@ -28,7 +28,7 @@ def statistics_layers(network: nn.Module) -> list[_BatchNorm]:
 def estimate_statistics(
     network: nn.Module, batches: Iterable[Tensor], *, frozen: Iterable[nn.Module] = ()
 ) -> None:
-    """Replace running means and variances by those of the batches, each batch counting the same.
+    """Replace running means and variances by those of the batches; each batch has the same weight.
 
     As PyTorch's ``update_bn``, but in evaluation mode (dropout is off, as where the network is used), and
     a batch norm that the batches do not reach keeps its statistics. No parameter moves, no mode changes.
@@ -49,7 +49,7 @@ def estimate_statistics(
 
 @contextmanager
 def _taking_statistics(network: nn.Module, layers: list[_BatchNorm]) -> Iterator[None]:
-    """These batch norms average over what they see; the rest of the network is evaluated."""
+    """Let these batch norms average over their inputs, with the rest of the network in evaluation mode."""
     modes = {module: module.training for module in network.modules()}
     momenta = [layer.momentum for layer in layers]
     before = [
@@ -77,11 +77,11 @@ def _taking_statistics(network: nn.Module, layers: list[_BatchNorm]) -> Iterator
 
 
 def even_batches(count: int, most: int) -> list[list[int]]:
-    """Numbers from 0 to ``count``, in batches that differ by one at most: each weighs the same in an estimate.
+    """The numbers below ``count`` in batches whose sizes differ by at most one, for equal weights in an estimate.
 
     Args:
-        count: how many samples.
-        most: of them in a batch.
+        count: number of samples.
+        most: most samples in a batch.
     """
     number = max(1, -(-count // most))
     bounds = [count * index // number for index in range(number + 1)]

@@ -1,4 +1,4 @@
-"""Checks that a network holds numbers: no parameter and no buffer may be NaN or infinite."""
+"""Checks that a network is finite: no parameter and no buffer may hold NaN or infinity."""
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +10,16 @@ _STATISTICS = ("running_mean", "running_var")
 
 
 def check_finite(model: nn.Module, what: str) -> None:
-    """Raise where a parameter or a buffer (batch-norm statistics) is NaN or infinite.
+    """Raise an error if a parameter or a buffer (batch-norm statistics) holds NaN or infinity.
 
-    Infinities in other buffers than statistics are left alone: attention masks are made of them.
+    Infinities in buffers other than statistics are accepted, because attention masks consist of them.
 
     Args:
-        model: the network; left alone. It waits for the device once.
-        what: what the network is, as the error is to call it: ``"the network after hard pruning"``.
+        model: the network; it does not change. The check waits for the device once.
+        what: name of the network in the error, for example ``"the network after hard pruning"``.
 
     Raises:
-        NonFiniteError: with the names, parameters first.
+        NonFiniteError: it lists the names, parameters first.
     """
     if bad := without_numbers(model):
         raise NonFiniteError(
@@ -29,7 +29,7 @@ def check_finite(model: nn.Module, what: str) -> None:
 
 
 def without_numbers(model: nn.Module) -> list[str]:
-    """Names of what is NaN or infinite in a network, parameters first; see `check_finite`."""
+    """Names of a network's tensors that hold NaN or infinity, parameters first; see `check_finite`."""
     numbers: list[tuple[str, Tensor]] = list(model.named_parameters())
     others: list[tuple[str, Tensor]] = []
     for name, buffer in model.named_buffers():
@@ -65,6 +65,6 @@ def _holds_numbers(value: Tensor) -> bool:
 
 
 def listed(names: list[str]) -> str:
-    """The first few names, and how many more there are."""
+    """The first few names, and the number of the others."""
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,5 +1,5 @@
-"""Weights that stay dense only because nobody named them: those of attention, recurrent and embedding modules,
-and bare parameters. Without ``include`` convolution and linear modules alone are pruned.
+"""The note on weights that stay dense because no pattern names them: those of attention, recurrent and embedding
+modules, and bare parameters. Without ``include`` only convolution and linear modules are pruned.
 """
 
 import weakref
@@ -14,10 +14,11 @@ from detprune.networks.finite import listed
 LOGGER = logger(__name__)
 
 _NOTABLE = 0.05
-"""Share of the weights in tensors of two dimensions and more; less is a position embedding or a scale."""
+"""Share of the weights (in tensors of two or more dimensions) from which a note is worth it; position embeddings and
+scales have less."""
 
 _TOLD: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
-"""Models that were told of: a run selects the weights of one model several times."""
+"""Models with a note already, because a run selects the weights of one model several times."""
 
 
 def tell_left_out(
@@ -26,13 +27,13 @@ def tell_left_out(
     left: set[str],
     budget: Budget,
 ) -> None:
-    """Say once a model which share of its weights is left out, if that is notable, and how to include them.
+    """Log once per model which share of its weights stays dense, if it is notable, and how to include them.
 
     Args:
         model: the network.
-        parameters: all its parameters of two dimensions and more, with their modules, by name.
-        left: names of those that were not chosen.
-        budget: what it excludes is left out on purpose.
+        parameters: all its parameters of two or more dimensions, with their modules, by name.
+        left: names of the parameters that were not chosen.
+        budget: the budget; weights that it excludes stay dense on purpose.
     """
     sizes = {
         name: parameter.numel()
@@ -50,8 +51,8 @@ def tell_left_out(
     patterns = dict.fromkeys(["*weight", *("*" + name.rpartition(".")[2] for name in names)])
     LOGGER.warning(
         "%.0f%% of the weights stay dense (%s, of %s): without include only convolution and linear modules are "
-        "pruned. To prune them too, name all that is to be pruned, for example include=%r; exclude=[…] leaves "
-        "them dense without this line",
+        "pruned. To prune them too, name all weights to be pruned, for example include=%r; with exclude=[…] they "
+        "stay dense without this line",
         100 * share,
         listed(names),
         ", ".join(modules),

@@ -1,8 +1,8 @@
-"""What a pruner asks of an optimizer: that its step hooks run when the weights move, that it holds the
-weights, and where it keeps copies of them.
+"""Checks of an optimizer for a pruner: its step hooks run when the weights move, it holds the weights, and its
+copies of the weights are found.
 
-A wrapper is taken off where the optimizer inside is what moves the weights. Wrappers that move weights
-themselves after the inner step (Lookahead) must run step hooks of their own.
+A wrapper is removed if the optimizer inside moves the weights. Wrappers that move weights themselves after the
+inner step (Lookahead) must run step hooks of their own.
 """
 
 from collections.abc import Sequence
@@ -37,10 +37,10 @@ _COPIES = frozenset(
 
 
 def usable_optimizer(optimizer: object) -> Optimizer:
-    """The optimizer whose step hooks run when the weights move.
+    """Return the optimizer whose step hooks run when the weights move: the given one, or the one inside a wrapper.
 
     Raises:
-        InputError: something else than an optimizer, or one whose steps cannot be seen.
+        InputError: the value is no optimizer, or its steps cannot be seen.
     """
     if not isinstance(optimizer, Optimizer):
         raise InputError(f"the optimizer is {_described(optimizer)}; {_instead_of(optimizer)}")
@@ -107,14 +107,14 @@ def held_of(optimizer: Optimizer | None, model: nn.Module) -> set[int] | None:
     held = None if optimizer is None else held_by(optimizer)
     if held is not None and held.isdisjoint(id(parameter) for parameter in model.parameters()):
         raise InputError(
-            "the optimizer holds no parameter of the model: it was made for another one, or for a copy; make it "
+            "the optimizer holds no parameter of the model: it was made for another model, or for a copy; make it "
             "from model.parameters() of the model that you pass, and train with it"
         )
     return held
 
 
 def may_keep_copies(optimizer: Optimizer) -> bool:
-    """Whether an optimizer may have copies of the weights in its state: few of PyTorch's own do."""
+    """Whether an optimizer may keep copies of the weights in its state; few of PyTorch's own do."""
     own = type(optimizer).__module__.startswith("torch.optim")
     return not own or isinstance(optimizer, torch.optim.ASGD)
 
@@ -137,7 +137,7 @@ def zero_copies(optimizer: Optimizer, weights: Sequence[Tensor], outside: Sequen
 
 
 def start_momentum(optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
-    """Let fused SGD take in parameters that had no gradient so far: it fails where only some have a buffer.
+    """Give parameters without a gradient so far a momentum buffer, because fused SGD fails if only some have one.
 
     A buffer of zeros becomes the first gradient, as it does without one.
     """

@@ -1,6 +1,6 @@
-"""Weights that a module works out from other parameters: they are no parameters, so that no pruner can hold
-zeros in them, and zeros in what they are made of may be none in the weight, or NaN (a weight norm divides by
-the norm of a filter).
+"""Weights that a module computes from other parameters (parametrizations). They are no parameters, so that no pruner
+can hold zeros in them. Zeros in the parameters that they are computed from may be nonzero in the weight, or NaN (a
+weight norm divides by the norm of a filter).
 """
 
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ from torch.nn.utils import parametrize, prune
 
 @dataclass(frozen=True)
 class Computed:
-    """A weight that is worked out at every forward.
+    """A weight that is computed at every forward.
 
     Attributes:
-        name: of the weight, as if it were a parameter.
-        module: its owner.
-        what: by what it is worked out.
-        remedy: the call that makes a parameter of it.
-        parts: names of the parameters that it is made of.
-        keeps_zeros: whether a zero of the parameter it is made of is one of the weight, always.
+        name: name of the weight, as if it were a parameter.
+        module: the module that owns it.
+        what: the mechanism that computes it, such as a weight norm.
+        remedy: the call that turns it into a parameter.
+        parts: names of the parameters that it is computed from.
+        keeps_zeros: whether a zero in its parameter is always a zero in the weight.
     """
 
     name: str
@@ -31,14 +31,14 @@ class Computed:
     keeps_zeros: bool
 
 
-_OLD_HOOKS = {  # hooks on the forward of PyTorch before parametrizations, and how they are removed
+_OLD_HOOKS = {  # PyTorch's older forward hooks → name, the call that removes them, suffixes of parameters
     "WeightNorm": ("weight norm", "torch.nn.utils.remove_weight_norm", ("_g", "_v")),
     "SpectralNorm": ("spectral norm", "torch.nn.utils.remove_spectral_norm", ("_orig",)),
 }
 
 
 def computed_weights(model: nn.Module) -> list[Computed]:
-    """All weights of a model that are worked out; nothing is worked out for it."""
+    """All weights of a model that are computed at every forward; this function computes none of them."""
     return [
         found for prefix, module in model.named_modules() for found in _of_module(module, prefix)
     ]

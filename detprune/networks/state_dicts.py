@@ -1,6 +1,6 @@
-"""Finds a network's weights in what a checkpoint holds, whatever wrapped them.
+"""The search for a network's weights in the content of a checkpoint.
 
-Training scripts keep weights under a key (``state_dict``, ``model``, ``ema``), and data-parallel,
+Training scripts store weights under a key (``state_dict``, ``model``, ``ema``), and data-parallel,
 compiling and Lightning wrappers put a prefix before all names (``module.``, ``_orig_mod.``, ``network.``).
 """
 
@@ -26,11 +26,11 @@ class Weights:
     """A state dict that was found in a file.
 
     Attributes:
-        key: where it was, as in ``ema.module``; empty if the file is nothing else.
-        prefix: what stood before every name, and was taken off.
+        key: place of the state dict, such as ``ema.module``; empty if the file holds nothing else.
+        prefix: the prefix that was removed from every name.
         tensors: names without the prefix → values.
         others: names without the prefix, which are left out.
-        matched: how many of the names that were looked for it has.
+        matched: number of the wanted names that it has.
     """
 
     key: str
@@ -51,8 +51,8 @@ def find_weights(content: object, names: Collection[str], path: str | Path) -> W
     ones) is taken; which one, and which are left out, is logged.
 
     Args:
-        content: what ``safe_load`` returns.
-        names: of weights that the network has, floating-point ones.
+        content: the result of ``safe_load``.
+        names: names of the network's floating-point weights.
         path: the file, for messages.
 
     Raises:
@@ -81,14 +81,14 @@ def find_weights(content: object, names: Collection[str], path: str | Path) -> W
     elif best.key or best.prefix:
         LOGGER.info("%s: took the weights %s", path, best)
     if best.others:
-        LOGGER.warning("%s: left out what the network has not: %s", path, listed(best.others))
+        LOGGER.warning("%s: ignored weights that the network lacks: %s", path, listed(best.others))
     return best
 
 
 def _state_dicts(
     content: object, key: str = "", depth: int = _DEPTH
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Every mapping that has tensors, and where it is; plain weights come first."""
+    """Every mapping that holds tensors, with its place; plain weights come first."""
     if not isinstance(content, Mapping):
         return
     inner = {str(name): value for name, value in content.items() if isinstance(name, str)}

@@ -1,4 +1,4 @@
-"""The user's own network inside what trainers wrap around it."""
+"""The user's own network inside the wrappers of trainers."""
 
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
@@ -10,11 +10,11 @@ SHARDED = (
     "which leaves every process a part of each weight, and whole tensors are pruned; train in "
     "DistributedDataParallel, or prune the unsharded network"
 )
-"""What to say of weights that are in parts on several devices."""
+"""End of messages about weights that are sharded over several devices."""
 
 
 def check_initialized(model: nn.Module) -> None:
-    """Refuse lazy modules that no batch has run through.
+    """Refuse lazy modules that have not run yet, so that their weights have no shape.
 
     Raises:
         InputError: they are named.

@@ -1,4 +1,4 @@
-"""Pure functions that select what a projection keeps; the sparsity sets are built on them."""
+"""Pure functions that select the weights or groups that a projection keeps; the sparsity sets are built on them."""
 
 from detprune.projections.groups import (
     best_patterns,

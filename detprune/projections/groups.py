@@ -1,7 +1,7 @@
 """Squared l2 norms of groups of weights, and supports spread back from groups to weights.
 
-Norms are sums of squares in float64, where the square of a float32 number is exact, added in the
-fixed order of ``tree_sum``: the ranking of groups is the same on every device.
+Norms are sums of squares in float64, where the square of a float32 number is exact. They are added in
+the fixed order of ``tree_sum``, so that the ranking of groups is the same on every device.
 """
 
 import torch
@@ -44,7 +44,7 @@ def block_norms(weight: Tensor, block: tuple[int, int]) -> Tensor:
 
 
 def expand_blocks(tiles: Tensor, shape: torch.Size, block: tuple[int, int]) -> Tensor:
-    """Spread a boolean per tile over the weights of the tile; inverse view of ``block_norms``."""
+    """Spread a boolean per tile (as numbered by ``block_norms``) over the weights of the tile."""
     rows, columns = shape[0], shape[1:].numel()
     spread = tiles.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)
     return spread[:rows, :columns].reshape(shape)
@@ -52,6 +52,8 @@ def expand_blocks(tiles: Tensor, shape: torch.Size, block: tuple[int, int]) -> T
 
 def n_of_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
     """Support of the n largest of every m consecutive entries along dim 1; ties to the lowest index.
+
+    It is the support of argmin ‖Z − weight‖ over all Z with at most n nonzeros in every such group of m.
 
     Args:
         weight: (out, in, …) with in a multiple of m.
@@ -67,7 +69,7 @@ def n_of_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
 
 
 def best_patterns(weight: Tensor, patterns: Tensor) -> tuple[Tensor, Tensor]:
-    """Pattern that keeps most of every kernel's energy, and how much it keeps.
+    """Pattern that keeps the largest squared norm of every kernel, and that norm.
 
     Args:
         weight: (out, in, kh, kw).

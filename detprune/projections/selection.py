@@ -1,11 +1,11 @@
 """Exact selection of the largest entries, the one primitive under every projection.
 
-The Euclidean projection onto "at most l nonzeros" keeps the l entries of largest magnitude, and the
-projection onto "at most l groups" keeps the l groups of largest l2 norm. Ties go to the lowest
+The Euclidean projection argmin ‖Z − V‖ onto "at most l nonzeros" keeps the l entries of largest magnitude,
+and that onto "at most l nonzero groups" keeps the l groups of largest l2 norm. Ties go to the lowest
 index (row-major; earlier tensors first), so that exactly l survive and the support depends neither
 on the device nor on the memory format.
 
-How: magnitudes are compared as integers, because the bit patterns of non-negative IEEE numbers are
+How it works: magnitudes are compared as integers, because the bit patterns of non-negative IEEE numbers are
 ordered like the numbers (NaN above infinity). A sample brackets the l-th largest value between two
 bounds (the idea of Floyd & Rivest, "Expected time bounds for selection", CACM 1975); one pass
 counts what lies above the bracket and collects what lies inside; the l-th largest is then selected
@@ -29,7 +29,7 @@ _SAMPLE = 1 << 19
 
 
 class Threshold(NamedTuple):
-    """The l-th largest magnitude, and how the entries equal to it are to be treated."""
+    """The l-th largest magnitude, and how many of the entries equal to it are kept."""
 
     bits: int
     """Bit pattern of the magnitude, as an integer of the dtype's width."""
@@ -42,9 +42,12 @@ class Threshold(NamedTuple):
 def largest(values: Sequence[Tensor], count: int) -> list[Tensor]:
     """Return the boolean supports of the ``count`` largest magnitudes, jointly over all tensors.
 
+    They are the supports of argmin ‖Z − values‖ over all Z with at most ``count`` nonzeros. Of equal
+    magnitudes the entries of lowest index are kept, earlier tensors first.
+
     Args:
         values: tensors of any shapes, one floating dtype and one device; ranked together.
-        count: how many entries to keep in all, 0 ≤ count ≤ total number of entries.
+        count: number of entries to keep in all, 0 ≤ count ≤ total number of entries.
 
     Returns:
         One boolean tensor per input, of its shape; ``count`` entries are True in all.
@@ -104,8 +107,8 @@ def _magnitude_bits(flats: Sequence[Tensor]) -> Iterator[Tensor]:
 
 
 def _bracket(flats: Sequence[Tensor], total: int, count: int) -> tuple[int, int]:
-    """Bounds between which the ``count``-th largest lies, but for a chance of about 1e-8."""
-    stride = max(1, total // _SAMPLE) | 1  # odd: not in step with channels and kernels
+    """Bounds between which the ``count``-th largest lies, except with a probability of about 1e-8."""
+    stride = max(1, total // _SAMPLE) | 1  # odd, so that the sample is not in step with channels
     sample = torch.cat([flat[::stride] for flat in flats]).abs()
     size = sample.numel()
     rank = size * (1 - count / total)
@@ -162,9 +165,9 @@ def _at_least(value: Tensor, bits: int) -> Tensor:
 
 
 def _drop_last_ties(value: Tensor, mask: Tensor, bits: int, surplus: int) -> int:
-    """Clear up to ``surplus`` entries equal to the threshold, highest index first; returns how many.
+    """Clear up to ``surplus`` entries equal to the threshold, highest index first; return their number.
 
-    Even without structure, two of some ten million float32 weights are often equal.
+    Ties are common: of some ten million float32 weights, two are often equal.
     """
     dropped = 0
     size = _chunk_size(value)
@@ -233,7 +236,7 @@ def keep(weight: Tensor, mask: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def _keep_bits(source: Tensor, mask: Tensor, out: Tensor) -> None:
-    """``keep`` as a bitwise and with all ones or all zeros, in half of the time of ``torch.where``."""
+    """``keep`` by a bitwise AND with all ones or all zeros, in half of the time of ``torch.where``."""
     ones = torch.empty(_CPU_CHUNK, dtype=_integer_dtype(source))
     for values, kept, result in zip(
         source.split(_CPU_CHUNK), mask.split(_CPU_CHUNK), out.split(_CPU_CHUNK), strict=True

@@ -1,7 +1,7 @@
 """Selection in many small tensors at once, each for its own count, for accelerators.
 
-The way of ``selection.py`` waits for the device several times per tensor, which is nothing beside a large
-tensor and everything beside a small one. Here one sort ranks all tensors, and nothing is waited for.
+The selection of ``selection.py`` waits for the device several times per tensor. That wait is negligible for a
+large tensor, but dominates for a small one. Here one sort ranks all tensors, without any wait.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from detprune.projections.selection import largest, magnitude_bits
 
 _SMALL = 1 << 20
 _TOGETHER = 1 << 21
-"""Entries that are sorted at once: keys, owners and indices take some 70 bytes each, 140 MiB for these."""
+"""Entries that are sorted at once: with keys, owners and indices, some 70 bytes each, 140 MiB in all."""
 
 
 def largest_of_each(values: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
@@ -21,10 +21,10 @@ def largest_of_each(values: Sequence[Tensor], counts: Sequence[int]) -> list[Ten
 
     Args:
         values: tensors of any shapes and floating dtypes.
-        counts: how many entries of each to keep.
+        counts: number of entries to keep of each tensor.
 
     Returns:
-        The same as ``largest([value], count)[0]`` of each.
+        For each tensor, the same as ``largest([value], count)[0]``.
     """
     masks: list[Tensor | None] = [None] * len(values)
     batch: list[int] = []
@@ -57,7 +57,7 @@ def _sorted_together(values: Sequence[Tensor], counts: Sequence[int]) -> list[Te
         torch.arange(len(sizes), device=device), length, output_size=total
     )
     bits = torch.cat([magnitude_bits(value).long() for value in values])
-    # bit patterns of magnitudes are below 2³¹
+    # bit patterns of magnitudes are below 2³¹, so the owner ranks first in the key
     order = torch.sort((owner + 1 << 31) - bits, stable=True).indices
     # position p of the sorted entries still belongs to owner[p], for the tensors keep their places
     rank = torch.arange(total, device=device) - (length.cumsum(0) - length)[owner]

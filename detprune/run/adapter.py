@@ -1,4 +1,4 @@
-"""Adapters: what a package publishes so that recipes can name its task, and how adapters are found."""
+"""Adapters: the object by which a package makes its task known to recipes, and the search for adapters."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,9 +27,10 @@ class Implementation:
     """The part of an adapter that needs its framework.
 
     Attributes:
-        recipe, task: the recipe type, and what makes a task of a recipe and a run directory.
+        recipe: the type of the adapter's recipes.
+        task: (recipe, run directory) → the task.
         export: (run directory, format, file or None) → lines to print, for ``detprune export``.
-        rebuild: what ``Task.describe_network`` says → the dense network, for ``detprune.load``.
+        rebuild: the result of ``Task.describe_network`` → the dense network, for ``detprune.load``.
     """
 
     recipe: "type[Recipe]"
@@ -40,16 +41,16 @@ class Implementation:
 
 @dataclass(frozen=True)
 class Adapter:
-    """What a package publishes under the entry-point group ``detprune.adapters``; its module imports no framework.
+    """The object that a package publishes in the entry-point group ``detprune.adapters``, importing no framework.
 
-    Its commands ``detprune evaluate NAME`` and ``detprune data NAME`` stand in groups of their own,
-    ``detprune.evaluate`` and ``detprune.data``, as Typer functions: they need not load the adapter.
+    The commands ``detprune evaluate NAME`` and ``detprune data NAME`` are Typer functions in entry-point groups of
+    their own, ``detprune.evaluate`` and ``detprune.data``, so that they need not load the adapter.
 
     Attributes:
-        line: one line for ``detprune list``.
-        requires: the packages, by the names that are imported, without which it is of no use.
-        models, data_sets: name → one line each, for ``detprune list``.
-        implement: imports the framework and returns what needs it; None for an adapter that only offers hooks.
+        line: description in one line, for ``detprune list``.
+        requires: import names of the packages that the adapter cannot do without.
+        models, data_sets: functions that return name → description, for ``detprune list``.
+        implement: imports the framework and returns the ``Implementation``; None for an adapter with callbacks only.
     """
 
     line: str
@@ -95,7 +96,7 @@ def implementation(name: str) -> Implementation:
 
 
 def load_recipe(path: Path, settings: "Sequence[Settings]" = ()) -> "tuple[Implementation, Recipe]":
-    """Read a recipe, change what is set, one mapping after the other, and find what runs it.
+    """Read a recipe, apply settings, one mapping after the other, and find the implementation that runs it.
 
     Raises:
         InputError: everything that is wrong with it.
@@ -125,7 +126,7 @@ def load_entry(entry: "EntryPoint") -> Any:
 
 @contextmanager
 def _missing_packages(entry: "EntryPoint") -> "Iterator[None]":
-    """Say which extra has the package that an import did not find."""
+    """Turn a failed import into an error that names the extra to install."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -133,7 +134,7 @@ def _missing_packages(entry: "EntryPoint") -> "Iterator[None]":
 
 
 def check_packages(name: str, adapter: Adapter) -> None:
-    """Look for the packages that an adapter requires, without importing them.
+    """Check that the packages that an adapter requires are installed, without importing them.
 
     Raises:
         InputError: one is not installed.

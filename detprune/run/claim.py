@@ -1,9 +1,9 @@
-"""A run directory for one run alone: made, locked, and an earlier run in its place set aside.
+"""The claim of a run directory for one run: the directory is made and locked, and an earlier run in it is set aside.
 
-An earlier run that is to be replaced is renamed to ``.NAME.replaced`` beside it (``.NAME.replaced.2`` and so on where
-an overwriting run was itself cut off), and all of these are deleted when the run in its place is finished, by this
-process or by one that resumes it. So whatever is killed, a finished run is there until a newer one is. A file in it
-says that it was set aside: a folder that only has such a name is somebody's own and is left alone.
+An earlier run to be replaced is renamed to ``.NAME.replaced`` in the same folder (``.NAME.replaced.2`` and so on if an
+overwriting run was itself cut off). All of these are deleted when the new run is finished, by this process or by one
+that resumes the run. So after any kill, the finished run exists until a newer one is finished. A marker file in the
+folder shows that it was set aside: a folder that only has such a name belongs to the user, and is not touched.
 """
 
 import os
@@ -20,17 +20,17 @@ from detprune.run.directory import LOGGER, RunDirectory, is_main_process
 from detprune.run.recipe import Recipe
 
 _BEGINNING = ("recipe.yaml", "run.log", "checkpoints", "tensorboard", "progress.json")
-"""What a run writes before its first event."""
+"""Files that a run writes before its first event."""
 
 _LATER = ("metrics.jsonl", "summary.json", "figures", "pictures", "report.html")
-"""What it writes after that, beside ``pruned.*``."""
+"""Files that a run writes later, in addition to ``pruned.*``."""
 
 _MARK = ".set_aside"
-"""In a run that was set aside: the name of the run in its place."""
+"""Marker file in a run that was set aside; it holds the name of the run in its place."""
 
 
 def located(path: Path) -> Path:
-    """The path with links and ``..`` followed, as it was given where there are none.
+    """The path with links and ``..`` resolved; unchanged if it has none.
 
     Raises:
         InputError: it cannot be followed.
@@ -52,14 +52,14 @@ def located(path: Path) -> Path:
 
 @contextmanager
 def claim(path: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Iterator[RunDirectory]:
-    """Open a run directory for the time of the block, in which no other process may have it.
+    """Open and lock a run directory for the time of the block.
 
     If the block ends in an InputError before anything was done, what this process made is removed and what it set
     aside is put back. Other processes of a distributed run than the main one make and lock nothing.
 
     Args:
-        path: of the run directory, as ``located`` gives it.
-        recipe: of the run.
+        path: path of the run directory, as ``located`` returns it.
+        recipe: recipe of the run.
         resume: continue a run that is there.
         overwrite: set it aside.
 
@@ -112,7 +112,7 @@ def set_aside(path: Path) -> list[Path]:
     found = []
     try:
         beside = list(parent.iterdir()) if parent.is_dir() else []
-    except OSError as error:  # it may be entered, and not listed
+    except OSError as error:  # a folder may allow to enter, but not to list
         LOGGER.debug("runs that were set aside in %s are not seen: %s", parent, error)
         beside = []
     for folder in beside:
@@ -124,7 +124,7 @@ def set_aside(path: Path) -> list[Path]:
 
 
 def _marked(path: Path) -> list[Path]:
-    """Those that a process of this product set aside, which alone may be deleted."""
+    """Folders that detprune set aside, by their marker file; only these may be deleted."""
     return [folder for folder in set_aside(path) if _reads(folder / _MARK, path.absolute().name)]
 
 
@@ -141,7 +141,7 @@ def _check_replaceable(path: Path) -> None:
     here = Path.cwd().resolve()
     if path.resolve() in (here, *here.parents):
         raise InputError(
-            f"{path} is the working directory or holds it, so that it is not set aside; call --overwrite "
+            f"{path} is the working directory or holds it, so that it cannot be set aside; call --overwrite "
             "from elsewhere"
         )
 
@@ -161,7 +161,7 @@ def _set_aside(path: Path) -> Path:
 
 
 def _make(path: Path, made: list[Path]) -> None:
-    """Make the directory, and note what was made, the outermost first."""
+    """Make the directory, and add all folders that were made to ``made``, the outermost first."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         for folder in reversed(missing):
@@ -175,7 +175,7 @@ def _make(path: Path, made: list[Path]) -> None:
 
 
 def _delete(earlier: Path) -> None:
-    """Delete a run that was replaced; what a run does not write stays, and is said."""
+    """Delete a run that was replaced; files that no run writes stay, with a warning."""
     names = {*_BEGINNING, *_LATER, _MARK, LOCK}
     try:
         strange = [
@@ -197,7 +197,7 @@ def _delete(earlier: Path) -> None:
 
 
 def _remove(path: Path, made: list[Path]) -> None:
-    """Remove a run that was hardly begun, and the folders that were made for it if nothing else is in them."""
+    """Remove a run that failed at its start, and the folders that were made for it if they are empty."""
     for name in (*_BEGINNING, LOCK) if path.is_dir() else ():
         file = path / name
         if file.is_dir() and not file.is_symlink():

@@ -1,4 +1,4 @@
-"""The run directory: everything a run leaves behind, written so that a kill never leaves half a file."""
+"""The run directory: all files of a run, written so that a kill never leaves half a file."""
 
 import json
 import logging
@@ -34,12 +34,12 @@ def is_main_process() -> bool:
 
 
 def _is_of_the_opening(file: Path) -> bool:
-    """Whether it may be left of a run that was killed before it had a recipe."""
+    """Whether a file may be left from a run that was killed before it had a recipe."""
     return file.name == LOCK or is_temporary(file, "recipe.yaml")
 
 
 class _RunLog(logging.FileHandler):
-    """``run.log``; where it cannot be written, the terminal says so once, and the run goes on."""
+    """``run.log``; if it cannot be written, the terminal shows one warning, and the run goes on."""
 
     _is_broken = False
 
@@ -49,7 +49,7 @@ class _RunLog(logging.FileHandler):
             super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Say once that the log ends here."""
+        """Warn once that the log ends here."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)
@@ -60,10 +60,10 @@ class _RunLog(logging.FileHandler):
         )
 
     def close(self) -> None:
-        """Close the file; what a full disk did not take is lost."""
+        """Close the file; lines that a full disk did not take are lost."""
         try:
             super().close()
-        except OSError:  # said when it was written
+        except OSError:  # the warning came when the line was written
             logging.Handler.close(self)
 
 
@@ -104,13 +104,13 @@ class RunDirectory:
 
     @staticmethod
     def check(path: Path, recipe: Recipe, resume: bool) -> None:
-        """Refuse a place that `open` would refuse; writes nothing.
+        """Refuse a path that `open` would refuse, without writing anything.
 
         Raises:
             InputError: as `open`.
         """
         if path.exists() and not path.is_dir():
-            raise InputError(f"{path} is a file; name another run directory with --out")
+            raise InputError(f"{path} is a file; choose another run directory with --out")
         recipe_file = path / "recipe.yaml"
         if recipe_file.exists():
             if not resume:
@@ -121,7 +121,7 @@ class RunDirectory:
             if not is_same(load_yaml(recipe_file), recipe):
                 raise InputError(
                     f"{recipe_file} is not the recipe that is to be resumed; resume a run with the "
-                    f"recipe it began with (detprune run {path} --resume), or start a new one with --out"
+                    f"recipe it started with (detprune run {path} --resume), or start a new one with --out"
                 )
         elif path.is_dir() and any(not _is_of_the_opening(f) for f in path.iterdir()):
             raise InputError(
@@ -147,7 +147,7 @@ class RunDirectory:
                 file.write(events.line(event))
 
     def events(self) -> list[dict[str, Any]]:
-        """All whole lines of ``metrics.jsonl``, as they stand there.
+        """All complete lines of ``metrics.jsonl``, as mappings.
 
         Raises:
             InputError: a line that is damaged, and not by a kill that cut off the last one.
@@ -160,7 +160,7 @@ class RunDirectory:
         return list(lines.values.values())
 
     def rewind(self, stage: str, epoch: int) -> None:
-        """Forget events of ``stage`` after ``epoch``, which are going to happen again."""
+        """Remove events of ``stage`` after ``epoch``, because they will happen again."""
         if not is_main_process():
             return
         kept = [e for e in self.events() if e.get("stage") != stage or e.get("epoch", 0) <= epoch]
@@ -186,7 +186,7 @@ class RunDirectory:
         self.write_json("progress.json", dumped)
 
     def summary(self) -> Summary | None:
-        """``summary.json``, which a run writes when all its stages are finished; None before."""
+        """The content of ``summary.json``, which a run writes when all its stages are finished; None before."""
         file = self.path / SUMMARY
         if not os.path.lexists(file):
             return None
@@ -200,7 +200,7 @@ class RunDirectory:
 
     @property
     def way_out(self) -> str:
-        """What to do about a damaged file of a finished stage."""
+        """The way out for messages about a damaged file of a finished stage."""
         return (
             f"delete {self.path / 'progress.json'} and continue with {self.resume_command}, which makes the "
             "files of all stages again from their last checkpoints"
@@ -208,10 +208,10 @@ class RunDirectory:
 
     @contextmanager
     def own_file(self, way_out: str | None = None) -> Iterator[None]:
-        """Say what to do about a damaged file that the run itself wrote.
+        """Add to errors about a damaged file of this run what to do about it.
 
         Args:
-            way_out: in place of making the files of all stages again.
+            way_out: what to do, in place of making the files of all stages again.
 
         Raises:
             InputError: the one that the block raised, with the way out.
@@ -225,7 +225,7 @@ class RunDirectory:
 
     @contextmanager
     def storage_errors(self) -> Iterator[None]:
-        """Say of a full disk and the like that the run can go on after it.
+        """Turn errors of a full disk and the like into one that says how to continue the run.
 
         Raises:
             StorageError: the system refused to write, or has no more files or processes to give.
@@ -249,7 +249,7 @@ class RunDirectory:
                 temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
     def save(self, path: Path, value: object) -> None:
-        """``torch.save`` atomically; ``pruned.pt``, which users take, is deflated."""
+        """``torch.save`` atomically; ``pruned.pt``, the result for users, is deflated."""
         if is_main_process():
             with atomic(path) as temporary:
                 if path == self.pruned:
@@ -259,7 +259,7 @@ class RunDirectory:
 
     @contextmanager
     def log_file(self) -> Iterator[None]:
-        """Copy what detprune logs into ``run.log``."""
+        """Copy detprune's log lines into ``run.log``."""
         if not is_main_process():
             yield
             return

@@ -1,7 +1,7 @@
-"""``metrics.jsonl``: a line for each epoch, outer iteration, check and stage of a run, as they happen.
+"""``metrics.jsonl``: one line for each epoch, outer iteration, check and stage of a run, in order of time.
 
-A line that a kill cut off at the end of the file is dropped without a word. Other damaged lines are never lost in
-silence: who reads leaves them out and says so, and who would have to write the file anew refuses.
+A last line that a kill cut off is dropped silently. Other damaged lines are never lost silently: a reader leaves them
+out and says so, and code that would have to rewrite the file refuses.
 """
 
 import json
@@ -21,15 +21,15 @@ TrainingStage = Literal["dense", "constrained", "retrain"]
 
 @dataclass
 class Epoch:
-    """One epoch of a stage; ``metric`` is the summary's of the live weights, or ``metric_name``.
+    """One epoch of a stage, with the metric of the live weights after it.
 
     Attributes:
-        stage: of the run.
-        epoch: its number, from 1, of ``epochs``.
-        train_loss, losses: mean over the epoch, and its parts where the framework names them.
-        lr: learning rate of the first group at its beginning.
-        metric, metric_name: what was measured after it; without a name, the headline.
-        seconds: that it took.
+        stage: name of the stage.
+        epoch, epochs: number of the epoch, from 1, and number of epochs of the stage.
+        train_loss, losses: mean training loss over the epoch, and its parts if the framework names them.
+        lr: learning rate of the first parameter group at the start of the epoch.
+        metric, metric_name: the metric measured after the epoch, and its name; without a name, the headline metric.
+        seconds: duration.
     """
 
     event: ClassVar[str] = "epoch"
@@ -46,7 +46,7 @@ class Epoch:
 
 @dataclass
 class Outer(OuterIteration):
-    """One outer iteration of the constrained training, and the epoch at whose end, or in which, it ended."""
+    """One outer iteration of the constrained training, and the number of the epoch in which it ended."""
 
     event: ClassVar[str] = "outer"
     task_loss: float | None = None
@@ -66,7 +66,7 @@ class HardPruneCheck:
 
 @dataclass
 class StageEnd:
-    """A stage is finished; the headline metric after it."""
+    """The end of a stage, with the headline metric after it."""
 
     event: ClassVar[str] = "stage"
     stage: str
@@ -89,8 +89,8 @@ class Lines:
     """The lines of a file of events.
 
     Attributes:
-        values: of the whole ones, by number from 1; plain, for later versions may write more than is known here.
-        damaged: the others, but for a last one that was cut off.
+        values: number of a complete line, from 1 → its plain values, for later versions may write unknown keys.
+        damaged: number of a damaged line → its text; without a last line that was cut off.
     """
 
     values: dict[int, dict[str, Any]]
@@ -98,7 +98,7 @@ class Lines:
 
 
 def read_lines(file: Path, way_out: str) -> Lines:
-    """Read a file of events; where there is none, there are no events.
+    """Read a file of events; a file that does not exist has no events.
 
     Raises:
         InputError: the file cannot be read at all.
@@ -107,7 +107,7 @@ def read_lines(file: Path, way_out: str) -> Lines:
     damaged: dict[int, str] = {}
     if not os.path.lexists(file):
         return Lines(values, damaged)
-    # a kill may also cut a character of several bytes in two
+    # a kill may cut a multi-byte character in two
     content = read_bytes(file, way_out).decode("utf-8", errors="replace")
     texts = content.rstrip("\n").split("\n")
     for number, text in enumerate(texts, start=1):
@@ -127,7 +127,7 @@ def read_lines(file: Path, way_out: str) -> Lines:
 
 
 def parsed(number: int, value: dict[str, Any], file: Path) -> Event | None:
-    """The event on a line; None for one that only a later version knows.
+    """The event on a line; None for an event that only a later version knows.
 
     Raises:
         InputError: values that cannot be used.

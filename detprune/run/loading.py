@@ -1,4 +1,4 @@
-"""Opens networks from which channels were removed: ``detprune.load``."""
+"""``detprune.load``: loading of networks from which channels were removed."""
 
 from pathlib import Path
 from typing import Any
@@ -46,15 +46,20 @@ def load(path: str | Path) -> nn.Module:
         )
     try:
         network = rebuild(saved["network"])
-    except (TypeError, KeyError, ValueError, RuntimeError) as error:  # also sizes beyond the memory
+    except (
+        TypeError,
+        KeyError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # RuntimeError: too large for the memory
         raise InputError(
-            f"{file} does not describe its network as it should: {error!r}; {_WAY_OUT}"
+            f"{file} holds a description from which its network cannot be built: {error!r}; {_WAY_OUT}"
         ) from error
     return resized_and_loaded(network, saved, file).eval()
 
 
 def _described(file: Path) -> dict[str, Any]:
-    """What a file says of its network, and the weights."""
+    """The description of a network in a file, with the weights."""
     saved = load_tensors(file, _WAY_OUT)
     if lacking := [key for key in _KEYS if key not in saved]:
         raise InputError(

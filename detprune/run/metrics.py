@@ -1,4 +1,4 @@
-"""What a metric is called, its unit, and which way it is better."""
+"""Metrics: name, unit, and whether higher or lower is better."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ class Metric:
     """One of the numbers that ``evaluate`` returns.
 
     Attributes:
-        name: in files and reports.
+        name: name in files and reports.
         per_cent: whether it is a share from 0 to 1 that people read in per cent.
-        higher_is_better: which of two values wins.
+        higher_is_better: whether the higher of two values is the better one.
     """
 
     name: str
@@ -19,13 +19,13 @@ class Metric:
 
     @classmethod
     def of_name(cls, name: str) -> "Metric":
-        """What an earlier version, which saved the name alone, took a metric for."""
+        """The metric of a name saved by an earlier version, which stored no unit and no direction."""
         lower = name.lower()
         return cls(name, per_cent="accuracy" in lower or lower.startswith("map"))
 
     @property
     def scale(self) -> float:
-        """From the stored number to the one that is shown."""
+        """Factor from the stored number to the number that is shown."""
         return 100.0 if self.per_cent else 1.0
 
     @property
@@ -38,7 +38,7 @@ class Metric:
         return f"{100 * value:.2f} %" if self.per_cent else f"{value:.4f}"
 
     def difference(self, value: float, base: float) -> str:
-        """How far a value is from another one: points, where the metric is in per cent."""
+        """Signed difference of two values as text; in points if the metric is in per cent."""
         change = self.scale * (value - base)
         text = f"{change:+.2f}" if self.per_cent else f"{change:+.4f}"
         return text if text.strip("+-0.") else text[1:]  # no sign on what rounds to zero

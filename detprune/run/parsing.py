@@ -1,4 +1,4 @@
-"""Typed values from what a file holds, with everything that is wrong said at once."""
+"""Typed values from the content of a file, with one error for all faults."""
 
 from typing import TypeVar
 
@@ -10,11 +10,11 @@ T = TypeVar("T")
 
 
 def parse(kind: type[T], content: object, where: str, way_out: str) -> T:
-    """A typed value from plain ones; keys that the type does not know are left out.
+    """A typed value from plain ones; keys that the type does not know are ignored.
 
     Args:
         kind: a dataclass or a pydantic model.
-        content: what JSON or YAML gave.
+        content: plain values, as read from JSON or YAML.
         where: the file, and the line if it has several.
         way_out: what to do about it.
 

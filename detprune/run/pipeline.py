@@ -2,11 +2,11 @@
 
 dense baseline → constrained training → hard pruning → masked retraining → final → proof → report.
 
-Where whole channels are pruned they are taken out after hard pruning (``shrinking.py``), and what is retrained
-is the small network, without masks.
+Where whole channels are pruned, they are removed after hard pruning (``shrinking.py``), and the small network is
+retrained, without masks.
 
-Every stage leaves its weights in ``checkpoints/`` and a mark in ``progress.json``; a run that is
-resumed takes up finished stages from there, and the task's trainer resumes within a stage.
+Every stage writes its weights to ``checkpoints/`` and its result to ``progress.json``. A run that is resumed
+loads finished stages from there; within a stage, the task's trainer resumes.
 """
 
 import time
@@ -39,17 +39,17 @@ from detprune.summary import summarize
 
 LOGGER = logger(__name__)
 
-_HIGH_RATE = 8  # 8× on a detector and 20× on CIFAR-10 are what was measured (docs/results.md)
+_HIGH_RATE = 8  # least compression for the advice; measured at 8× on a detector, 20× on CIFAR-10 (docs/results.md)
 
 
 class VerificationError(DetpruneError):
-    """The saved model is not what the summary says."""
+    """The saved model differs from the summary."""
 
 
 def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> Summary | None:
-    """Run all stages that are not finished yet; returns the summary, which is also written.
+    """Run all stages that are not finished yet; write the summary, and return it.
 
-    In a distributed run every rank comes here; only the first one proves and writes, and None is for the others.
+    In a distributed run every rank calls it; only the first one verifies and writes, and the others get None.
 
     Raises:
         InputError: anything in the recipe that does not fit model or data, before training.
@@ -60,7 +60,7 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> S
     stages = _Stages(task, recipe, run)
     model = task.build_model()
     try:
-        check_finite(model, "the network that the recipe begins with")
+        check_finite(model, "the network that the recipe starts with")
     except NonFiniteError as error:
         raise InputError(f"{error}; give another checkpoint as model.weights") from error
     plan = _plan(task, model)
@@ -99,7 +99,7 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> S
 
 
 def _plan(task: Task, model: nn.Module) -> Counts | ChannelPlan:
-    """What will be pruned, before training; everything that is wrong with it is found here."""
+    """The plan of what will be pruned, before training; it checks all weights to be pruned."""
     chosen, budget = task.sparsity_set(model), task.budget(model)
     if isinstance(chosen, CoupledChannels):
         return chosen.plan(model, budget)
@@ -107,7 +107,7 @@ def _plan(task: Task, model: nn.Module) -> Counts | ChannelPlan:
 
 
 def _rehearse(task: Task, recipe: Recipe, model: nn.Module) -> None:
-    """Begin constrained training, and train nothing: what it refuses is found before the dense stage.
+    """Start constrained training without a step, so that what it refuses is found before the dense stage.
 
     Raises:
         InputError: what does not go together in method, set, budget, optimizer and network.
@@ -121,19 +121,19 @@ def _rehearse(task: Task, recipe: Recipe, model: nn.Module) -> None:
         recipe.method,
         task.sparsity_set(model),
         task.budget(model),
-        steps_per_update=1,  # any: only that it is known
+        steps_per_update=1,  # any number will do; it only has to be known
         updates=epochs,
     ).detach()
 
 
 def _advise(recipe: Recipe) -> None:
-    """Say that there are better ways to spread a high rate over the layers than evenly."""
+    """Advise another allocation if a high rate is spread evenly over the layers."""
     budget = recipe.budget
     evenly = budget.scope == "layer" and budget.allocation == "uniform"
     high = (budget.target or 0) >= 1 - 1 / _HIGH_RATE
     if evenly and high and isinstance(recipe.set, Unstructured):
         LOGGER.info(
-            "every layer gets the same sparsity; at such a rate budget.allocation: erk kept more in our trials"
+            "every layer gets the same sparsity; at such a rate budget.allocation: erk kept more accuracy in our trials"
         )
 
 
@@ -177,7 +177,7 @@ class _Stages:
         return pruner
 
     def remove(self, model: nn.Module, pruner: Pruner) -> nn.Module:
-        """Take out the channels that are zero, where whole channels are pruned; else the same model."""
+        """Remove the channels that are zero, where whole channels are pruned; else return the same model."""
         chosen = self.task.sparsity_set(model)
         if not isinstance(chosen, CoupledChannels):
             return model
@@ -215,7 +215,7 @@ class _Stages:
         with self.run.own_file():
             self.task.load_weights(model, self._file(stage))
         check_finite(model, f"the network in {self._file(stage)}, after the stage {stage}")
-        LOGGER.info("%s: taken up from %s", stage, self._file(stage))
+        LOGGER.info("%s: loaded from %s", stage, self._file(stage))
         return True
 
     def _finish(
@@ -259,7 +259,7 @@ def _verify(task: Task, run: RunDirectory, summary: Summary, counts: Counts) -> 
     metric = task.evaluate(model)[task.metric]
     if summary.final is None or abs(metric - summary.final) > 1e-6:
         raise VerificationError(
-            f"{run.pruned}: loaded back, {task.metric} is {metric:.6f}, the summary says {summary.final}"
+            f"{run.pruned}: loaded back, {task.metric} is {metric:.6f}, but the summary says {summary.final}"
         )
     nonzero = sum(int(torch.count_nonzero(saved[layer.name])) for layer in counts.pruned)
     LOGGER.info(

@@ -1,6 +1,6 @@
-"""``summary.json`` and ``progress.json``: what a run was, and what each of its stages came to.
+"""The types of ``summary.json`` and ``progress.json``: the settings and results of a run, and of each stage.
 
-They are written and read through these types alone. A later version may write more keys than this one reads.
+The files are written and read only through these types. A later version may write more keys than this one reads.
 """
 
 from typing import Any, Literal
@@ -13,24 +13,24 @@ from detprune.run.metrics import Metric
 SUMMARY = "summary.json"
 
 Stage = Literal["dense", "hard_pruned", "removed", "final"]
-"""A network that a run measures: trained, hard-pruned, without its zero channels, retrained."""
+"""Name of a stage, after which a run measures its network: trained, hard-pruned, without zero channels, retrained."""
 
 
 class Record(BaseModel):
-    """Base of all; no protected namespaces, because ``model_compression`` is a plain field here."""
+    """Base of all records; no protected namespaces, because ``model_compression`` is a plain field here."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
 class StageResult(Record):
-    """What a finished stage came to, as ``progress.json`` keeps it.
+    """The result of a finished stage, as ``progress.json`` stores it.
 
     Attributes:
-        metric: the headline.
-        metrics: all that were measured, by name.
-        seconds: that the stage took.
-        difference: of the outputs with and without zero channels, relative; where channels were removed.
-        batch_norm_images: from how many images batch-norm statistics were estimated anew; None: not known.
+        metric: the headline metric.
+        metrics: all metrics, by name.
+        seconds: duration of the stage.
+        difference: relative difference of the outputs with and without zero channels, if channels were removed.
+        batch_norm_images: number of images from which batch-norm statistics were estimated anew; None: not known.
     """
 
     metric: float
@@ -51,12 +51,12 @@ class Layer(Record):
 
     @property
     def kept(self) -> float:
-        """Share of the weights that is not zero."""
+        """Share of the weights that are not zero."""
         return self.nonzero / self.numel if self.numel else 1.0
 
 
 class Verified(Record):
-    """What was found when the final file was read back and measured."""
+    """The result of reading the final file back and measuring it."""
 
     path: str
     nonzero: int | None
@@ -64,14 +64,14 @@ class Verified(Record):
 
 
 class Size(Record):
-    """What a network costs: multiply-accumulate operations for one input, and parameters."""
+    """Cost of a network: multiply-accumulate operations for one input, and parameters."""
 
     macs: float
     parameters: float
 
 
 class Removal(Record):
-    """A network before and after channels were removed; `difference` of the outputs, relative."""
+    """Sizes of a network before and after channels were removed, and the relative difference of the outputs."""
 
     dense: Size
     small: Size
@@ -79,7 +79,7 @@ class Removal(Record):
 
 
 class Summary(Record):
-    """``summary.json``. A number that was not measured is null; only a key with a default may lack."""
+    """The content of ``summary.json``. A number that was not measured is null; only keys with a default may lack."""
 
     task: str
     name: str | None = None
@@ -121,7 +121,7 @@ class Summary(Record):
         return next((m for m in self.units if m.name == name), Metric.of_name(name))
 
     def at(self, stage: Stage) -> float | None:
-        """The headline after a stage."""
+        """The headline metric after a stage."""
         value: float | None = getattr(self, stage)
         return value
 
@@ -131,7 +131,7 @@ class Summary(Record):
         return (self.epochs["constrained"] or 0) + (self.epochs["retrain"] or 0)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for the file, without what the run has not."""
+        """Plain values for the file, without keys that do not apply to the run."""
         dumped = self.model_dump(mode="json", by_alias=True)
         optional = [n for n, f in type(self).model_fields.items() if not f.is_required()]
         return {k: v for k, v in dumped.items() if k not in optional or v not in (None, [])}

@@ -1,7 +1,7 @@
-"""Into how many outer iterations constrained training is divided."""
+"""The number of outer iterations of constrained training."""
 
 USUAL = 20
-"""Outer iterations of a short run: with five W did not come near Z, and twenty were enough (docs/results.md)."""
+"""Outer iterations of a short run: with five, W did not come near Z; twenty were enough (docs/results.md)."""
 _LEAST_STEPS = 4
 
 

@@ -1,4 +1,4 @@
-"""Seeds that are a function of where training stands, so that an interrupted epoch can be run again."""
+"""Seeds that are a function of stage and epoch, so that an interrupted epoch can be repeated exactly."""
 
 import random
 import zlib
@@ -8,7 +8,7 @@ import torch
 
 
 def derive_seed(seed: int, *parts: object) -> int:
-    """A seed below 2³² that any change of any part changes."""
+    """A seed below 2³², derived from a seed and all parts by a hash."""
     return zlib.crc32(repr((seed, *parts)).encode())
 
 

@@ -1,4 +1,4 @@
-"""What a run says about a network from which channels were removed."""
+"""Checks and counts of a network from which channels were removed, for the records of a run."""
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,11 @@ from detprune.run.records import Removal, Size, StageResult
 from detprune.run.task import Task
 from detprune.summary import LayerSummary, Summary
 
-_TOLERANCE = 1e-4  # relative, in float32: sums in another order come to some 1e-6
+_TOLERANCE = 1e-4  # relative, in float32; another order of sums gives some 1e-6
 
 
 class RemovalError(DetpruneError):
-    """The small network has other outputs than the one in which its channels are zero."""
+    """The small network has other outputs than the network in which the removed channels are zero."""
 
 
 def outputs_differ_by(zeroed: nn.Module, small: nn.Module, channels: CoupledChannels) -> float:
@@ -63,7 +63,7 @@ def macs(network: nn.Module, channels: CoupledChannels) -> int:
 
 
 def shrunk_summary(dense: nn.Module, small: nn.Module) -> Summary:
-    """Counts of a small network against the dense one: what was removed counts as zero."""
+    """Counts of a small network against the dense one; removed weights count as zero."""
     left = dict(small.named_parameters())
     rows, numel, nonzero = [], 0, 0
     for name, parameter in dense.named_parameters():
@@ -79,7 +79,7 @@ def shrunk_summary(dense: nn.Module, small: nn.Module) -> Summary:
 
 
 def removal_record(task: Task, dense: nn.Module, small: nn.Module, stage: StageResult) -> Removal:
-    """Sizes before and after, and how far the outputs agree, which the stage of the removal has found."""
+    """Sizes before and after, and the difference of the outputs, as measured in the stage of the removal."""
     channels = task.sparsity_set(dense)
     if not isinstance(channels, CoupledChannels):
         raise TypeError("the set removes no channels")

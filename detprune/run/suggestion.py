@@ -18,12 +18,12 @@ from detprune.run.directory import RunDirectory
 from detprune.run.recipe import Recipe
 from detprune.sensitivity import Scan, scan
 
-_DIGITS = 6  # of a sparsity in the recipe
+_DIGITS = 6  # decimals of a sparsity in the recipe
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A plan, what it was found from, and a recipe that asks for it."""
+    """A plan of sparsities, the scan that it was found from, and the recipe with the plan."""
 
     recipe: Recipe
     plan: Mapping[str, float]
@@ -32,7 +32,7 @@ class Suggestion:
     """Other allocations of the same budget, by name."""
 
     def table(self) -> Table:
-        """Layer by layer, and the predicted loss of this plan and of the others."""
+        """The plan layer by layer, and the predicted loss of this plan and of other allocations."""
         table = Table(title="suggested sparsities", title_justify="left")
         table.add_column("layer", overflow="fold")
         table.add_column("weights", justify="right")
@@ -62,7 +62,7 @@ def suggest_plan(implementation: Implementation, recipe: Recipe, images: int) ->
     """Scan the recipe's dense network and choose the cheapest plan of its budget.
 
     Args:
-        implementation: of the recipe's task.
+        implementation: implementation of the recipe's task.
         recipe: names the weights of the dense network, and the budget.
         images: training images to measure the loss on.
 
@@ -76,8 +76,8 @@ def suggest_plan(implementation: Implementation, recipe: Recipe, images: int) ->
         )
     if isinstance(recipe.set, CoupledChannels):
         raise InputError(
-            "suggest works out sparsities of single layers, and coupled channels run through many; use "
-            "budget.allocation: global, which weighs channels against what they cost"
+            "suggest finds sparsities of single layers, but coupled channels run through many layers; use "
+            "budget.allocation: global, which weighs channels against their cost"
         )
     with TemporaryDirectory(prefix="detprune-") as scratch:
         task = implementation.task(recipe, RunDirectory(Path(scratch)))

@@ -1,4 +1,4 @@
-"""What a run was, what every stage came to, and what is left of every layer, as ``summary.json`` keeps it."""
+"""The summary of a run: settings, results of the stages, and counts of every layer, as in ``summary.json``."""
 
 import platform
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ from detprune.summary import Summary as Counts
 def summarize_run(
     task: Task, recipe: Recipe, run: RunDirectory, model: nn.Module, counts: Counts, command: str
 ) -> Summary:
-    """Everything but the proof, the removal of channels and what was gained.
+    """The summary without verification, removal of channels and measurement, which are added later.
 
     Args:
         model: the network before channels were removed from it.
-        counts: of its weights, before and after.
-        command: what reproduces the run.
+        counts: counts of its weights, before and after.
+        command: command that reproduces the run.
     """
     stages = run.finished()
     removed = stages.get("removed")
@@ -78,11 +78,11 @@ def summarize_run(
 
 def _batch_norm_note(recipe: Recipe, stages: Mapping[Stage, StageResult]) -> list[str]:
     images = stages["hard_pruned"].batch_norm_images
-    if images is None:  # a stage that an earlier version finished does not say how many they were
+    if images is None:  # an earlier version finished the stage, and did not store the number
         images = recipe.batch_norm_images
     if not images:
         return []
     return [
         f"After hard pruning, before it was measured, the batch-norm statistics were estimated anew from "
-        f"{images} training images; no weight moved."
+        f"{images} training images; no weight changed."
     ]

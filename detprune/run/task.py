@@ -1,4 +1,4 @@
-"""Tasks: what an adapter implements for one kind of network."""
+"""Tasks: the interface that an adapter implements for one kind of network."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +22,13 @@ from detprune.sets import SparsitySet
 
 
 class NetworkTask(ABC):
-    """A recipe's network and data: builds, loads, measures and probes networks, and needs no run directory."""
+    """The network and data of a recipe: it builds, loads and measures networks, and needs no run directory."""
 
     metrics: ClassVar[tuple[Metric, ...]]
-    """Units and directions of the numbers that ``evaluate`` returns; the first is the headline, a share from 0 to 1."""
+    """Metrics that ``evaluate`` returns; the first is the headline metric, a share from 0 to 1."""
 
     recipe_type: ClassVar[type[Recipe]] = Recipe
-    """What the recipe has to be."""
+    """Type of the recipe."""
 
     recipe: Recipe
 
@@ -41,7 +41,7 @@ class NetworkTask(ABC):
 
     @property
     def metric(self) -> str:
-        """Name of the headline."""
+        """Name of the headline metric."""
         return self.metrics[0].name
 
     @property
@@ -56,11 +56,11 @@ class NetworkTask(ABC):
 
     @abstractmethod
     def build_model(self) -> nn.Module:
-        """The network before training, with the recipe's weights if it names any."""
+        """Build the network before training, with the recipe's weights if it names any."""
 
     @abstractmethod
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
-        """All metrics on the test data; leaves the model and all random states as they were."""
+        """Measure all metrics on the test data; the model and all random states stay as they were."""
 
     @abstractmethod
     def load_weights(self, model: nn.Module, path: Path) -> None:
@@ -70,18 +70,18 @@ class NetworkTask(ABC):
     def estimate_batch_norm(self, model: nn.Module) -> int:
         """Replace the running statistics by those of ``recipe.batch_norm_images`` training images.
 
-        Nothing else of the model changes, nor any random state; see ``detprune.networks.batch_norm``. Called only
-        if the recipe asks for it and the model has such statistics.
+        Nothing else of the model changes, nor any random state; see ``detprune.networks.batch_norm``. It is called
+        only if the recipe asks for it and the model has such statistics.
 
         Returns:
-            How many images these were: all there are, where the recipe asks for more.
+            Number of images used: all images, if the recipe asks for more than there are.
         """
 
     def renew_batch_norm(self, model: nn.Module) -> int:
-        """After hard pruning: estimate the statistics anew, if the recipe says so and there are any.
+        """Estimate the statistics anew after hard pruning, if the recipe asks for it and there are any.
 
         Returns:
-            How many images were seen.
+            Number of images used.
         """
         if not self.recipe.batch_norm_images or not statistics_layers(model):
             return 0
@@ -89,20 +89,20 @@ class NetworkTask(ABC):
 
     @abstractmethod
     def loss_probe(self, model: nn.Module, images: int) -> Callable[[], float]:
-        """What measures the task loss of the model, as it then is, on so many training images.
+        """Return a function that measures the present task loss of the model, on ``images`` training images.
 
-        In evaluation mode, on the same images every time; neither the model nor a random state changes.
+        It runs in evaluation mode, on the same images at every call; neither the model nor a random state changes.
         """
 
     def budget(self, model: nn.Module) -> Budget:
-        """The recipe's budget, with what this kind of network leaves dense by default."""
+        """The recipe's budget, with the default exclusions of this kind of network."""
         return self.recipe.budget
 
     def example_inputs(self, model: nn.Module) -> tuple[Sequence[object], Forward]:
-        """What the network is called with, and how, where whole channels are removed.
+        """Example inputs of the network, and the function that calls it with them, for the removal of whole channels.
 
         Returns:
-            Inputs of the size that is measured, and ``forward(model, *inputs)``, whose outputs count.
+            Inputs of the size that is measured, and ``forward(model, *inputs)``, whose outputs must not change.
 
         Raises:
             InputError: channels cannot be removed from this task's networks.
@@ -121,10 +121,10 @@ class NetworkTask(ABC):
         return replace(chosen, example_inputs=tuple(inputs), forward=forward)
 
     def finish_shrinking(self, network: nn.Module) -> None:
-        """Set what this kind of network states about its channels apart from PyTorch's own modules."""
+        """Update the numbers of channels that this kind of network stores outside of PyTorch's own modules."""
 
     def plan_notes(self, model: nn.Module) -> Sequence[str]:
-        """What has to be known about the plan of what is pruned: printed with it, and in the report."""
+        """Notes on the plan of pruned weights; they are printed with the plan, and shown in the report."""
         return ()
 
     def describe_network(self) -> dict[str, Any]:
@@ -145,7 +145,7 @@ class NetworkTask(ABC):
 
     @property
     def notes(self) -> Sequence[str]:
-        """What a reader of the report has to know about the numbers."""
+        """Notes on the numbers, for readers of the report."""
         return ()
 
     def data_facts(self) -> Mapping[str, str]:
@@ -157,10 +157,10 @@ class NetworkTask(ABC):
 
 
 class Task(NetworkTask):
-    """A recipe bound to a run directory: trains one kind of network too.
+    """A recipe bound to a run directory: a ``NetworkTask`` that also trains.
 
-    The pipeline owns the order of the stages, hard pruning, proof and report; a task hands the
-    training to its framework.
+    The pipeline does the order of the stages, hard pruning, verification and report; a task trains with its
+    framework.
     """
 
     def __init__(self, recipe: Recipe, run: RunDirectory) -> None:
@@ -178,49 +178,49 @@ class Task(NetworkTask):
 
     @abstractmethod
     def train_constrained(self, model: nn.Module) -> Pruner:
-        """Train in place with a pruner bound to the optimizer; returns it before hard pruning."""
+        """Train in place with a pruner bound to the optimizer; return the pruner before hard pruning."""
 
     @abstractmethod
     def retrain(self, model: nn.Module, pruner: Pruner | None) -> None:
         """Train in place on the task loss alone, with the pruner's masks."""
 
     def finish_hard_pruning(self, model: nn.Module) -> int:
-        """What the pipeline calls after hard pruning, once a run; ``renew_batch_norm`` unless that is done.
+        """Finish hard pruning; called once a run. By default it is ``renew_batch_norm``.
 
         Returns:
-            From how many images the statistics are.
+            Number of images from which batch-norm statistics were estimated.
         """
         return self.renew_batch_norm(model)
 
     def round_as_saved(self, network: nn.Module) -> None:
-        """Round the final network in place to what ``pruned.pt`` holds, where that is less than its own precision.
+        """Round the final network in place to the precision of ``pruned.pt``, if that is lower than its own.
 
-        Called where no retraining follows hard pruning, for training may end with a rounded network by itself.
+        It is called if no retraining follows hard pruning; retraining may end with a rounded network by itself.
         """
 
     def check_before_training(self, model: nn.Module) -> None:
-        """Refuse what the stages after the dense one would refuse, before it is trained.
+        """Refuse, before any training, what the stages after the dense one would refuse.
 
         Args:
-            model: as ``build_model`` gives it.
+            model: the result of ``build_model``.
 
         Raises:
-            InputError: a teacher that cannot be read or does not fit.
+            InputError: for example, a teacher cannot be read or does not fit.
         """
 
     def constrained_optimizer(self, model: nn.Module) -> Optimizer | None:
-        """An optimizer like that of constrained training, to see before training whether it goes with the rest.
+        """An optimizer like that of constrained training, to check before training whether the method works with it.
 
-        It is thrown away. None: that is not known before the stage begins.
+        It is thrown away. None: the optimizer is not known before the stage starts.
         """
         return None
 
     def pruned_file(self, model: nn.Module, pruner: Pruner | None) -> object:
-        """What ``pruned.pt`` holds, in the form that the framework's users load.
+        """The content of ``pruned.pt``, in the form that users of the framework load.
 
         Args:
             model: the final network.
-            pruner: holds its masks; None for a network from which channels were removed.
+            pruner: the pruner with the masks; None for a network from which channels were removed.
         """
         if pruner is None:
             return {
@@ -232,7 +232,7 @@ class Task(NetworkTask):
         return plain_state_dict(model)
 
     def network_after(self, stage: str) -> nn.Module:
-        """The network as a finished stage left it: dense, hard_pruned or final."""
+        """The network after a finished stage: dense, hard_pruned or final."""
         if stage == "final" and isinstance(self.recipe.set, CoupledChannels):
             return self.load_network(self.run.pruned)
         model = self.build_model()
@@ -240,14 +240,14 @@ class Task(NetworkTask):
         return model
 
     def write_program(self, network: nn.Module) -> None:
-        """Leave the final network beside ``pruned.pt`` in a form that plain PyTorch runs, where there is one."""
+        """Write the final network next to ``pruned.pt`` as a program that plain PyTorch runs, if the task has one."""
 
     def illustrate(self) -> None:
-        """Leave ``pictures/pictures.json`` in the run directory, for the report."""
+        """Write ``pictures/pictures.json`` into the run directory, for the report."""
 
 
 def check_teacher(file: Path | None) -> None:
-    """Refuse a checkpoint of a teacher that is not there, before anything is trained."""
+    """Refuse a teacher's checkpoint that does not exist, before anything is trained."""
     if file is not None and not file.expanduser().is_file():
         raise InputError(
             f"distillation.teacher is {file}, but there is no such file; give a checkpoint, or leave it "

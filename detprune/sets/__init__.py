@@ -1,4 +1,4 @@
-"""Sparsity sets: how weights are grouped and what of them may be kept."""
+"""Sparsity sets: how weights are grouped, and which groups may be nonzero."""
 
 from detprune.sets.base import GroupSet, SparsitySet
 from detprune.sets.n_m import NM

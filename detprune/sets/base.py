@@ -1,6 +1,6 @@
-"""What a sparsity set is: how the weights of a tensor are grouped, and what it may keep of them.
+"""Base classes of sparsity sets: a set says how the weights of a tensor are grouped, and which groups may be nonzero.
 
-How much is kept is not its business: that is the budget's.
+The budget, not the set, decides how many are kept.
 """
 
 from abc import ABC, abstractmethod
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class SparsitySet(ABC):
     """Base of all sparsity sets S; immutable and without tensors of a model.
 
-    The projection Π_S is the Euclidean one: it keeps the groups with the largest l2 norm. The count
-    kept is exact, ties go to the lowest index.
+    The projection is the Euclidean one, Π_S(V) = argmin ‖Z − V‖ over Z ∈ S: it keeps the groups with the
+    largest l2 norm, and sets all others to zero. The count kept is exact, ties go to the lowest index.
     """
 
     @property
@@ -41,18 +41,18 @@ class SparsitySet(ABC):
     def for_network(
         self, model: nn.Module, budget: "Budget", optimizer: Optimizer | None
     ) -> "SparsitySet":
-        """The set that the weights of one network are to lie in: itself, where it is about single weights."""
+        """The set for the weights of one network: this object, unless the set depends on the network."""
         return self
 
     @abstractmethod
     def supports(self, weights: Sequence[Tensor], sparsities: Sequence[float]) -> list[Tensor]:
-        """Boolean supports of tensors that are ranked together, sharing one count."""
+        """Boolean supports of tensors that are ranked together and share one count."""
 
     def mask(self, weight: Tensor, sparsity: float | None = None) -> Tensor:
         """Support of the projection.
 
         Args:
-            weight: (out, in, …), any floating dtype and memory format; left alone.
+            weight: (out, in, …), any floating dtype and memory format; it does not change.
             sparsity: share of groups set to zero, in [0, 1); may be left out where the set fixes it.
 
         Returns:
@@ -72,8 +72,8 @@ class SparsitySet(ABC):
     ) -> list[Tensor]:
         """Supports of several tensors, each for its own sparsity, or ranked ``jointly``.
 
-        Jointly, one count holds for all tensors together: the groups that the separate sparsities
-        would keep, added up.
+        Jointly, one count holds for all tensors together: the sum of the counts that the separate
+        sparsities would keep.
         """
         for weight in weights:
             problem = self.problem_with(weight.shape)
@@ -86,7 +86,7 @@ class SparsitySet(ABC):
     def masks_at(
         self, weights: Sequence[Tensor], sparsities: Sequence[float], jointly: bool, share: float
     ) -> list[Tensor]:
-        """``masks`` at a share of every sparsity, which is how a ramp grows it."""
+        """``masks`` with every sparsity times ``share``; a ramp grows the sparsity in this way."""
         return self.masks(weights, [share * sparsity for sparsity in sparsities], jointly)
 
     def separate_supports(
@@ -99,7 +99,7 @@ class SparsitySet(ABC):
         ]
 
     def check_sparsity(self, sparsity: float | None) -> float:
-        """Return the sparsity to use, or say which values are allowed."""
+        """Return the sparsity to use; raise an error with the allowed values if it is not among them."""
         if sparsity is None:
             if self.own_sparsity is None:
                 raise InputError(f"{self!r} needs a sparsity in [0, 1), for example sparsity=0.9")
@@ -109,21 +109,25 @@ class SparsitySet(ABC):
 
 
 class GroupSet(SparsitySet):
-    """A set that partitions the weights into groups and keeps the l groups of largest l2 norm."""
+    """A set S that partitions the weights of a tensor into groups: at most l groups are nonzero.
+
+    The projection keeps the l groups of largest l2 norm, ties to the lowest index, with
+    l = max(1, round((1 − sparsity) · groups)).
+    """
 
     @abstractmethod
     def scores(self, weight: Tensor) -> Tensor:
-        """Magnitude of every group, one number a group, of any shape."""
+        """Return one number per group, by whose magnitude groups are ranked; of any shape."""
 
     @abstractmethod
     def spread(self, groups: Tensor, weight: Tensor) -> Tensor:
         """Turn the boolean choice of groups into the boolean support, of the weight's shape."""
 
     def supports(self, weights: Sequence[Tensor], sparsities: Sequence[float]) -> list[Tensor]:
-        """Keep l = round((1 − sparsity)·groups) ≥ 1 per tensor, added up over the tensors."""
+        """Keep as many groups as the sum over the tensors of l = max(1, round((1 − sparsity) · groups))."""
         scores = [self.scores(weight) for weight in weights]
         count = sum(_counts(scores, sparsities))
-        # models of mixed precision, ranked together: widening is exact
+        # weights of different dtypes are ranked in the widest one, since widening is exact
         dtype = reduce(torch.promote_types, (score.dtype for score in scores))
         chosen = largest([score.to(dtype) for score in scores], count)
         return [self.spread(c, weight) for c, weight in zip(chosen, weights, strict=True)]
@@ -131,7 +135,7 @@ class GroupSet(SparsitySet):
     def separate_supports(
         self, weights: Sequence[Tensor], sparsities: Sequence[float]
     ) -> list[Tensor]:
-        """Keep l per tensor; on an accelerator all tensors are ranked in one go."""
+        """Keep l groups per tensor; on an accelerator one sort ranks all tensors."""
         if not weights or weights[0].device.type == "cpu":
             return super().separate_supports(weights, sparsities)
         scores = [self.scores(weight) for weight in weights]
@@ -140,7 +144,7 @@ class GroupSet(SparsitySet):
 
 
 def _counts(scores: Sequence[Tensor], sparsities: Sequence[float]) -> list[int]:
-    """How many groups of each tensor are kept."""
+    """Number of groups to keep of each tensor."""
     return [
         max(1, round((1 - sparsity) * score.numel()))
         for score, sparsity in zip(scores, sparsities, strict=True)

@@ -13,12 +13,13 @@ from detprune.values import check_whole
 
 @dataclass(frozen=True)
 class NM(SparsitySet):
-    """n:m sparsity: n of m consecutive input channels (dim 1) are kept.
+    """n:m sparsity: of every m consecutive input channels (dim 1), at most n weights are nonzero.
 
-    Hardware that runs 2:4 reads it along the channels at one output and kernel position.
+    The groups lie at one output and kernel position, as hardware for 2:4 sparsity reads them. The projection keeps
+    the n weights of largest magnitude in every group, ties to the lowest index. Source: Mishra et al. 2021.
 
     Attributes:
-        n: input channels that are kept of every m.
+        n: weights that are kept in every group.
         m: consecutive input channels in a group.
     """
 
@@ -33,18 +34,18 @@ class NM(SparsitySet):
 
     @property
     def own_sparsity(self) -> float:
-        """1 − n/m."""
+        """The sparsity of the structure, 1 − n/m."""
         return 1 - self.n / self.m
 
     def problem_with(self, shape: Size) -> str | None:
-        """The input channels must be a multiple of m."""
+        """Refuse a weight whose number of input channels is no multiple of m."""
         problem = super().problem_with(shape)
         if problem is None and shape[1] % self.m:
             return f"has {shape[1]} input channels, which is no multiple of {self.m}"
         return problem
 
     def check_sparsity(self, sparsity: float | None) -> float:
-        """Only the structure's own sparsity can be asked for."""
+        """Refuse any sparsity but the structure's own."""
         if (
             sparsity is not None
             and abs(super().check_sparsity(sparsity) - self.own_sparsity) > 1e-6
@@ -56,5 +57,5 @@ class NM(SparsitySet):
         return self.own_sparsity
 
     def supports(self, weights: Sequence[Tensor], sparsities: Sequence[float]) -> list[Tensor]:
-        """Every group of m is ranked by itself, so nothing is shared between tensors."""
+        """Keep n of every group of m; groups are ranked by themselves, so tensors share no count."""
         return [n_of_m_mask(weight, self.n, self.m) for weight in weights]

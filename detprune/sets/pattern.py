@@ -1,8 +1,8 @@
 """Pattern pruning with kernel dropping (Niu et al. 2020, PatDNN; Ma et al. 2020, PCONV).
 
-The papers take the patterns that occur most often in their networks. Choice made here: the eight
-symmetric ones that contain the centre, namely the four 2×2 corners and the four T shapes (the
-centre with three of its four edge neighbours). Others can be given.
+The papers take the patterns that occur most often in their networks. Choice made here: by default the
+eight symmetric patterns that contain the centre, namely the four 2×2 corners and the four T shapes (the
+centre with three of its four edge neighbours).
 """
 
 from collections.abc import Sequence
@@ -31,10 +31,13 @@ EIGHT_PATTERNS = (
 
 @dataclass(frozen=True)
 class Pattern(SparsitySet):
-    """A 3×3 kernel keeps one of a few 4-entry patterns; l kernels are kept, the others dropped.
+    """Patterns: at most l kernels are nonzero, each on one of a few 4-entry patterns of its 3×3 weights.
+
+    The projection gives every kernel the pattern that keeps its largest l2 norm, and then keeps the l kernels whose
+    patterns keep most; ties go to the lowest index. Sources: Niu et al. 2020, PatDNN; Ma et al. 2020, PCONV.
 
     Attributes:
-        patterns: positions in the kernel, row by row, that a pattern keeps; all of the same number.
+        patterns: each pattern as the positions that it keeps, row by row; all have the same number of positions.
         kernel: height and width of the kernels.
     """
 
@@ -63,17 +66,17 @@ class Pattern(SparsitySet):
 
     @property
     def own_sparsity(self) -> float:
-        """Sparsity when every kernel is kept: 5/9 for four of nine."""
+        """The least sparsity, with every kernel kept: 5/9 where patterns keep four of nine."""
         return 1 - len(self.patterns[0]) / (self.kernel[0] * self.kernel[1])
 
     def problem_with(self, shape: Size) -> str | None:
-        """Only convolutions with the patterns' kernel size fit."""
+        """Refuse a weight that is not of a convolution with the patterns' kernel size."""
         if len(shape) == 4 and tuple(shape[2:]) == self.kernel:
             return None
         return f"is no convolution with a {self.kernel[0]}×{self.kernel[1]} kernel"
 
     def check_sparsity(self, sparsity: float | None) -> float:
-        """Patterns alone set the least sparsity; more is reached by dropping kernels."""
+        """Refuse a sparsity below that of the patterns alone; dropping kernels can only raise it."""
         sparsity = super().check_sparsity(sparsity)
         if sparsity < self.own_sparsity - 1e-6:
             raise InputError(
@@ -83,7 +86,7 @@ class Pattern(SparsitySet):
         return sparsity
 
     def supports(self, weights: Sequence[Tensor], sparsities: Sequence[float]) -> list[Tensor]:
-        """Best pattern of every kernel; then the kernels whose pattern keeps the largest norm."""
+        """Choose the best pattern of every kernel, then the kernels whose patterns keep the largest norms."""
         patterns = torch.zeros(
             len(self.patterns), self.kernel[0] * self.kernel[1], dtype=torch.bool
         )

@@ -15,46 +15,58 @@ from detprune.values import check_whole
 
 @dataclass(frozen=True)
 class Filter(GroupSet):
-    """Whole output filters (dim 0): l filters are kept."""
+    """Output filters (dim 0): at most l of the slices Z[i] are nonzero.
+
+    The projection keeps the l filters of largest l2 norm, ties to the lowest index. Source: Wen et al. 2016.
+    """
 
     def scores(self, weight: Tensor) -> Tensor:
         """Squared norm per filter, (out,)."""
         return slice_norms(weight, (0,))
 
     def spread(self, groups: Tensor, weight: Tensor) -> Tensor:
-        """All weights of a kept filter."""
+        """Keep all weights of a kept filter."""
         return groups.view(-1, *[1] * (weight.dim() - 1)).expand_as(weight).contiguous()
 
 
 @dataclass(frozen=True)
 class Channel(GroupSet):
-    """Whole input channels (dim 1): l channels are kept."""
+    """Input channels (dim 1): at most l of the slices Z[:, j] are nonzero.
+
+    The projection keeps the l channels of largest l2 norm, ties to the lowest index. Source: Wen et al. 2016.
+    """
 
     def scores(self, weight: Tensor) -> Tensor:
         """Squared norm per input channel, (in,)."""
         return slice_norms(weight, (1,))
 
     def spread(self, groups: Tensor, weight: Tensor) -> Tensor:
-        """All weights that read a kept channel."""
+        """Keep all weights that read a kept channel."""
         return groups.view(1, -1, *[1] * (weight.dim() - 2)).expand_as(weight).contiguous()
 
 
 @dataclass(frozen=True)
 class Column(GroupSet):
-    """Columns of the GEMM view: one (channel, kernel y, kernel x) across all filters."""
+    """Columns of the 2-D view (out, in·kh·kw): at most l of the slices Z[:, j, y, x] are nonzero.
+
+    The projection keeps the l columns of largest l2 norm, ties to the lowest index. Source: Wen et al. 2016.
+    """
 
     def scores(self, weight: Tensor) -> Tensor:
         """Squared norm per column, (in, kh, kw)."""
         return slice_norms(weight, tuple(range(1, weight.dim())))
 
     def spread(self, groups: Tensor, weight: Tensor) -> Tensor:
-        """The column of every filter."""
+        """Keep a kept column in all filters."""
         return groups.expand_as(weight).contiguous()
 
 
 @dataclass(frozen=True)
 class Block(GroupSet):
-    """Tiles of ``rows`` × ``columns`` of the 2-D view (out, in·kh·kw); ragged edge tiles count as one.
+    """Blocks: at most l tiles of the 2-D view (out, in·kh·kw) are nonzero.
+
+    A tile has ``rows`` × ``columns`` weights; a smaller one at the edge counts as a tile too. The projection keeps
+    the l tiles of largest l2 norm, ties to the lowest index.
 
     Attributes:
         rows: height of a tile, in output channels.
@@ -73,5 +85,5 @@ class Block(GroupSet):
         return block_norms(weight, (self.rows, self.columns))
 
     def spread(self, groups: Tensor, weight: Tensor) -> Tensor:
-        """All weights of a kept tile."""
+        """Keep all weights of a kept tile."""
         return expand_blocks(groups, weight.shape, (self.rows, self.columns))

@@ -9,12 +9,15 @@ from detprune.sets.base import GroupSet
 
 @dataclass(frozen=True)
 class Unstructured(GroupSet):
-    """S = {Z : card(Z) ≤ l}: the l weights of largest magnitude are kept."""
+    """Single weights: S = {Z : card(Z) ≤ l}, at most l weights are nonzero.
+
+    The projection keeps the l weights of largest magnitude, ties to the lowest index. Source: Zhang et al. 2018.
+    """
 
     def scores(self, weight: Tensor) -> Tensor:
-        """The weights themselves; their magnitude ranks them."""
+        """The weights themselves."""
         return weight.detach()
 
     def spread(self, groups: Tensor, weight: Tensor) -> Tensor:
-        """One group is one weight."""
+        """The choice itself, for a group is one weight."""
         return groups

@@ -1,6 +1,6 @@
-"""Contract checks that a method, a set or an adapter of one's own runs against itself, under any test framework.
+"""Contract checks for your own method, set or adapter, for any test framework.
 
-Each raises `AssertionError` with what does not hold. Nothing here needs pytest.
+Each check raises an `AssertionError` that names what does not hold. Nothing here needs pytest.
 """
 
 import lazy_loader

@@ -19,14 +19,14 @@ from detprune.testing.requirement import require
 
 
 def check_adapter(implementation: Implementation, values: Mapping[str, Any], folder: Path) -> None:
-    """Check what the pipeline relies on, by running a recipe three times: it should take seconds.
+    """Check what the pipeline relies on, by running a recipe three times; the recipe should take seconds.
 
     - The recipe is read, and one with a key that it does not have is refused.
     - ``evaluate`` and the loss probe change neither the network nor a random state, and say the same twice.
     - The run ends with a proof. A second run, and one that goes on after the dense stage, give the same bits.
 
     Args:
-        implementation: of the adapter.
+        implementation: implementation of the adapter.
         values: a recipe's keys and values, with few epochs and little data.
         folder: an empty folder for the runs.
 
@@ -39,7 +39,7 @@ def check_adapter(implementation: Implementation, values: Mapping[str, Any], fol
     except InputError:
         pass
     else:
-        raise AssertionError("a recipe with the key no_such_key is taken; derive it from Recipe")
+        raise AssertionError("a recipe with the key no_such_key is accepted; derive it from Recipe")
     task = implementation.task(recipe, RunDirectory.open(folder / "probe", recipe, resume=False))
     _check_measuring(task)
     weights = {

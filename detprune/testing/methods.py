@@ -16,7 +16,7 @@ from detprune.pruner import Pruner
 from detprune.testing.requirement import require
 
 _HALF = Budget(sparsity=0.5)
-_STEPS = 4  # in an outer iteration
+_STEPS = 4  # steps in an outer iteration
 
 
 def check_method(method: Method) -> None:
@@ -86,7 +86,7 @@ def _check_hyperparameters(method: Method) -> None:
     loop.pruner.hard_prune()
     require(
         repr(method) == before,
-        f"training has changed the hyperparameters of {type(method).__name__}; what evolves belongs into the state",
+        f"training has changed the hyperparameters of {type(method).__name__}; what changes belongs into the state",
     )
 
 
@@ -127,7 +127,7 @@ def _check_resume(method: Method, steps: int) -> None:
         require(
             torch.equal(weight, second.weights[name]),
             f"{type(method).__name__}: saved after {steps} steps of {_STEPS} an outer iteration, loaded and continued, "
-            f"{name} differs; everything that evolves belongs into the state",
+            f"{name} differs; everything that changes belongs into the state",
         )
 
 
@@ -142,7 +142,7 @@ def _check_refusal(method: Method) -> None:
         pass
     else:
         raise AssertionError(
-            f"{type(method).__name__}: update() takes a weight that is NaN; call problem.check_weights() first"
+            f"{type(method).__name__}: update() accepts a weight that is NaN; call problem.check_weights() first"
         )
     for kind, value in _copied(loop.pruner).items():
         require(

@@ -1,7 +1,7 @@
-"""What the checks share."""
+"""The assertion that all contract checks use."""
 
 
 def require(holds: bool, otherwise: str) -> None:
-    """Raise `AssertionError`, which ``python -O`` keeps, with what does not hold."""
+    """Raise an `AssertionError` with the text ``otherwise`` unless ``holds``; ``python -O`` does not remove it."""
     if not holds:
         raise AssertionError(otherwise)

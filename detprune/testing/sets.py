@@ -11,11 +11,11 @@ from detprune.testing.requirement import require
 
 _SHAPES = ((16, 8, 3, 3), (32, 16, 1, 1), (16, 32))
 _SPARSITIES = (0.0, 0.3, 0.5, 0.75)
-_OTHERS = 25  # feasible points that the projection is compared with
+_OTHERS = 25  # number of feasible points that the projection is compared with
 
 
 def check_set(sparsity_set: SparsitySet, shapes: Sequence[Sequence[int]] = _SHAPES) -> None:
-    """Check that the set's projection is one, on random weights.
+    """Check on random weights that a set's projection is the Euclidean projection onto the set.
 
     - It keeps weights as they are and sets the rest to zero; the weight that went in is not changed.
     - It is idempotent, and no other feasible point that was tried lies nearer.
@@ -42,7 +42,9 @@ def check_set(sparsity_set: SparsitySet, shapes: Sequence[Sequence[int]] = _SHAP
             sparsity_set.mask(torch.ones(held[0]), wrong)
         except InputError:
             continue
-        raise AssertionError(f"{sparsity_set!r} takes a sparsity of {wrong}; call check_sparsity()")
+        raise AssertionError(
+            f"{sparsity_set!r} accepts a sparsity of {wrong}; call check_sparsity()"
+        )
 
 
 def _check_projection(sparsity_set: SparsitySet, shape: Size, sparsity: float) -> None:
@@ -63,11 +65,11 @@ def _check_projection(sparsity_set: SparsitySet, shape: Size, sparsity: float) -
         f"{where}: project() is not the weight on its support and zero elsewhere",
     )
     again = sparsity_set.project(projected, sparsity)
-    require(torch.equal(again, projected), f"{where}: projected twice it is another point")
+    require(torch.equal(again, projected), f"{where}: a second projection gives another point")
     for other in (weight.double(), 2 * weight, _other_format(weight)):
         require(
             torch.equal(sparsity_set.mask(other, sparsity), mask),
-            f"{where}: in float64, scaled by two, or in another memory format the support is another",
+            f"{where}: in float64, scaled by two, or in another memory format the support is different",
         )
     equal = torch.ones(shape)
     require(

@@ -123,7 +123,7 @@ def test_a_budget_below_the_fixed_part_says_the_least(name: str) -> None:
 
 
 def test_rounding_to_more_than_a_layer_has() -> None:
-    refused("round_to is 32, and the widest layer that can shrink has 16", chain(), round_to=32)
+    refused("round_to is 32, but the widest layer that can shrink has 16", chain(), round_to=32)
     for wrong in (0, -8, 2.5):
         with pytest.raises(InputError, match="round_to"):
             CoupledChannels(image(), round_to=wrong)  # type: ignore[arg-type]
@@ -132,10 +132,10 @@ def test_rounding_to_more_than_a_layer_has() -> None:
 @pytest.mark.parametrize(
     ("field", "patterns", "text"),
     [
-        ("exclude", ["c"], "exclude names a part .*\n  c.weight without a.weight\nName all"),
+        ("exclude", ["c"], "exclude names only a part .*\n  c.weight without a.weight\nName all"),
         ("exclude", ["a", "d"], "a.weight without c.weight"),
         ("exclude", ["a.bias"], "a.bias without a.weight, c.weight"),
-        ("include", ["a", "b"], "include names a part .*\n  a.weight without c.weight\n"),
+        ("include", ["a", "b"], "include names only a part .*\n  a.weight without c.weight\n"),
         ("include", ["[ab].weight", "d"], "a.weight without c.weight"),
     ],
 )
@@ -170,7 +170,7 @@ def test_layers_that_run_for_some_values_only() -> None:
         b=conv(3, 16),
         c=conv(16, 4),
     )
-    refused(r"depends on values in this network which layers run \(a.weight, b.weight\)", model)
+    refused(r"which layers of this network run depends on values \(a.weight, b.weight\)", model)
 
 
 def test_networks_without_values() -> None:
@@ -184,7 +184,7 @@ def test_networks_without_values() -> None:
 def test_a_network_that_cannot_be_copied() -> None:
     model = chain()
     model.stream = (i for i in range(3))
-    refused("cannot be copied .*generator.*keep what cannot be copied outside", model)
+    refused("cannot be copied .*generator.*keep objects that cannot be copied outside", model)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_shrinking_needs_zeros_and_channels() -> None:
     model = chain()
     channels = CoupledChannels(image())
     pruner = Pruner(model, None, OneShot(), channels, Budget(macs=0.5))
-    with pytest.raises(InputError, match=r"shrink\(\) takes out what is zero; call hard_prune\(\)"):
+    with pytest.raises(InputError, match=r"shrink\(\) removes the channels that are zero; call"):
         pruner.shrink()
     single = Pruner(chain(), None, OneShot(), Filter(), Budget(sparsity=0.5))
     single.hard_prune()

@@ -107,7 +107,7 @@ def test_what_stands_beside_the_network_is_left_out_and_named(
     torch.save({**state, "criterion.weight": torch.ones(10)}, tmp_path / "c.th")
     load_checkpoint(target, tmp_path / "c.th")
     assert_same(target, snapshot(source))
-    assert "left out what the network has not: criterion.weight" in caplog.text
+    assert "ignored weights that the network lacks: criterion.weight" in caplog.text
 
 
 def test_masks_are_no_weights(target: nn.Module, tmp_path: Path) -> None:

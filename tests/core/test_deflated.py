@@ -160,5 +160,5 @@ def test_what_unpacks_to_more_than_the_memory_is_refused(
     assert load_tensors(path, "way out").keys() == {"weight"}
     monkeypatch.setattr("detprune.files.tensors.machine_memory", lambda: 3_999_999)
     for read in (lambda: load_tensors(path, "way out"), lambda: safe_load(path, "weights")):
-        with pytest.raises(InputError, match=r"unpacks to 4,\d{3},\d{3} bytes, and this machine"):
+        with pytest.raises(InputError, match=r"unpacks to 4,\d{3},\d{3} bytes, but this machine"):
             read()

@@ -160,7 +160,7 @@ def test_the_size_of_a_network_that_takes_one_alone() -> None:
     plain = network()
     only = Deployed(plain, plain, stride=32, size=(64, 96))
     assert sized(only, IMAGES_OF_A_ROAD, None, 3)[0].shape == (3, 3, 64, 96)
-    with pytest.raises(InputError, match=r"takes images of 64 × 96 pixels alone; leave --size out"):
+    with pytest.raises(InputError, match=r"only takes images of 64 × 96 pixels; leave --size out"):
         sized(only, IMAGES_OF_A_ROAD, 64, 1)
 
 

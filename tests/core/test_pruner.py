@@ -105,7 +105,7 @@ def test_the_mean_of_the_observed_losses_starts_anew_after_an_update() -> None:
     assert pruner.update().task_loss == 5.0
     with pytest.raises(
         InputError,
-        match=r"SLR compares the task loss of outer iterations, and none was seen; call "
+        match=r"SLR compares the task loss of outer iterations, but none was seen; call "
         r"pruner\.observe\(loss\) after every step, or update\(task_loss=…\)",
     ):
         pruner.update()
@@ -223,7 +223,7 @@ def test_states_of_something_else_are_refused() -> None:
         ),
         (
             Pruner(small_net(), None, SLR(rho=0.1), budget=HALF),
-            r"is of method 'admm', this pruner runs 'slr'; use the method it was saved with",
+            r"is of method 'admm', but this pruner runs 'slr'; use the method it was saved with",
         ),
     ]
     for pruner, message in cases:
@@ -235,7 +235,7 @@ def test_states_of_something_else_are_refused() -> None:
     wider = small_net()
     wider[4] = nn.Linear(64, 9)
     with pytest.raises(
-        InputError, match=r"of 4\.weight has shape \(8, 64\), the weight has \(9, 64\)"
+        InputError, match=r"of 4\.weight has shape \(8, 64\), but the weight has \(9, 64\)"
     ):
         Pruner(wider, None, ADMM(rho=0.1), budget=HALF).load_state_dict(state)
 
@@ -302,8 +302,11 @@ def test_a_damaged_saved_state_is_refused_by_what_is_wrong(
 @pytest.mark.parametrize(
     ("convert", "said"),
     [
-        (lambda value: value.int(), r"of 0\.weight is of torch\.int32, this method keeps torch\."),
-        (lambda value: value.to(torch.uint8), r"of 0\.weight is of torch\.uint8, this method"),
+        (
+            lambda value: value.int(),
+            r"of 0\.weight is of torch\.int32, but this method keeps torch\.",
+        ),
+        (lambda value: value.to(torch.uint8), r"of 0\.weight is of torch\.uint8, but this method"),
         (lambda value: value * math.nan, r"of 0\.weight in the saved pruner state holds NaN or"),
         (
             lambda value: value / 0 + math.inf,

@@ -36,7 +36,7 @@ def test_weights_that_are_worked_out_are_listed_with_the_call_that_ends_it(
     model = small_net()
     apply(model[4])
     with pytest.raises(
-        InputError, match=rf"4\.weight is worked out by .*{message}.*get_submodule\('4'"
+        InputError, match=rf"4\.weight is computed by .*{message}.*get_submodule\('4'"
     ) as e:
         Pruner(model, None, ADMM(rho=0.1), Filter(), Budget(sparsity=0.5, include=include))
     assert "exclude=['4.weight']" in str(e.value)
@@ -48,7 +48,7 @@ def test_parts_of_a_weight_norm_are_refused_and_of_a_spectral_norm_pruned() -> N
     model = small_net()
     parametrizations.weight_norm(model[4])
     part = "4.parametrizations.weight.original1"
-    with pytest.raises(InputError, match=rf"{part} is a part of 4\.weight, which is worked out"):
+    with pytest.raises(InputError, match=rf"{part} is a part of 4\.weight, which is computed"):
         Pruner(model, None, ADMM(rho=0.1), Filter(), Budget(sparsity=0.5, include=[part]))
     model = small_net()
     parametrizations.spectral_norm(model[4])
@@ -105,7 +105,7 @@ def inference(_: nn.Module) -> nn.Module:
             r"shapes of 0\.weight.* are not known yet \(lazy",
         ),
         (inference, r"0\.weight was made under torch\.inference_mode\(\)"),
-        (lambda m: m.requires_grad_(False), "These are all weights that are to be pruned: remove"),
+        (lambda m: m.requires_grad_(False), "These are all weights to be pruned: remove"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -23,5 +23,5 @@ def test_the_auxiliary_branch_is_left_out() -> None:
 def test_another_size_is_refused() -> None:
     own = deployed(network())
     assert sized(own, (torch.zeros(1, 3, *SIZE),), None, 2)[0].shape == (2, 3, *SIZE)
-    with pytest.raises(InputError, match=r"takes images of 64 × 96 pixels alone; leave --size out"):
+    with pytest.raises(InputError, match=r"only takes images of 64 × 96 pixels; leave --size out"):
         sized(own, (torch.zeros(1, 3, *SIZE),), 64, 1)

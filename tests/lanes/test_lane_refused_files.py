@@ -78,7 +78,7 @@ def test_another_network_is_named(
     assert HEAD in text
     assert problem in text
     assert text.endswith(
-        "make the network that the file is of (trunk, grid and size), or give another file"
+        "build the network that the file belongs to (trunk, grid and size), or give another file"
     )
 
 

@@ -139,7 +139,7 @@ def test_export_writes_the_deployed_network(finished: Path, cache: Path) -> None
         ("model.trunk=19", "unknown trunk '19'.*known: 101"),
         ("model.size=[30, 64]", "multiples? of 32"),
         ("model.grid.cells=1", "cells of the lane grid is 1"),
-        ("model={weights: a.pth, imagenet: b.pth}", "give one of them"),
+        ("model={weights: a.pth, imagenet: b.pth}", "leave one of them out"),
         ("data={}", "data needs either root"),
         ("data.drawn.train=0", "train of drawn roads is 0"),
         ("data.batchsize=3", r"unknown key data\.batchsize \(did you mean 'batch_size'\?\)"),
@@ -170,7 +170,7 @@ def test_a_recipe_survives_its_own_dump() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"root": "{}/nowhere"}, "which is no folder; it holds TuSimple's label files"),
+        ({"root": "{}/nowhere"}, "which is no folder; give the one that holds TuSimple's"),
         ({"root": "{}", "train": ["train_*.json"]}, r"'train_\*\.json' is no file below"),
     ],
 )

@@ -54,7 +54,7 @@ def test_weights_of_another_type_are_refused_before_training(precision: str) -> 
 
 
 def test_a_warmup_longer_than_its_stage_is_refused() -> None:
-    with pytest.raises(InputError, match=r"warmup is 3\.5 epochs, and the stage has 3; choose"):
+    with pytest.raises(InputError, match=r"warmup is 3\.5 epochs, but the stage has 3; choose"):
         validate(StageSpec, {"epochs": 3, "warmup": 3.5})
     assert validate(StageSpec, {"epochs": 0, "warmup": 3}).epochs == 0  # trains nothing
 

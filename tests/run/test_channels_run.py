@@ -100,13 +100,13 @@ def test_the_file_opens_without_the_recipe(finished: Path) -> None:
     [
         ({"task": None}, "lacks task"),
         ({"task": "lane"}, "unknown task 'lane'"),
-        ({"network": {"nam": "x"}}, "does not describe its network"),
+        ({"network": {"nam": "x"}}, "from which its network cannot be built"),
         ({"network": {"name": "cifar_resnet32", "num_classes": 10, "in_channels": 1}}, "it lacks"),
         (
             {"network": {"name": "cifar_resnet20", "num_classes": 10**9, "in_channels": 1}},
-            "describe",
+            "description",
         ),
-        ({"network": 3}, "does not describe its network"),
+        ({"network": 3}, "from which its network cannot be built"),
         ({"widths": {}}, "states None"),
         ({"widths": 3}, "are no mappings"),
         ({"state_dict": {"conv1.weight": 1}}, "conv1.weight in state_dict are no tensors"),
@@ -314,7 +314,7 @@ def test_what_a_run_can_say_at_its_end(finished: Path, tmp_path: Path) -> None:
     assert found.dense is not None
     assert found.notes == ()
     assert found.pruned.macs / found.dense.macs < 0.5
-    assert [row[0] for row in rows(found)][:3] == ["parameters", "of them not zero", "MACs"]
+    assert [row[0] for row in rows(found)][:3] == ["parameters", "nonzero parameters", "MACs"]
     assert all(len(row) == len(columns(found)) for row in rows(found))
     empty = adapter.task(recipe, RunDirectory(tmp_path))
     assert measure_run(empty) is None  # said in the log, and no failure

@@ -247,7 +247,7 @@ def test_a_working_directory_that_is_gone(
     [
         ("none/plan.yaml", "there is no folder"),
         ("link.yaml", "there is no folder"),
-        ("there.yaml", "is there already"),
+        ("there.yaml", "exists already"),
         ("y" * 252 + ".yaml", "File name too long"),
         ("folder", "which is a folder"),
     ],

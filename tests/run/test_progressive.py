@@ -122,7 +122,7 @@ def test_a_first_step_that_diverges_ends_it(
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"rates": [4, 2]}, "rates fall from 4 to 2"),
+        ({"rates": [4, 2]}, "rates: 2 follows 4; give rising rates"),
         ({"rates": [1, 2]}, r"rates\.0: Input should be greater than 1"),
         ({"rates": []}, "rates: Tuple should have at least 1 item"),
         ({"pool": 0}, "pool: Input should be greater than or equal to 1"),

@@ -135,9 +135,9 @@ def test_rho_is_chosen_by_pull_unless_a_recipe_says_otherwise(
         ),
         ("stages.dense=null", r"no dense baseline: give stages.dense .* or model.weights"),
         ("name=../up", r"name: "),
-        ("distillation=0.5", r"distillation is 0.5, but holds keys: weight, temperature"),
-        ("stages.retrain=5", r"stages.retrain is 5, but holds keys: epochs, optimizer"),
-        ("trainer=[1]", r"trainer is \[1\], but holds keys: accelerator"),
+        ("distillation=0.5", r"distillation is 0.5, but must be a mapping with keys: weight, temp"),
+        ("stages.retrain=5", r"stages.retrain is 5, but must be a mapping with keys: epochs, opt"),
+        ("trainer=[1]", r"trainer is \[1\], but must be a mapping with keys: accelerator"),
     ],
 )
 def test_mistakes_are_named(tiny: dict[str, Any], assignment: str, text: str) -> None:
@@ -194,9 +194,9 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "place", "problem"),
     [
-        ("a: 1\nb: 2\na: 3", "line 3, column 1", "the key 'a' stands here again, after line 1"),
-        ("a: [{b: 1, b: 1}]", "line 1, column 12", "the key 'b' stands here again"),
-        ("<<: {a: 1}\n<<: {b: 1}", "line 2, column 1", "the key '<<' stands here again"),
+        ("a: 1\nb: 2\na: 3", "line 3, column 1", "the key 'a' occurs again, after line 1"),
+        ("a: [{b: 1, b: 1}]", "line 1, column 12", "the key 'b' occurs again"),
+        ("<<: {a: 1}\n<<: {b: 1}", "line 2, column 1", "the key '<<' occurs again"),
         ("a: " + "[" * 3000, "line 1, column 103", "more than 100 levels"),
         ("a: " + "7" * 6000, "line 1, column 4", "a whole number of 6,000 digits"),
         (LAUGHS, "line 5", "more than 100,000 values"),

@@ -28,7 +28,7 @@ def test_a_suggested_recipe_runs(tiny_file: Path, tmp_path: Path, call: Call) ->
     assert len(plan) == 20
     assert len(set(plan.values())) > 1
     assert max(plan.values()) <= 0.975  # no layer keeps less than a quarter of a tenth
-    assert "is there already" in call(*arguments, code=2).stderr
+    assert "exists already" in call(*arguments, code=2).stderr
     detprune("run", out, "--out", tmp_path / "pruned", "--set", "stages.constrained.epochs=1")
     summary = yaml.safe_load((tmp_path / "pruned" / "summary.json").read_text())
     assert 9.9 < summary["compression"] < 10.1

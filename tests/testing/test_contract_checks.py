@@ -74,7 +74,7 @@ class Trusting(dp.Magnitude):
             Forgetful(),
             "saved after 8 steps of 4 an outer iteration, loaded and continued, 0.weight differs",
         ),
-        (Trusting(), r"update\(\) takes a weight that is NaN"),
+        (Trusting(), r"update\(\) accepts a weight that is NaN"),
     ],
     ids=["forgetful", "trusting"],
 )
@@ -105,7 +105,7 @@ class Threshold(dp.SparsitySet):
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
-        (Smallest(), "projected twice it is another point"),
+        (Smallest(), "a second projection gives another point"),
         (Threshold(), "nothing is kept where all weights are equal"),
     ],
     ids=["smallest", "threshold"],

@@ -170,8 +170,8 @@ def stop(trainer: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"nc": 2}, "has 6 classes, and the data set 2"),
-        ({"channels": 1}, "has 3 channels in its images, and the data set 1"),
+        ({"nc": 2}, "has 6 classes, but the data set 2"),
+        ({"channels": 1}, "has 3 channels in its images, but the data set 1"),
     ],
 )
 def test_a_shrunk_detector_keeps_its_head(

@@ -79,7 +79,7 @@ def test_a_run_leaves_everything_behind(finished: Path) -> None:
     for stage in ("dense", "constrained", "retrain"):  # training sees nothing of the test images
         options = yaml.safe_load((finished / "checkpoints" / stage / "args.yaml").read_text())
         assert options["split"] == "val"
-    assert "of which training saw nothing" in summary["notes"][0]
+    assert "which training never saw" in summary["notes"][0]
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "Pictures" in page
     assert (finished / "pictures" / "detections.jpg").stat().st_size > 10_000

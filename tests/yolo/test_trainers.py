@@ -260,7 +260,7 @@ def test_an_optimizer_that_hardly_feels_the_penalty_is_refused(
 def test_the_few_lines_for_a_user_of_yolo_and_its_own_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(dp.InputError, match="was not told what to prune"):
+    with pytest.raises(dp.InputError, match="has no method and no budget"):
         trainer_of(ConstrainedTrainer, StageSettings(), start_file(tmp_path), tmp_path)
 
     kind = constrained(dp.SLR(rho="auto"), dp.Budget(compression=3.33))

@@ -153,7 +153,7 @@ def test_a_disk_cache_destroys_nothing(data: Path) -> None:
     image = sorted((data.parent / "images/train").iterdir())[0]
     for content in (np.zeros((7, 7)), np.zeros((9, 9, 3), np.uint8)):
         np.save(image.with_suffix(".npy"), content)
-        with pytest.raises(dp.InputError, match=r"no copies of them \(1\): .*npy; move them"):
+        with pytest.raises(dp.InputError, match=r"no copies of the images \(1\): .*npy; move them"):
             built(data, cache="disk")
         np.testing.assert_array_equal(np.load(image.with_suffix(".npy")), content)
     image.with_suffix(".npy").unlink()

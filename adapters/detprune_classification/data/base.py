@@ -1,4 +1,4 @@
-"""What every data set is made of: the request, the result, images in memory, balanced subsets."""
+"""Parts that all data sets share: the request, the result, images in memory, balanced subsets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,14 +57,14 @@ IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Shift by up to ``pad`` pixels, black moving in, and mirror half of the images if ``flip``."""
+    """Shift by up to ``pad`` pixels, filled with black, and mirror half of the images if ``flip``."""
 
     pad: int
     flip: bool
 
 
 class TensorImages(Dataset[Sample]):
-    """Images that lie decoded in memory, augmented and normalised when asked for.
+    """Decoded images in memory, augmented and normalised when they are read.
 
     ``images`` is uint8 of shape (N, C, S, S). An augmented sample draws from torch's global
     generator only, so that seeding it repeats the samples exactly.
@@ -93,7 +93,7 @@ class TensorImages(Dataset[Sample]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """Several samples at once, as ``DataLoader`` asks for them: faster than one by one."""
+        """Several samples at once, which is faster than one by one; ``DataLoader`` calls it with a batch's indices."""
         images = self.images[torch.as_tensor(indices)]
         if self.augmentation is not None:
             images = _augmented(images, self.augmentation)
@@ -102,7 +102,7 @@ class TensorImages(Dataset[Sample]):
 
 
 def _augmented(images: Tensor, augmentation: Augmentation) -> Tensor:
-    """Shift and mirror each of (N, C, S, S) in its own way."""
+    """Shift and mirror each of the images, (N, C, S, S), by its own random numbers."""
     pad, (count, _, size, _) = augmentation.pad, images.shape
     top, left = torch.randint(2 * pad + 1, (2, count))
     # every window of the padded images, without a copy: (N, C, 2·pad + 1, 2·pad + 1, S, S)
@@ -149,7 +149,7 @@ def require_root(name: str, root: Path | None, layout: str) -> Path:
 
 
 def require_size(name: str, image_size: int | None, own: int) -> None:
-    """Raise `InputError` where another size is asked of a data set that has only its own."""
+    """Raise `InputError` where ``image_size`` differs from the only size that the data set has."""
     if image_size not in (None, own):
         raise InputError(
             f"image_size is {image_size}, but the images of data set {name!r} are {own}×{own}; "

@@ -28,7 +28,7 @@ def build_digits(request: DataRequest) -> ImageData:
     makes 359, a fifth of each class. Raises `InputError` for an image size other than 8.
     """
     require_size("digits", request.image_size, SIZE)
-    # Here, because it takes a second that users of other data need not wait for.
+    # Imported here, because it takes a second that users of other data need not wait for.
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

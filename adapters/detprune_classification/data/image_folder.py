@@ -1,4 +1,4 @@
-"""Any images sorted in one folder per class, under train/ and test/ (or val/)."""
+"""Images in one folder per class, under train/ and test/ (or val/)."""
 
 import os
 import stat
@@ -67,7 +67,7 @@ def build_image_folder(request: DataRequest) -> ImageData:
 
 
 class FolderImages(Dataset[Sample]):
-    """Images read from their files when asked for, as (transformed image, label)."""
+    """Images that are read from their files one by one, as (transformed image, label)."""
 
     def __init__(
         self, samples: Sequence[tuple[str, int]], transform: Callable[[Image.Image], Tensor]
@@ -106,14 +106,14 @@ def load_rgb(path: str) -> Image.Image:
                 )
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # PIL has no one error for damaged files: PNG's is a SyntaxError, others' a ValueError.
+        # PIL raises no single type for damaged files: SyntaxError for PNG, ValueError for others.
         raise InputError(
             f"image {path!r} cannot be decoded ({error}); repair or remove the file"
         ) from error
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    """An image of one channel of 9 to 16 bits in 8: PIL's own conversion cuts off at 255."""
+    """Scale an image of one channel of 9 to 16 bits to 8 bits; PIL's own conversion clips at 255."""
     tags = getattr(image, "tag_v2", {})
     white = 2 ** int(tags.get(_BITS_PER_SAMPLE, (16,))[0]) - 1
     values = np.asarray(image, dtype=np.float32) * (255 / white)
@@ -145,7 +145,7 @@ def _list(folder: Path) -> ImageFolder:
 
 
 def _require_image_file(path: str) -> None:
-    """Refuse what would block or fail once training runs: pipes, devices, broken links, files without a byte."""
+    """Refuse a path that would block or fail during training: a pipe, a device, a broken link, an empty file."""
     try:
         found = os.stat(path)
     except OSError as error:
@@ -159,7 +159,9 @@ def _require_image_file(path: str) -> None:
             f"image {path!r} cannot be decoded (it is empty); repair or remove the file"
         )
     if not os.access(path, os.R_OK):
-        raise InputError(f"image {path!r} may not be read; give the right to, or remove the file")
+        raise InputError(
+            f"image {path!r} may not be read; give the permission to, or remove the file"
+        )
 
 
 def _require_same_classes(train: ImageFolder, test: ImageFolder, test_name: str) -> None:

@@ -39,7 +39,7 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
 
 
 def _look(content: object) -> str:
-    """What a file without the network's weights seems to be."""
+    """Describe the content of a file that does not hold the network's weights."""
     if not isinstance(content, Mapping):
         return f"a {type(content).__name__}, not a state dict"
     if not content:
@@ -48,7 +48,7 @@ def _look(content: object) -> str:
 
 
 def _check(state: Mapping[str, Tensor], own: Mapping[str, Tensor], kind: str, path: Path) -> None:
-    """Raise one error with everything that does not fit."""
+    """Raise one error that lists every tensor that does not fit."""
     missing = [key for key in own if key not in state]
     extra = [key for key in state if key not in own]
     shapes = [

@@ -68,7 +68,7 @@ def build_model(
 
 
 def _require_weights_file(name: str, weights: str | None, pretrained: list[str]) -> None:
-    """Raise where ``weights`` is neither None nor a file; before the model is built, which is slow."""
+    """Refuse ``weights`` that are neither None nor a file, before the model is built, which is slow."""
     if weights is None or Path(weights).expanduser().is_file():
         return
     if pretrained:

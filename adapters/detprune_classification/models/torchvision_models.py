@@ -64,7 +64,7 @@ def build_pretrained(name: str, num_classes: int, in_channels: int, weights: str
 
 
 def _fetch(name: str, entry: Any) -> None:
-    """Have the weights' file in torch.hub's cache, opened once without running code from it.
+    """Download the weights' file into torch.hub's cache, and open it once without running code from it.
 
     torchvision opens the cached file unrestricted, and that file may be one put there by hand.
     """

@@ -1,9 +1,9 @@
-"""Variation of training frames, image and lanes together: rotated, then shifted.
+"""Augmentation of training frames: image and lanes are rotated, then shifted, together.
 
 The ranges are those of Ultra-Fast-Lane-Detection's ``data/dataloader.py``. It draws whole degrees and
 whole pixels of the 1280x720 frame, and resamples image and label mask after each step; here the angle
-is continuous, the shift in whole pixels of the stored image, and both are one warp. So what the
-rotation turns out of the frame and the shift brings back is seen here, and black there.
+is continuous, the shift in whole pixels of the stored image, and both are one warp. So a part of the image
+that the rotation moves out of the frame and the shift brings back is kept here, and black in the original.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from detprune_lanes.grid import FRAME_HEIGHT, FRAME_WIDTH
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The largest variations, each drawn evenly between its negative and itself.
+    """The largest rotation and shifts; each frame's are drawn evenly between the negative and the positive value.
 
     Attributes:
-        rotate: about the image's centre, degrees.
-        shift_y, shift_x: pixels of the 1280x720 frame.
+        rotate: rotation about the image's centre, in degrees.
+        shift_y, shift_x: shifts in pixels of the 1280x720 frame.
 
     Raises:
         InputError: a value out of range.
@@ -41,7 +41,7 @@ class Augmentation:
                 raise InputError(f"augment.{name} is {value}; allowed is a number from 0 to {high}")
 
     def transform(self) -> A.Compose:
-        """The variation as a transform of an image and its keypoints; black comes in at the edges."""
+        """The augmentation as a transform of an image and its keypoints; uncovered edges are black."""
         shift = {"x": self.shift_x / FRAME_WIDTH, "y": self.shift_y / FRAME_HEIGHT}
         affine = A.Affine(
             rotate=(-self.rotate, self.rotate),
@@ -55,10 +55,10 @@ class Augmentation:
 def vary(
     transform: A.Compose, image: NDArray[np.uint8], points: Sequence[NDArray[np.float64]], seed: int
 ) -> tuple[NDArray[np.uint8], list[NDArray[np.float64]]]:
-    """A varied copy of an image and of the points of its lanes; the seed decides which.
+    """An augmented copy of an image and of the points of its lanes, as the seed decides.
 
     Args:
-        transform: of `Augmentation.transform`; its random state is set.
+        transform: the result of `Augmentation.transform`; this function sets its random state.
         image: (h, w, 3), the frame at any size.
         points: (x, y) along each lane, (n, 2), pixels of the frame; they may end up outside.
         seed: from 0 up.

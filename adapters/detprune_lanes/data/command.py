@@ -11,15 +11,17 @@ _DEFAULT = DrawnRoads()
 
 
 def draw_roads(
-    out: Annotated[Path, typer.Argument(help="Folder to draw into; new, empty or the same set.")],
+    out: Annotated[
+        Path, typer.Argument(help="Folder to draw into: new, empty, or with the same set.")
+    ],
     train: Annotated[int, typer.Option(help="Training frames.")] = _DEFAULT.train,
     test: Annotated[int, typer.Option(help="Test frames, in another style.")] = _DEFAULT.test,
     seed: Annotated[int, typer.Option(help="Another seed draws other frames.")] = _DEFAULT.seed,
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="TuSimple label file, or the folder of its label files, whose lanes are drawn; "
-            "without it they are random."
+            help="TuSimple label file, or folder of label files, whose lanes are drawn; "
+            "by default lanes are random."
         ),
     ] = None,
 ) -> None:

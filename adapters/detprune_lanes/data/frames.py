@@ -1,4 +1,4 @@
-"""Frames with their targets, as a data set of torch, and a file in which decoded frames are kept."""
+"""Frames with their targets as a torch data set, and the cache file of decoded frames."""
 
 import hashlib
 import os
@@ -25,8 +25,8 @@ from detprune_lanes.grid import FRAME_HEIGHT, FRAME_WIDTH, Grid
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-_FORMAT = 1  # to be raised with every change of how frames are decoded, resized or stored
-_SHOWN = 3  # problems that an error names
+_FORMAT = 1  # raise it with every change in how frames are decoded, resized or stored
+_SHOWN = 3  # most problems that an error names
 
 
 class LaneFrames(Dataset[tuple[Tensor, ...]]):
@@ -60,10 +60,10 @@ class LaneFrames(Dataset[tuple[Tensor, ...]]):
         """Prepare the frames.
 
         Args:
-            frames: what `read_labels` returns.
+            frames: the result of `read_labels`.
             grid: rows and cells of the target.
             size: height H and width W of the network's input, in pixels.
-            augment: how the images are varied.
+            augment: the augmentation of the images.
             segmentation: whether items have the auxiliary branch's target.
             cache: folder of files with decoded images: one is written now, or found there; without it,
                 images are decoded again at every access.
@@ -73,7 +73,7 @@ class LaneFrames(Dataset[tuple[Tensor, ...]]):
                 ``cache``: when it is accessed), or the folder cannot hold the file.
         """
         if not frames:
-            raise InputError("there are no frames; correct the label files")
+            raise InputError("there are no frames: the label files hold no label; give others")
         self.frames, self.grid, self.size = list(frames), grid, size
         self._transform = None if augment is None else augment.transform()
         self._segmentation = segmentation
@@ -86,7 +86,7 @@ class LaneFrames(Dataset[tuple[Tensor, ...]]):
         return len(self.frames)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pixels": None}  # a pickled memory map would be all its pixels
+        return {**self.__dict__, "_pixels": None}  # pickling a memory map would copy all its pixels
 
     def __getitem__(self, number: int) -> tuple[Tensor, ...]:
         frame = self.frames[number]
@@ -116,7 +116,7 @@ def _decoded(frame: Frame) -> NDArray[np.uint8]:
         data = frame.image.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read the image {where}: {error.strerror}") from error
-    # Unlike imread, this fails on a JPEG that was cut off, and does not fill it up with grey.
+    # imdecode fails on a JPEG that was cut off; imread would fill the rest with grey.
     coded = np.frombuffer(data, np.uint8)
     image = cv2.imdecode(coded, cv2.IMREAD_COLOR) if data else None
     if image is None:
@@ -149,7 +149,7 @@ def _normalised(image: NDArray[np.uint8]) -> Tensor:
 
 
 def _stored(frames: Sequence[Frame], size: tuple[int, int], folder: Path) -> Path:
-    """The file with all decoded frames, uint8 (n, h, w, 3); written if it is not there.
+    """The file with all decoded frames, uint8 (n, h, w, 3); it is written if it does not exist.
 
     Its name tells frames, sizes and image files apart, and it appears under it only when complete.
     """
@@ -176,7 +176,7 @@ def _stored(frames: Sequence[Frame], size: tuple[int, int], folder: Path) -> Pat
                 f"{free / 1e9:.1f} GB are free; make room, use fewer frames or a smaller input, or "
                 "switch the cache off"
             )
-        # Written rather than mapped: a full disk is then an error and not a signal.
+        # Written rather than mapped: a full disk then raises an error, and does not kill by a signal.
         with atomic(store) as temporary, open(temporary, "wb") as file:
             np.lib.format.write_array_header_1_0(
                 file, {"descr": "|u1", "fortran_order": False, "shape": shape}

@@ -1,7 +1,7 @@
 """TuSimple's label files: one JSON object per line, with ``raw_file``, ``lanes`` and ``h_samples``.
 
-The format is that of TuSimple's lane detection challenge of 2017. Everything that is wrong with the
-files is named at once, before training; no image is decoded here.
+The format is that of TuSimple's lane detection challenge of 2017. One error lists all faults of the
+files, before training; no image is decoded here.
 """
 
 import json
@@ -137,7 +137,7 @@ def _labels(file: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any
 def _frame(
     place: str, label: dict[str, Any], root: str, check_image: bool, problems: Problems
 ) -> Frame | None:
-    """One label as a `Frame`, or None where something is wrong with it."""
+    """One label as a `Frame`, or None if it has a fault."""
     missing = [key for key in _KEYS if key not in label]
     if missing:
         problems[_NO_KEY].append(f"{place} ({', '.join(missing)})")
@@ -182,7 +182,7 @@ def _numbers(values: Any) -> NDArray[np.float64] | None:
 
 
 def _image(place: str, raw_file: Any, root: str, check: bool, problems: Problems) -> Path | None:
-    """The image's absolute path, or None where it cannot be used."""
+    """The image's absolute path, or None if the image cannot be used."""
     shown = f"{place} `{raw_file}`"
     if not isinstance(raw_file, str) or not raw_file.strip() or "\0" in raw_file:
         problems[_NAME].append(f"{place} `{raw_file!r}`")

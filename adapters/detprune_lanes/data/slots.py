@@ -1,4 +1,4 @@
-"""Which lane of a frame goes to which of the network's four slots.
+"""Assignment of a frame's lanes to the network's four slots.
 
 The rules are those with which Ultra-Fast-Lane-Detection converts TuSimple's labels: at most two lanes
 left and two right of the car, slots 0 to 3 from left to right (its masks number them 1 to 4).
@@ -70,5 +70,5 @@ def _angle(x: NDArray[np.float64], rows: NDArray[np.float64]) -> float:
     dx, dy = (points - centre).T
     if not dx.any():
         return math.copysign(math.pi / 2, centre[0] - (FRAME_WIDTH - 1) / 2)
-    # no dot products: some processors fuse multiplication and addition in them, and a slope of 0 is none then
+    # no dot products: some processors fuse multiply and add in them, so that a slope of 0 would not be exactly 0
     return math.atan((dx * dy).sum() / (dx * dx).sum())

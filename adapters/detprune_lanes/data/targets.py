@@ -1,6 +1,6 @@
-"""What the network is to answer: a cell per row and slot, and a coarse segmentation of the lanes.
+"""The network's targets: a cell per row and slot, and a coarse segmentation of the lanes.
 
-As in Ultra-Fast-Lane-Detection's ``data/dataset.py``, with two deviations. The original draws lanes 16
+They are those of Ultra-Fast-Lane-Detection's ``data/dataset.py``, with two deviations. The original draws lanes 16
 pixels thick into a mask, transforms that, and takes the mean of a row's pixels; here a row is met by
 the centre line of the labelled points itself. And the original, by a truncation, looks for the rows
 230, 370 and 460 one pixel higher. All coordinates are pixels of the 1280x720 frame.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from detprune_lanes.grid import ABSENT, FRAME_HEIGHT, FRAME_WIDTH, Grid
 
-_LONG_ENOUGH = 6  # rows of a lane that is extended
+_LONG_ENOUGH = 6  # rows that a lane needs to be extended
 _THICKNESS = 16  # pixels of a lane in the segmentation
 _STRIDE = 8  # network input per pixel of the segmentation
 

@@ -1,6 +1,6 @@
-"""What label files look like that hold no lanes, or lanes in other units than pixels of the frame.
+"""Signs of label files that hold no lanes, or lanes in units other than pixels of the frame.
 
-Such files can be read, and any network scores next to nothing on them.
+Such files can be read without an error, but every network scores next to nothing on them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ _TASKS = "as in TuSimple's list of frames to be tested, test_tasks_0627.json"
 
 
 def without_lanes(labels: Sequence[Mapping[str, Any]]) -> str | None:
-    """What a file's labels look like if no lane is seen in any of them; None where one is, or all is wrong."""
+    """Describe a file's labels if no lane is seen in any of them; None if one is, or if there are other faults."""
     number = f"its {len(labels)} labels" if len(labels) > 1 else "its only label"
     if not labels or not all("raw_file" in label for label in labels):
         return None

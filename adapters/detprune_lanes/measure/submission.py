@@ -3,18 +3,18 @@
 One JSON object per line. The ground truth has ``raw_file``, ``lanes`` and ``h_samples``, a submission
 ``raw_file``, ``lanes`` and ``run_time`` in milliseconds; both may have more keys.
 
-A submission is accepted or refused as by the benchmark's script (``tusimple``'s header says which),
+A submission is accepted or refused as by the benchmark's script (named in the header of ``tusimple``),
 and scored the same: a frame that is submitted twice counts twice, sums are divided by the number of
-different frames of the ground truth, NaN is an absent x, true is 1, and what a lane contains is not
-looked at where it is compared with nothing. Deliberately stricter are only these:
+different frames of the ground truth, NaN is an absent x, true is 1, and the values of a lane are not
+checked where the lane is compared with nothing. Only these rules are stricter, deliberately:
 
-- text and objects are not lanes, whereas the script takes an empty one for no lanes, and does not mind
-  one of the right length where it does not look inside;
-- [x] is not a number, whereas the script compares every row with every row if all x of a lane are so;
-- the ground truth must be one, also in frames in which the script does not look at it: an x for every
-  row of each lane, rows that go down the frame, all in pixels of a frame of 1280x720, and a lane at
-  least in one of the frames;
-- a submission whose every x is at most 1 is one in fractions of the width.
+- Text and objects are refused as lanes. The script takes an empty one for no lanes, and accepts one of the
+  right length where it does not look inside.
+- [x] is refused as a number. The script compares every row with every row if all x of a lane are such lists.
+- The ground truth must be valid in all frames, also where the script does not look at it: an x for every
+  row of each lane, rows that go down the frame, all in pixels of a frame of 1280x720, and a lane in at
+  least one of the frames.
+- A submission whose every x is at most 1 is refused, as one in fractions of the width.
 """
 
 import json
@@ -32,7 +32,7 @@ from detprune_lanes.data.units import IN_PIXELS, WITH_LANES, in_fractions, witho
 from detprune_lanes.grid import ABSENT, FRAME_HEIGHT, FRAME_WIDTH
 from detprune_lanes.measure.tusimple import Scores, average, hopeless, score
 
-_FAR = 1e300  # a whole number of JSON may be more than a float can hold
+_FAR = 1e300  # whole numbers in JSON may exceed the range of a float
 _SHOWN = 60  # characters of a value in messages
 
 
@@ -170,7 +170,7 @@ def _lines(path: Path, start: str) -> list[tuple[str, Any]]:
     """Place and content of every line."""
     lines: list[tuple[str, Any]] = []
     try:
-        check_regular(path)  # a pipe would be waited for, and a device has no end
+        check_regular(path)  # reading a pipe would block, and a device has no end
     except InputError as error:
         raise InputError(f"{start}: {error}") from error
     try:
@@ -202,7 +202,7 @@ def _keys(content: Any, keys: Sequence[str], start: str) -> None:
 
 
 def _sizes(lanes: Any, rows: int, start: str) -> int:
-    """The number of lanes, once each is a list with a value per row."""
+    """The number of lanes, after a check that each is a list with one value per row."""
     if not isinstance(lanes, list):
         raise InputError(f"{start}: lanes is {_short(lanes)}; it is a list with a list per lane")
     for number, lane in enumerate(lanes):
@@ -220,7 +220,7 @@ def _names(lanes: Sequence[Any], start: str) -> list[str]:
 
 
 def _numbers(lists: list[list[Any]], names: Sequence[str]) -> NDArray[np.float64]:
-    """An array of lists of equal lengths, if they contain numbers only."""
+    """An array of lists of equal lengths, after a check that they contain numbers only."""
     try:
         array = np.array(lists)
     except ValueError:  # lists of different lengths in it

@@ -31,12 +31,12 @@ _UNSEEN = -100.0
 _SLOWEST = 200.0  # ms
 _COUNTED = 4
 _SURPLUS = 2
-_DOUBT = 1e-9  # relative; the closed form of the slope is some 1e-15 off
+_DOUBT = 1e-9  # relative; the closed form of the slope errs by some 1e-15
 
 
 @dataclass(frozen=True, eq=False)
 class FrameScores:
-    """What every frame scores, each (frames,); ``fp`` and ``fn`` are shares of lanes."""
+    """Scores of every frame, (frames,) each; ``fp`` and ``fn`` are shares of lanes."""
 
     accuracy: NDArray[np.float64]
     fp: NDArray[np.float64]
@@ -55,7 +55,7 @@ class Scores:
             TuSimple defines none. This is what Ultra-Fast-Lane-Detection v2 prints
             (``evaluation/tusimple/lane2.py``); CLRNet (``clrnet/utils/tusimple_metric.py``) has
             the same P, but R = P / (P + fn).
-        frames: what every frame scored.
+        frames: scores of every frame.
     """
 
     accuracy: float
@@ -93,7 +93,7 @@ def score(
     if not number or not len(ground_truth) == len(rows) == number or times.shape != (number,):
         raise InputError(
             f"lanes found in {number} frames, lanes labelled in {len(ground_truth)}, rows of "
-            f"{len(rows)} and run times of shape {times.shape}; there must be as many of each, and "
+            f"{len(rows)} and run times of shape {times.shape}; give the same number of each, "
             "at least one"
         )
     scores = np.tile([0.0, 0.0, 1.0], (number, 1))
@@ -152,7 +152,7 @@ def _best(
         other = found[:, lane, np.newaxis]
         apart = np.abs(np.where(other >= 0, other, _UNSEEN) - x)
         reach = _reach(slopes)
-        # where rounding decides, it has to be that of the original's least squares
+        # where rounding decides, use the least squares of the original
         doubtful = np.abs(apart - reach) < _DOUBT * reach
         for frame, label in np.argwhere(doubtful.any(axis=-1)):
             slopes[frame, label] = _slope(x[frame, label], heights[frame])
@@ -179,7 +179,7 @@ def _slopes(x: NDArray[np.float64], heights: NDArray[np.float64]) -> NDArray[np.
 
 
 def _slope(x: NDArray[np.float64], heights: NDArray[np.float64]) -> float:
-    """The slope of one lane by LAPACK's gelsd, to the last bit that of scikit-learn.
+    """The slope of one lane by LAPACK's gelsd, equal to scikit-learn's to the last bit.
 
     The distances are whole pixels in practice, and so is the threshold for the slopes 0.75, 1.05, 2.4
     and 4.95. Of 23,739 real labels 17 have such a slope, and the closed form is on the other side

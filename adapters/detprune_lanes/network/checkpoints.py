@@ -1,4 +1,4 @@
-"""Checkpoints in the form of Ultra-Fast-Lane-Detection's scripts: theirs are read, and ours they load."""
+"""Checkpoints in the form of Ultra-Fast-Lane-Detection's scripts: each side loads those of the other."""
 
 import math
 import re
@@ -31,7 +31,7 @@ _LISTED = 3
 
 
 class Architecture(NamedTuple):
-    """What the shapes in a state dict say about the lane network that it is of.
+    """Architecture of a lane network, as the shapes in its state dict show it.
 
     Attributes:
         trunks: the names it can be; none where a trunk is not torchvision's.
@@ -74,7 +74,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_checkpoint(model: LaneNetwork, path: str | Path) -> tuple[str, ...]:
-    """Load a file into a network, all of it or nothing; returns the names that it has no values for.
+    """Load a file into a network, all of it or nothing; return the names that the file has no values for.
 
     An auxiliary branch that only the file has is left out, and one that only the network has keeps
     its values: both are logged. Batch-norm counters may be missing, as in files of torch before 0.4.1.
@@ -101,19 +101,21 @@ def load_checkpoint(model: LaneNetwork, path: str | Path) -> tuple[str, ...]:
             f"  network: trunk {model.trunk}, {model.grid.outputs:,} outputs ({model.grid.cells} cells × "
             f"{model.grid.rows} rows × {model.grid.lanes} lanes), size {height} × {width}\n  "
             + "\n  ".join(problems)
-            + "\nmake the network that the file is of (trunk, grid and size), or give another file"
+            + "\nbuild the network that the file belongs to (trunk, grid and size), or give another file"
         )
     model.load_state_dict({**own, **{n: state[n] for n in own if n in state}})
     if left_out:
-        LOGGER.info("%s: its auxiliary branch is left out, the network has none", path)
+        LOGGER.info("%s: its auxiliary branch is not loaded, because the network has none", path)
     unset = tuple(name for name in own if name in kept)
     if any(name.startswith(_AUXILIARY) for name in unset):
-        LOGGER.warning("%s has no auxiliary branch; the network's keeps its present weights", path)
+        LOGGER.warning(
+            "%s has no auxiliary branch; that of the network keeps its present weights", path
+        )
     return unset
 
 
 def describe(state: Mapping[str, Tensor]) -> Architecture:
-    """What kind of lane network a state dict from ``read_checkpoint`` is of."""
+    """Architecture of the lane network that a state dict from ``read_checkpoint`` belongs to."""
     shapes = {n.removeprefix("model."): v.shape for n, v in state.items() if n.startswith("model.")}
     return Architecture(
         trunks=trunks_of(shapes),
@@ -126,7 +128,7 @@ def describe(state: Mapping[str, Tensor]) -> Architecture:
 def checkpoint(
     model: LaneNetwork, *, drop_aux: bool = False, optimizer: Optimizer | None = None
 ) -> dict[str, Any]:
-    """What ``torch.save`` writes so that the original's scripts load it: copies, on the CPU.
+    """The content of a checkpoint that the original's scripts load: copies, on the CPU.
 
     Their ``--resume`` wants the epoch in the file's name, ``ep###.pth``, and goes on with the
     optimizer's state if the file has one; that fits where it holds all parameters in their order.
@@ -137,8 +139,8 @@ def checkpoint(
     dropped = drop_aux and model.use_aux
     if dropped and optimizer is not None:
         raise InputError(
-            "the optimizer's state counts the parameters of the auxiliary branch too, so that it does "
-            "not fit a file without it; give drop_aux or optimizer, not both"
+            "the optimizer's state counts the parameters of the auxiliary branch too, so it does not fit "
+            "a file without that branch; give drop_aux or optimizer, not both"
         )
     weights = {
         name: value
@@ -194,7 +196,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _example_size(features: int) -> str:
-    """The image size of a usual shape that gives so many features."""
+    """An image size of a usual shape that gives this number of features."""
     squares = features // POOLED_CHANNELS
     if squares * POOLED_CHANNELS != features or not squares:
         return "of no image size"
@@ -204,7 +206,7 @@ def _example_size(features: int) -> str:
 
 
 def _look(content: object) -> str:
-    """What a file without lane network seems to be."""
+    """Describe the content of a file that holds no lane network."""
     if not isinstance(content, dict):
         return f"a {type(content).__name__}, not a state dict"
     names = max(map(set, _state_dicts(content)), key=len)

@@ -67,7 +67,7 @@ class LaneNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.grid, self.size, self.use_aux = grid, checked_size(size), use_aux
-        # in the original's order, which the states of optimizers and the random numbers follow
+        # in the original's order: optimizer states and random initial weights depend on it
         self.model = Trunk(trunk)
         self.trunk = self.model.name
         eighth, sixteenth, deepest = self.model.channels
@@ -135,7 +135,7 @@ class LaneNetwork(nn.Module):
 
 
 def checked_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of a network's input as they are given, if a network can have them.
+    """Return the height and width of a network's input, if a network can have them.
 
     Raises:
         InputError: they are not two multiples of 32.
@@ -166,7 +166,7 @@ def _upsampled(x: Tensor, factor: int) -> Tensor:
 
 
 def _initialize(module: nn.Module) -> None:
-    """The original's: only a linear layer's bias is left as torch makes it."""
+    """Initialise as the original does; only a linear layer's bias stays as torch makes it."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:

@@ -31,7 +31,7 @@ class Trunk(nn.Module):
 
     Attributes:
         name: one of ``TRUNKS``.
-        channels: of the features at 1/8, 1/16 and 1/32.
+        channels: channels of the features at 1/8, 1/16 and 1/32.
 
     Raises:
         InputError: an unknown name.
@@ -68,7 +68,7 @@ def trunk_channels(name: str) -> tuple[int, int, int]:
 
 
 def load_imagenet(trunk: Trunk, path: str | Path) -> None:
-    """Load a file of torchvision's weights for the trunk, of which the classifier is left out.
+    """Load a file of torchvision's weights into the trunk, without the classifier.
 
     Such as ``resnet18-f37072fd.pth`` from https://download.pytorch.org/models. The trunk is unchanged
     where the file is refused.
@@ -121,13 +121,13 @@ def _counted(shapes: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
 
 
 def _resnet(name: str) -> Any:
-    key = str(name)  # "18" is easily written as a number
+    key = str(name)  # 18 may be given as a number
     if key not in TRUNKS:
         raise unknown("trunk", key, TRUNKS)
     return models.get_model(TRUNKS[key], weights=None)
 
 
 def _on_meta(name: str) -> Any:
-    """The network without memory for its weights, and without any use of the random state."""
+    """The network on the meta device: no memory for its weights, and no change of the random state."""
     with torch.device("meta"):
         return _resnet(name)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What can be wrong with a detection data set, found before training and named all at once.
+"""The check of a detection data set before training; one error lists all faults.
 
 Ultralytics drops an image with a malformed label after one line in its log, takes an image without
-a label file for background, and may follow the data set's ``download`` key; here nothing is
-fetched or written, and of an image only its first bytes are read.
+a label file for background, and may follow the data set's ``download`` key. This check downloads and
+writes nothing, and reads only the first bytes of an image.
 """
 
 import math
@@ -24,7 +24,7 @@ from detprune.files.problems import Kind, Problems, listed, refuse
 from detprune_yolo.data import problem_kinds as kinds
 from detprune_yolo.data.images import image_files
 
-_TOLERANCE = 0.01  # Ultralytics' own: beyond it, it drops the image
+_TOLERANCE = 0.01  # Ultralytics' value; it drops an image whose labels exceed it
 _COLUMNS = 5
 _SMALLEST = 10  # pixels a side
 _SPLITS = ("train", "val", "test")
@@ -87,7 +87,7 @@ def check_data(yaml: Path, *, nc: int | None = None) -> DetectionData:
 
 
 def _read(yaml: Path, nc: int | None) -> dict[str, Any]:
-    """The yaml as Ultralytics reads it: paths resolved, names as a dict."""
+    """The content of the yaml as Ultralytics reads it: paths resolved, names as a dict."""
     if not yaml.is_file():
         raise InputError(
             f"no data yaml {str(yaml)!r}; give the path of a file with the keys path, train, val and "
@@ -152,7 +152,7 @@ def _check_names(names: Any, stated: Any, nc: int | None, problems: Problems) ->
 
 
 def _image_files(split: str, places: list[str], problems: Problems) -> list[str]:
-    """Image files of a split, each of which was opened."""
+    """Image files of a split, after opening each of them."""
     found: list[str] = []
     for place in map(Path, places):
         if not place.exists():
@@ -180,9 +180,9 @@ def _image_files(split: str, places: list[str], problems: Problems) -> list[str]
 
 
 def _image_fault(file: str) -> Kind | None:
-    """Why Ultralytics would stop at an image or leave it out, by what its first bytes say; or None."""
+    """The reason for which Ultralytics would stop at an image or leave it out, from its first bytes; or None."""
     if not os.path.exists(file) and not os.path.islink(file):
-        return None  # in a list; named there
+        return None  # a missing file of a list, reported with the list
     if not os.path.isfile(file):
         return kinds.NOT_A_FILE
     if not os.access(file, os.R_OK):
@@ -197,7 +197,7 @@ def _image_fault(file: str) -> Kind | None:
 
 
 def _check_ids(split: str, files: list[str], problems: Problems) -> None:
-    # 7.jpg and 007.png are one image to whoever reads a number from their names, as Ultralytics does
+    # Ultralytics reads a number from a name, so that 7.jpg and 007.png are one image for it
     stems = [Path(file).stem for file in files]
     counts = Counter(_number(stem) for stem in stems)
     twice = [f"{split}: {name} ({times} images)" for name, times in counts.items() if times > 1]
@@ -213,7 +213,7 @@ def _number(stem: str) -> int | str:
 
 
 def _check_labels(split: str, files: list[str], nc: int, keypoints: int, problems: Problems) -> int:
-    """Check the label files of a split; returns the number of images with boxes."""
+    """Check the label files of a split; return the number of images with boxes."""
     found = labelled = 0
     places = img2label_paths(list(files))
     for place in places:
@@ -253,7 +253,7 @@ def _check_labels(split: str, files: list[str], nc: int, keypoints: int, problem
 
 
 def _fault(columns: list[str], nc: int, polygons: bool) -> Kind | None:
-    """What is wrong with a label line, or None."""
+    """The fault of a label line, or None."""
     try:
         label, *points = map(float, columns)
     except ValueError:
@@ -264,7 +264,7 @@ def _fault(columns: list[str], nc: int, polygons: bool) -> Kind | None:
         return kinds.MALFORMED
     if not 0 <= label < nc:
         return kinds.CLASS
-    if polygons:  # Ultralytics, too, judges a polygon by its box
+    if polygons:  # judged by its box, as Ultralytics does
         left, right = min(points[::2]), max(points[::2])
         top, bottom = min(points[1::2]), max(points[1::2])
         points = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]

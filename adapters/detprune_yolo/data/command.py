@@ -12,16 +12,18 @@ _DEFAULT = DrawnSet()
 
 
 def draw_shapes(
-    out: Annotated[Path, typer.Argument(help="Folder to draw into; new, empty or the same set.")],
+    out: Annotated[
+        Path, typer.Argument(help="Folder to draw into: new, empty, or with the same set.")
+    ],
     train: Annotated[int, typer.Option(help="Training images.")] = _DEFAULT.train,
     val: Annotated[int, typer.Option(help="Validation images.")] = _DEFAULT.val,
     test: Annotated[int, typer.Option(help="Test images.")] = _DEFAULT.test,
-    size: Annotated[int, typer.Option(help="Pixels a side.")] = _DEFAULT.size,
+    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = _DEFAULT.size,
     seed: Annotated[int, typer.Option(help="Another seed draws other images.")] = _DEFAULT.seed,
-    classes: Annotated[int, typer.Option(help="The first so many shapes.")] = _DEFAULT.classes,
-    objects: Annotated[int, typer.Option(help="The most in an image.")] = _DEFAULT.objects,
+    classes: Annotated[int, typer.Option(help="Number of classes (shapes).")] = _DEFAULT.classes,
+    objects: Annotated[int, typer.Option(help="Most objects in an image.")] = _DEFAULT.objects,
     smallest: Annotated[
-        float, typer.Option(help="Side of the smallest shape, in image sides.")
+        float, typer.Option(help="Side of the smallest shape, as a share of the image's side.")
     ] = _DEFAULT.smallest,
 ) -> None:
     """Draw six shapes on textured backgrounds as a detection set, and print its data yaml."""

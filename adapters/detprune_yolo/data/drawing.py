@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A small detection set that the project draws itself: six shapes on textured backgrounds.
+"""A small synthetic detection set: six shapes on textured backgrounds.
 
 It needs no download and is the same on every machine: each image has a random generator of its own,
 seeded by (seed, split, index), shapes are rasterised in integers and files are lossless. So image k
@@ -21,26 +21,26 @@ from detprune.files.folders import SET, complete_folder, output_folder, user_cac
 from detprune_yolo.data.shapes import CLASSES, LARGEST, MOST_OBJECTS, SMALLEST, draw_image
 
 _EASIER = ("classes", "objects", "smallest")
-_FORMAT = 2  # to be raised with every change of what is drawn or how it is stored
+_FORMAT = 2  # raise it with every change in what is drawn or how it is stored
 _YAML = "shapes.yaml"
 _SPLITS = {
     "train": 0,
     "val": 100_000_000,
     "test": 200_000_000,
-}  # name → what is added to an image's number
+}  # split → offset of its images' numbers, so that the splits share no number
 
 
 @dataclass(frozen=True)
 class DrawnSet:
-    """How many images, of how many pixels a side, from which seed, and how hard they are.
+    """Settings of a drawn data set: numbers of images, their size, the seed, and the difficulty.
 
     Attributes:
-        train, val, test: images of each split.
-        size: pixels a side.
-        seed: another one draws other images.
-        classes: the first so many of the six shapes.
-        objects: the most of them in an image.
-        smallest: larger side of the smallest object, in image sides; the largest has 0.45.
+        train, val, test: number of images of each split.
+        size: side of the images in pixels.
+        seed: another seed draws other images.
+        classes: number of classes; they are the first of the six shapes.
+        objects: most objects in an image.
+        smallest: longer side of the smallest object, as a share of the image's side; the largest object has 0.45.
 
     Raises:
         InputError: a value out of range.
@@ -78,13 +78,13 @@ class DrawnSet:
 
     @property
     def splits(self) -> dict[str, int]:
-        """Its splits that have images → how many."""
+        """Splits that have images → number of images."""
         counts = {"train": self.train, "val": self.val, "test": self.test}
         return {split: count for split, count in counts.items() if count}
 
 
 def cached(spec: DrawnSet) -> Path:
-    """Draw into the user's cache folder, or find it there; returns the data yaml."""
+    """Draw a set into the user's cache folder, or reuse it there; return its data yaml."""
     counts = "-".join(map(str, spec.splits.values()))
     name = f"shapes-{_FORMAT}-{counts}-{spec.size}px-seed{spec.seed}"
     if easier := _easier(spec):
@@ -93,7 +93,7 @@ def cached(spec: DrawnSet) -> Path:
 
 
 def draw(spec: DrawnSet, folder: Path) -> Path:
-    """Write the set into ``folder``, or reuse it there; returns the path of its data yaml.
+    """Write the set into ``folder``, or reuse it there; return the path of its data yaml.
 
     Layout: ``shapes.yaml``, ``set.json``, ``images/<split>/<id>.png``,
     ``labels/<split>/<id>.txt`` (class cx cy w h, in image sides) and
@@ -114,7 +114,7 @@ def draw(spec: DrawnSet, folder: Path) -> Path:
         sort_keys=False,
     )
     file = folder / _YAML
-    # The folder may have been moved since: Ultralytics would look in the old place.
+    # The folder may have been moved since; Ultralytics would then look in the old place.
     if not file.is_file() or file.read_text(encoding="utf-8") != description:
         with atomic(file) as new:
             new.write_text(description, encoding="utf-8")
@@ -175,7 +175,7 @@ def _identity(spec: DrawnSet) -> dict[str, float]:
 
 
 def _easier(spec: DrawnSet) -> dict[str, float]:
-    """What makes the set easier than usual; sets of earlier versions do not say that they are as usual."""
+    """The settings that differ from the defaults and so make the set easier; earlier versions stored none of them."""
     return {
         name: value
         for name, value in asdict(spec).items()
@@ -184,7 +184,7 @@ def _easier(spec: DrawnSet) -> dict[str, float]:
 
 
 def _reusable(spec: DrawnSet, folder: Path) -> bool:
-    """Whether the folder holds this very set; False where it is free to be written."""
+    """Whether the folder holds this set already; False if the folder is new or empty."""
     way_out = "remove it, or name another folder"
     if folder.is_dir() and not any(folder.iterdir()):
         return False

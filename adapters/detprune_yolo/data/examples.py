@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Chooses labelled images of a data set to be shown, without a trace in the data set's folder."""
+"""Choice of labelled images of a data set for the report; the data set's folder stays unchanged."""
 
 import random
 from collections.abc import Mapping
@@ -21,8 +21,10 @@ from detprune_yolo.data.images import image_files
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 _SPLITS = ("train", "val", "test", "minival")
-_CANDIDATES = 32  # of one part of the split: nobody waits for all labels of a large one
-_OBJECTS = 4  # many enough to compare models by, few enough to tell apart
+_CANDIDATES = (
+    32  # images looked at per part of the split: reading all labels of a large one takes long
+)
+_OBJECTS = 4  # preferred number of objects: enough to compare models by, few enough to tell apart
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ def data_set(data_yaml: Path, split: str) -> dict[str, Any]:
     Raises:
         InputError: the file is not there or unusable, or has no such split.
     """
-    if not data_yaml.is_file():  # Ultralytics would look for it on the network
+    if not data_yaml.is_file():  # Ultralytics would try to download it
         raise InputError(f"there is no data set file {data_yaml}; name an existing .yaml file")
-    load_yaml(data_yaml, strict=False)  # bounded, and with the place of an error
+    load_yaml(data_yaml, strict=False)  # limits the file's size, and names the line of an error
     try:
         data: dict[str, Any] = check_det_dataset(str(data_yaml), autodownload=False)
     except (OSError, SyntaxError, TypeError, ValueError, KeyError) as error:

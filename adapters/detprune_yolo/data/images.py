@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Ultralytics' detection data set, which here trusts no cache that it finds and writes into no user's file.
+"""Ultralytics' detection data set, changed so that it trusts no cache file and changes no file of the user.
 
 Ultralytics unpickles ``labels/*.cache``, so that a data set could run code; it overwrites that file, reads
 ``*.npy`` beside images in their place, deletes those that it cannot read, and rewrites JPEG files whose end
@@ -29,13 +29,13 @@ from detprune.files.problems import listed
 from detprune_yolo.data.problem_kinds import NOT_A_FILE
 
 LABELS = "DETPRUNE_YOLO_LABELS"
-"""Variable with the folder of scanned labels, through which the processes of one training share it."""
+"""Environment variable with the folder of scanned labels; the processes of one training share the folder."""
 
 _REPAIRED, _AS_IT_IS = "corrupt JPEG restored and saved", "JPEG without its end, read as it is"
 
 
 class DetectionImages(YOLODataset):  # type: ignore[misc]
-    """``YOLODataset``, with caches of its own, that changes no file of the user's.
+    """``YOLODataset`` with caches of its own, which changes no file of the user.
 
     Raises:
         InputError: an image that is no regular file, is without labels, cannot be decoded, or has an
@@ -43,7 +43,7 @@ class DetectionImages(YOLODataset):  # type: ignore[misc]
     """
 
     def get_img_files(self, img_path: Any) -> list[str]:
-        """Ultralytics' list of images; it opens some, which would wait for ever at a pipe."""
+        """Ultralytics' list of images; a pipe is refused first, because Ultralytics would wait for it for ever."""
         places = img_path if isinstance(img_path, list) else [img_path]
         refuse_odd_files(file for place in places for file in image_files(Path(place)))
         files: list[str] = super().get_img_files(img_path)
@@ -67,12 +67,12 @@ class DetectionImages(YOLODataset):  # type: ignore[misc]
         return scanned
 
     def result_to_label(self, result: Any) -> tuple[Any, ...]:
-        """A label and its counters, with a message that says what was really done."""
+        """A label and its counters; the message tells that a JPEG without an end was read, not repaired."""
         *values, message = super().result_to_label(result)
         return (*values, message.replace(_REPAIRED, _AS_IT_IS))
 
     def check_cache_disk(self, safety_margin: float = 0.1) -> bool:
-        """Whether there is room for ``cache="disk"``, which is refused where it would destroy something."""
+        """Whether there is room for ``cache="disk"``; it is refused where it would overwrite files of the user."""
         sizes = [label.get("shape") for label in self.labels]
         other = [
             str(array)
@@ -81,15 +81,15 @@ class DetectionImages(YOLODataset):  # type: ignore[misc]
         ]
         if other:
             raise InputError(
-                f"cache is 'disk', which writes *.npy files beside the images, but these are there and are "
-                f"no copies of them ({len(other)}): {listed(other)}; move them, or write cache: ram"
+                f"cache is 'disk', which writes *.npy files beside the images, but these files exist and are no "
+                f"copies of the images ({len(other)}): {listed(other)}; move them, or write cache: ram"
             )
         fits: bool = super().check_cache_disk(safety_margin)
         return fits
 
     @property
     def npy_files(self) -> list[Path]:
-        """Decoded images on the disk: beside the images with ``cache="disk"``, else none."""
+        """Paths of decoded images: beside the images with ``cache="disk"``, else paths that do not exist."""
         if self.cache == "disk":
             return self._beside
         return [Path(os.devnull, "none.npy")] * len(self._beside)  # does not exist
@@ -120,7 +120,7 @@ def build_images(
     stride: int = 32,
     fraction: float | None = None,
 ) -> DetectionImages:
-    """What ``build_yolo_dataset`` of Ultralytics builds for detection, as ``DetectionImages``.
+    """Build the data set that Ultralytics' ``build_yolo_dataset`` builds for detection, as ``DetectionImages``.
 
     Args:
         options: Ultralytics' settings.
@@ -129,7 +129,7 @@ def build_images(
         data: the data set as ``check_det_dataset`` reads it.
         mode: with augmentation for ``train``, without for ``val``.
         rect: pad to the shapes of a batch only.
-        stride: of the network, in pixels.
+        stride: stride of the network, in pixels.
         fraction: share of the images; that of the settings by default.
     """
     if data.get("complete"):
@@ -188,7 +188,7 @@ def refuse_odd_files(files: Iterable[str]) -> None:
 
 
 def labels_folder() -> Path:
-    """The folder of labels that this process, or the one that started it, has scanned; it goes with that one.
+    """The folder of scanned labels, of this process or of the one that started it; it is deleted with its owner.
 
     Only the user can write there: Ultralytics unpickles what it finds.
     """

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 CLASSES = ("disk", "square", "triangle", "star", "ring", "cross")
 MIN_VISIBLE = 0.4
-"""No object is drawn where it would leave itself or an earlier one with less of its area visible."""
+"""Least visible share of an object's area; a place that leaves an object less is not used."""
 
 SMALLEST, LARGEST = 0.12, 0.45
-"""Of an object's larger side, in image sides."""
+"""Smallest and largest longer side of an object, as a share of the image's side."""
 
 MOST_OBJECTS = 6
 _TRIES = 12
@@ -84,7 +84,7 @@ def _place(
     areas: list[int],
     smallest: float,
 ) -> bool:
-    """Draw an object where enough of every object stays visible; False where no such place is found.
+    """Draw an object at a place where enough of every object stays visible; False if none is found.
 
     ``areas``: pixels of each object drawn so far if nothing covered it; [0] is the background's.
     """
@@ -164,7 +164,7 @@ _OUTLINES: dict[str, Callable[[np.random.Generator], list[Points]]] = {
 
 
 def _ramp(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-    """Pixels along a random direction, (size, size)."""
+    """Position of every pixel along a random direction, (size, size), in pixels."""
     angle = rng.uniform(0, 2 * math.pi)
     along = np.arange(size) - size / 2
     return along[:, None] * math.sin(angle) + along * math.cos(angle)
@@ -186,7 +186,7 @@ def _background(rng: np.random.Generator, size: int) -> Image:
 
 
 def _distractors(rng: np.random.Generator, image: Image) -> None:
-    """Unlabelled things behind the objects, of no class: lines, zigzags and long blobs."""
+    """Draw unlabelled distractors of no class behind the objects: lines, zigzags and long blobs."""
     size = len(image)
     for _ in range(rng.integers(0, 7)):
         colour = rng.integers(0, 256, 3).tolist()
@@ -212,7 +212,7 @@ def _distractors(rng: np.random.Generator, image: Image) -> None:
 def _paint(
     rng: np.random.Generator, patch: int, behind: Points, contours: list[NDArray[np.int32]]
 ) -> Image:
-    """Colours of an object, (patch, patch, 3): none of its class, all distinct from ``behind``."""
+    """Colours of an object, (patch, patch, 3), independent of its class and distinct from ``behind``."""
     first, second, edge = (_colour(rng, behind) for _ in range(3))
     match rng.integers(3):
         case 0:

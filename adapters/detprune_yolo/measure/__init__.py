@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Average precision by pycocotools, on what Ultralytics' validator predicts."""
+"""Average precision by pycocotools, on the predictions of Ultralytics' validator."""

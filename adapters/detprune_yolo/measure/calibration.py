@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What a few training images say about a detector: batch-norm statistics and the task loss."""
+"""Measurements of a detector on a few training images: batch-norm statistics and the task loss."""
 
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
@@ -20,17 +20,17 @@ Batch = dict[str, Any]
 
 
 class TrainingImages:
-    """Training images with labels, loaded as validation would: letterboxed, without augmentation.
+    """Training images with labels, loaded as in validation: letterboxed, without augmentation.
 
     Args:
         data_yaml: Ultralytics' description of the data set, of which split train is taken.
-        count: how many images, spread over the set; all if there are fewer.
+        count: number of images, taken evenly from the set; all if there are fewer.
         imgsz: side of the square input in pixels.
         batch: images at a time.
     """
 
     def __init__(self, data_yaml: Path, *, count: int, imgsz: int, batch: int) -> None:
-        load_yaml(data_yaml, strict=False)  # bounded, and with the place of an error
+        load_yaml(data_yaml, strict=False)  # limits the file's size, and names the line of an error
         with quiet():
             data = check_det_dataset(str(data_yaml), autodownload=False)
             options = get_cfg(overrides={"task": "detect", "imgsz": imgsz})
@@ -44,7 +44,7 @@ class TrainingImages:
         return len(self._chosen)
 
     def batches(self, device: torch.device) -> Iterator[Batch]:
-        """Batches as a detector's loss takes them."""
+        """Batches in the form that a detector's loss takes."""
         for numbers in even_batches(len(self._chosen), self._batch):
             items = [self._images[self._chosen[number]] for number in numbers]
             batch = self._images.collate_fn(items)
@@ -59,7 +59,7 @@ def estimate_batch_norm(
     *,
     frozen: Iterable[nn.Module] = (),
 ) -> None:
-    """Replace running means and variances by those of the images, the mean over batches.
+    """Replace running means and variances by those of the images, as the mean over batches.
 
     Nothing else moves, neither random states nor the model's device and mode, nor the statistics of
     ``frozen`` layers.
@@ -80,7 +80,7 @@ def task_loss(model: nn.Module, images: TrainingImages, device: torch.device) ->
     It is divided by the objects of each batch, so that it depends a little on the batch size.
     """
     clone: Any = deepcopy(model).to(device).eval()
-    clone.args = get_cfg()  # weights of the loss terms; a checkpoint may have a plain mapping
+    clone.args = get_cfg()  # weights of the loss terms; a checkpoint's may be a plain mapping
     criterion = clone.init_criterion()
     total = 0.0
     with as_before(device):

@@ -24,7 +24,7 @@ from detprune_yolo.measure.entries import some
 
 @dataclass(frozen=True)
 class CocoScores:
-    """What pycocotools measures, as fractions, with at most 100 predictions per image and class.
+    """Results of pycocotools, as fractions, with at most 100 predictions per image and class.
 
     Attributes:
         map50, map50_95: mean average precision at IoU 0.5, and averaged over 0.5, 0.55, …, 0.95.
@@ -78,10 +78,10 @@ def evaluate(
         evaluation.accumulate()
         evaluation.summarize()
     everything, at50, _, *sizes = (float(value) for value in evaluation.stats[:6])
-    if everything < 0:  # pycocotools' way to say that there was nothing to find
+    if everything < 0:  # pycocotools' value where there was nothing to find
         raise InputError(
             f"the annotations have no object in the {len(chosen)} images that are evaluated, so "
-            "that there is no precision; give the annotations of these images"
+            "precision is not defined; give the annotations of these images"
         )
     small, medium, large = (None if value < 0 else value for value in sizes)
     return CocoScores(
@@ -231,7 +231,7 @@ def _ids_fit(predictions: Any, annotations: Any) -> bool:
     }
     for entry in entries.prediction_list(predictions):
         if "file_name" not in entry:
-            return True  # there is nothing else to go by
+            return True  # there is no other way to tell
         image_id = entry.get("image_id")
         if not isinstance(image_id, int) or image_id not in files:
             return False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Reads and checks COCO annotations and predictions, entry by entry, into fresh plain objects."""
+"""Reading and checking of COCO annotations and predictions, entry by entry, into new plain objects."""
 
 import json
 import math
@@ -52,7 +52,7 @@ def prediction_list(predictions: Any) -> Sequence[Mapping[str, Any]]:
 
 
 def ground_truth(annotations: Any) -> dict[str, list[dict[str, Any]]]:
-    """What pycocotools needs of COCO annotations: only boxes, with area, iscrowd and ids from 1.
+    """The part of COCO annotations that pycocotools needs: only boxes, with area, iscrowd and ids from 1.
 
     Raises:
         InputError: an entry is incomplete, refers to nothing, or an id occurs twice.
@@ -91,7 +91,7 @@ def ground_truth(annotations: Any) -> dict[str, list[dict[str, Any]]]:
 def checked_predictions(
     predictions: Any, image_ids: set[int], category_ids: set[int]
 ) -> list[dict[str, Any]]:
-    """Predictions as pycocotools needs them, with ids from 1.
+    """Predictions in the form that pycocotools needs, with ids from 1.
 
     Raises:
         InputError: an entry is incomplete or its image or category is unknown.
@@ -156,14 +156,14 @@ def categories_by_name(annotations: Any, names: Sequence[str]) -> list[int]:
 
 
 def get(entry: Mapping[str, Any], key: str, where: str) -> Any:
-    """A value of an entry, which must have it."""
+    """Return a value of an entry; an error if it has none."""
     if key not in entry:
         raise InputError(f"{where} has no {key}; it has: {some(entry)}")
     return entry[key]
 
 
 def integer(entry: Mapping[str, Any], key: str, where: str) -> int:
-    """A whole number of an entry; a number in quotes is none."""
+    """Return a whole number of an entry; a number in quotes is refused."""
     value = get(entry, key, where)
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise InputError(f"{where}: {key} is {value!r}, which is no whole number")
@@ -171,7 +171,7 @@ def integer(entry: Mapping[str, Any], key: str, where: str) -> int:
 
 
 def real(entry: Mapping[str, Any], key: str, where: str) -> float:
-    """A finite number of an entry."""
+    """Return a finite number of an entry."""
     value = get(entry, key, where)
     try:
         number = (

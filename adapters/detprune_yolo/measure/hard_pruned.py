@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What hard pruning would give now, measured inside a training."""
+"""mAP@0.5 after hard pruning, measured during a training on a copy."""
 
 from copy import copy
 from pathlib import Path

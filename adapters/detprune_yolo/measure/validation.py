@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Validates a detector with Ultralytics' validator, and scores what it predicts with pycocotools.
+"""Validation of a detector: Ultralytics' validator predicts, pycocotools scores the predictions.
 
-The two disagree by a few points on the same predictions; reports and gates use pycocotools.
+The scores of the two disagree by a few points on the same predictions; reports and ``stop_at`` use pycocotools.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class Scores:
     """Two measurements of the same predictions.
 
     Attributes:
-        coco: by pycocotools.
+        coco: scores of pycocotools.
         ultralytics_map50, ultralytics_map50_95: Ultralytics' own numbers, which are not COCO's.
         predictions: COCO results with the ids of the ground truth, pixels of the original images.
         images: number of images that were validated.
@@ -67,7 +67,7 @@ def validate(
     max_det: int = 300,
     rect: bool = True,
 ) -> Scores:
-    """Measure a detector in fp32; leaves the model and all random states as they were.
+    """Measure a detector in float32; the model and all random states stay as they were.
 
     Nothing is written, and no cache beside the labels or images is read.
 
@@ -89,7 +89,7 @@ def validate(
     """
     if RANK != -1:
         raise InputError(
-            f"validation runs in one process, but this is rank {RANK} of several, which would wait "
+            f"validation runs in one process, but this is rank {RANK} of several, and the ranks would wait "
             "for each other; call it outside of torchrun, before or after distributed training"
         )
     for name, value in (("imgsz", imgsz), ("batch", batch), ("max_det", max_det)):
@@ -120,7 +120,7 @@ def validate(
         )
 
         def before_inference(running: DetectionValidator) -> None:
-            torch.set_num_threads(threads)  # Ultralytics has just set a number of its own
+            torch.set_num_threads(threads)  # Ultralytics has just set its own number
             dataset = running.dataloader.dataset
             _warn_about_dropped(dataset)
             built, ids = ground_truth_of(dataset.labels, names, coco, annotations)
@@ -144,7 +144,7 @@ def validate(
 
 
 class CollectingValidator(DetectionValidator):  # type: ignore[misc]
-    """The stock validator, with its numbers; keeps predictions in ``jdict`` as it would write them.
+    """Ultralytics' validator; it also keeps its predictions, in ``jdict``, as it would write them to a file.
 
     Its own ``save_json`` also scores them, with a package that it installs.
     """
@@ -168,12 +168,12 @@ class CollectingValidator(DetectionValidator):  # type: ignore[misc]
     def init_metrics(self, model: nn.Module) -> None:
         self.args.save_json = False
         super().init_metrics(model)
-        # a path that looks like COCO's switches these on, and its own numbering of classes
+        # a path that looks like COCO's switches on save_json, and COCO's own numbering of classes
         self.args.save_json = False
         self.class_map = list(range(1, len(model.names) + 1))  # type: ignore[arg-type]
 
     def postprocess(self, preds: Any) -> list[dict[str, torch.Tensor]]:
-        """One image at a time: on whole batches NMS gives up after some seconds, with nothing found."""
+        """NMS of one image at a time: on whole batches it gives up after some seconds, with nothing found."""
         output = preds[0] if isinstance(preds, list | tuple) else preds
         stock = super().postprocess
         return [found for image in output.split(1) for found in stock(image)]
@@ -182,7 +182,7 @@ class CollectingValidator(DetectionValidator):  # type: ignore[misc]
         super().update_metrics(preds, batch)
         for index, found in enumerate(preds):
             image = self._prepare_batch(index, batch)
-            # Ultralytics takes every numeric stem for a number; images are found by file_name afterwards
+            # Ultralytics takes a numeric stem for the id; images are found by file_name afterwards
             name = Path(image["im_file"]).name
             start = len(self.jdict)
             self.pred_to_json(self.scale_preds(found, image), {**image, "im_file": "image.jpg"})
@@ -194,10 +194,10 @@ class CollectingValidator(DetectionValidator):  # type: ignore[misc]
 
 
 def _class_names(model: nn.Module, data_yaml: Path, split: str) -> dict[int, str]:
-    """The data set's classes, after a check of everything that Ultralytics would look for elsewhere."""
+    """The data set's classes, after a check that Ultralytics need not look for a file elsewhere."""
     if not data_yaml.is_file() or data_yaml.suffix not in (".yaml", ".yml"):
         raise InputError(f"{data_yaml} is no YAML file that describes a data set")
-    load_yaml(data_yaml, strict=False)  # bounded, and with the place of an error
+    load_yaml(data_yaml, strict=False)  # limits the file's size, and names the line of an error
     try:
         with quiet():
             data = check_det_dataset(str(data_yaml), autodownload=False, split=split)
@@ -231,7 +231,7 @@ def ground_truth_of(
     """COCO annotations, and the ids of the split's images in them.
 
     Args:
-        labels: of an Ultralytics data set.
+        labels: labels of an Ultralytics data set.
         names: class index → class name.
         coco: content of a COCO file; None builds annotations from the labels.
         file: its path, for messages.
@@ -239,7 +239,7 @@ def ground_truth_of(
     Raises:
         InputError: an image or a class is missing, occurs twice, or has another size in ``coco``.
     """
-    # by name: ids decide about predictions of equal score, and Ultralytics' order depends on rect
+    # sorted by name: ids decide between predictions of equal score, and Ultralytics' order depends on rect
     labels = sorted(labels, key=lambda label: str(label["im_file"]))
     images = [_sized(label["im_file"]) for label in labels]
     if coco is None:
@@ -269,13 +269,13 @@ def ground_truth_of(
 
 
 def _sized(path: str) -> tuple[str, int, int]:
-    """File, width, height; upright, as Ultralytics loads it. Its labels lose the shape with rect."""
+    """File, width and height of an image, upright as Ultralytics loads it; its labels lose the shape with rect."""
     with Image.open(path) as image:
         return (path, *exif_size(image))
 
 
 def _warn_about_dropped(dataset: Any) -> None:
-    """Ultralytics leaves out images with unusable labels, and says so only among its other output."""
+    """Warn of images with unusable labels, which Ultralytics leaves out with only a line among its output."""
     used = set(dataset.im_files)
     dropped = [path for path in dataset.get_img_files(dataset.img_path) if path not in used]
     if dropped:

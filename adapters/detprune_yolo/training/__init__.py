@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Ultralytics' trainer, resumed exactly and with a pruner bound to it."""
+"""Ultralytics' trainer with an exact resume, and with a pruner bound to it."""

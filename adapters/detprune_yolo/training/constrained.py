@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""For somebody who already calls ``YOLO(...).train(...)``: the trainers, told what to prune."""
+"""Trainers for code that calls ``YOLO(...).train(...)`` itself: constrained training, masked retraining."""
 
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def constrained(
 
 
 def retraining(teacher: str | Path, teacher_weight: float = 0.5) -> type[RetrainingTrainer]:
-    """The trainer for masked retraining with a teacher; without one it is ``RetrainingTrainer`` as it is.
+    """The trainer for masked retraining with a teacher; without a teacher, use ``RetrainingTrainer`` itself.
 
     Args:
         teacher: checkpoint of the dense detector.

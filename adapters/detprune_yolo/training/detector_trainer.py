@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Ultralytics' own trainer, told what to do, for detectors alone, and with data that runs nothing."""
+"""Ultralytics' own trainer with settings, for detectors alone, and with data sets that cannot run code."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -36,7 +36,7 @@ class DetectorTrainer(DetectionTrainer):  # type: ignore[misc]
 
     @classmethod
     def told(cls, settings: StageSettings) -> type[Self]:
-        """This trainer with settings, as a class: Ultralytics makes the trainer, here and in other processes.
+        """Return this trainer with settings as a class, because Ultralytics makes the object, also in other processes.
 
         Those get the class itself, with its settings (cloudpickle).
         """
@@ -44,16 +44,16 @@ class DetectorTrainer(DetectionTrainer):  # type: ignore[misc]
 
     @property
     def stage(self) -> Stage:
-        """What names events and seeds."""
+        """The stage, which events and seeds are named after."""
         return self.settings.stage
 
     def train(self) -> None:
-        """Train, in processes of their own on several GPUs."""
+        """Train; on several GPUs, in one process for each."""
         with own_modules() if self.ddp else nullcontext():
             super().train()
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
-        """The network that is trained, a detector."""
+        """The network to train, a detector."""
         if weights is not None:
             check_network(weights, "the model")
         if (smaller := network_to_train(cfg, weights, self.data)) is not None:
@@ -67,11 +67,11 @@ class DetectorTrainer(DetectionTrainer):  # type: ignore[misc]
         data = str(self.args.data)
         try:
             if "://" in data or data.endswith(".ndjson"):
-                raise FileNotFoundError("it is no file on this machine")
+                raise FileNotFoundError("it is not a file on this machine")
             check_det_dataset(data, autodownload=False, split=self.args.split)
         except FileNotFoundError as error:
             raise InputError(
-                f"data is {data}: {str(error).strip().splitlines()[0]}; put the images there first, for "
+                f"data is {data}: {str(error).strip().splitlines()[0]}; put the images there first, because "
                 "nothing is downloaded"
             ) from error
         return super().get_dataset()

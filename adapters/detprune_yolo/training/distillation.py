@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A dense detector that teaches the one that is pruned.
+"""Distillation: a dense detector teaches the one that is pruned.
 
-The wrapped criterion keeps Ultralytics' three losses. Beside each stands the same quantity with what the
-teacher says in place of the labels: class scores by binary cross-entropy (Yang et al. 2023, "Bridging
+The wrapped criterion keeps Ultralytics' three losses. It adds to each the same quantity with the teacher's
+predictions in place of the labels: class scores by binary cross-entropy (Yang et al. 2023, "Bridging
 cross-task protocol inconsistency for distillation in dense object detection"), the distribution of box
 edges by the KL divergence (Zheng et al. 2022, "Localization distillation for dense object detection"), and
-boxes by CIoU. All anchors count, the ones of boxes by the teacher's confidence.
+boxes by CIoU. All anchors count; in the box terms each is weighted by the teacher's confidence.
 
-Ultralytics' own ``distill_model`` compares features instead, through projections that are trained along, and
+Ultralytics' own ``distill_model`` compares features instead, through projections that are trained too, and
 puts a model of its own around both networks.
 """
 
@@ -28,13 +28,13 @@ Predictions = dict[str, Any]
 
 
 class TaughtCriterion:
-    """Ultralytics' criterion, mixed with the divergence from a teacher: (1 − weight) of it, weight of the latter.
+    """Ultralytics' criterion mixed with the divergence from a teacher: (1 − weight) · loss + weight · divergence.
 
     No module, so that the teacher is in no checkpoint, and copied or pickled as None, in whose place
     Ultralytics makes a criterion of its own.
 
     Args:
-        network: is trained; its criterion is wrapped.
+        network: the network that is trained; its criterion is wrapped.
         teacher: a detector of the same classes and levels; it is frozen.
         weight: share of the teacher, 0 < weight ≤ 1.
 
@@ -77,16 +77,16 @@ class TaughtCriterion:
         }
 
     def update(self) -> None:
-        """Called by Ultralytics after an epoch, for end-to-end heads."""
+        """Update the criterion after an epoch; Ultralytics calls it for end-to-end heads."""
         if isinstance(self.criterion, E2ELoss):
             self.criterion.update()
 
 
 def divergence(criterion: v8DetectionLoss, ours: Predictions, taught: Predictions) -> Tensor:
-    """How far predictions are from the teacher's, per image: (box, cls, dfl), each with its gain.
+    """Divergence of predictions from the teacher's, per image: (box, cls, dfl), each times its gain.
 
     Args:
-        criterion: of Ultralytics, for the head's strides, decoding and gains.
+        criterion: Ultralytics' criterion, for the head's strides, decoding and gains.
         ours, taught: raw predictions: ``boxes``, (N, 4 · bins, anchors), ``scores``, (N, classes, anchors),
             and ``feats``.
     """
@@ -131,7 +131,7 @@ def teach(network: nn.Module, teacher: Path, weight: float, device: torch.device
 
 
 def check_fits(network: Any, teacher: Any, what: str) -> None:
-    """Refuse a teacher whose predictions cannot stand beside the network's.
+    """Refuse a teacher whose predictions cannot be compared with the network's.
 
     Args:
         network, teacher: Ultralytics' detectors.

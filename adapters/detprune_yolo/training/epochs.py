@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Epochs that can be run again: all their randomness is a function of (seed, stage, epoch)."""
+"""Repeatable epochs: all randomness of an epoch is a function of (seed, stage, epoch)."""
 
 import random
 from typing import Any
@@ -13,7 +13,7 @@ from detprune.run.seeds import derive_seed, seed_all
 
 
 def seed_epoch(trainer: Any, stage: str) -> None:
-    """Seed every generator that an epoch draws from, and begin the data anew.
+    """Seed every generator that an epoch draws from, and restart the data.
 
     A pass that is repeated after a NaN gets another order, or it might meet the same NaN again.
     """
@@ -29,7 +29,7 @@ def check_every(every: float | None, batches: int, accumulated: int) -> None:
 
     Args:
         every: epochs per outer iteration.
-        batches: of an epoch.
+        batches: batches in an epoch.
         accumulated: batches for one optimizer step.
     """
     if every is not None and every * batches < accumulated:
@@ -40,12 +40,12 @@ def check_every(every: float | None, batches: int, accumulated: int) -> None:
 
 
 def mosaic_buffer(loader: Any) -> list[int]:
-    """Numbers of the recently read images from which mosaics are made, where this process reads them."""
+    """Indices of the recently read images, which mosaics are made from; empty if other processes read them."""
     return [] if loader.num_workers else list(getattr(loader.dataset, "buffer", ()))
 
 
 def fill_mosaic_buffer(loader: Any, buffer: list[int], seed: int) -> None:
-    """Read the images of a saved buffer again, or the first ones for workers that begin with every epoch.
+    """Read the images of a saved buffer again; for workers that restart with every epoch, the first images.
 
     Workers are forked anew for every epoch; with empty buffers their first mosaics would show one
     image four times.
@@ -64,7 +64,7 @@ def fill_mosaic_buffer(loader: Any, buffer: list[int], seed: int) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Nested state as safe loading takes it: tensors (not copied), numbers, text, containers."""
+    """Nested state in types that safe loading allows: tensors (not copied), numbers, text, containers."""
     if isinstance(value, torch.Tensor):
         return value.detach()
     if isinstance(value, dict):

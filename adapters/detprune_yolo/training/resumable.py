@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Ultralytics' own detection trainer with an exact resume.
 
-Nothing of the trainer is copied: a subclass that Ultralytics can import in every process, and
-callbacks. An epoch counts once it is whole, in the first ``on_fit_epoch_end`` after it, which neither
-a NaN recovery nor an out-of-memory retry reaches.
+No code of the trainer is copied: there are a subclass that Ultralytics can import in every process, and
+callbacks. An epoch counts once it is complete, in the first ``on_fit_epoch_end`` after it; neither a NaN
+recovery nor an out-of-memory retry reaches that callback.
 """
 
 import time
@@ -32,7 +32,7 @@ IS_MAIN = RANK in (-1, 0)
 
 
 class ResumableTrainer(DetectorTrainer):
-    """Trains as Ultralytics does, and continues an interrupted stage to the last bit."""
+    """Trains as Ultralytics does, and continues an interrupted stage bit for bit."""
 
     resume: bool
 
@@ -65,13 +65,13 @@ class ResumableTrainer(DetectorTrainer):
     # ---------------------------------------------------------------- resume
 
     def resume_training(self, ckpt: Any) -> None:
-        """Resume from the sidecar, in whose place Ultralytics would take its half-precision checkpoint."""
+        """Resume from the sidecar; Ultralytics would resume from its half-precision checkpoint."""
         state = read_sidecar(self.wdir) if self.resume or self.settings.resume else None
         if state is None:
             if self.resume:
                 raise InputError(
                     f"{self.wdir} has no sidecar last.detprune.pt, without which pruning cannot be "
-                    "resumed; begin this stage again without resume"
+                    "resumed; start this stage again without resume"
                 )
             super().resume_training(None)
             return
@@ -81,8 +81,8 @@ class ResumableTrainer(DetectorTrainer):
     def _take_up(self, state: dict[str, Any]) -> None:
         if state["stage"] != self.stage:
             raise InputError(
-                f"the sidecar in {self.wdir} is of the stage {state['stage']!r}, and {self.stage!r} is "
-                "to be resumed; resume with the trainer that wrote it"
+                f"the sidecar in {self.wdir} is of the stage {state['stage']!r}, but this trainer resumes "
+                f"{self.stage!r}; resume with the trainer that wrote it"
             )
         average = deepcopy(unwrap_model(self.model))
         average.load_state_dict(state["ema"])
@@ -97,7 +97,7 @@ class ResumableTrainer(DetectorTrainer):
         else:
             LOGGER.warning(
                 f"the batch size is not the one of the interrupted training ({state['batch']}), so that "
-                "what follows is not what it would have been"
+                "the resumed training differs from an uninterrupted one"
             )
             state["gradients"] = None
 
@@ -148,12 +148,12 @@ class ResumableTrainer(DetectorTrainer):
         return int(self._batch + len(self.train_loader) * self.epoch)
 
     def optimizer_step(self) -> None:
-        """Ultralytics' step, noted for the sidecar."""
+        """Take Ultralytics' step, and note it for the sidecar."""
         super().optimizer_step()
         self._last_step, self._awaits_step = self._number, False
 
     def get_dataloader(self, *args: Any, **options: Any) -> Any:
-        """Ultralytics' loader; one that replaces another begins the accumulation anew."""
+        """Ultralytics' loader; if it replaces another one, gradient accumulation restarts."""
         self._batch, self._awaits_step = -1, False
         return super().get_dataloader(*args, **options)
 
@@ -164,7 +164,7 @@ class ResumableTrainer(DetectorTrainer):
     # ---------------------------------------------------------------- callbacks
 
     def start(self) -> None:
-        """Training begins, or goes on; the optimizer and the moving average exist."""
+        """Callback where training starts or is resumed; the optimizer and the moving average exist."""
         settings, model = self.settings, unwrap_model(self.model)
         check_sizes(model, vars(self.args))
         if settings.teacher is not None:
@@ -173,7 +173,7 @@ class ResumableTrainer(DetectorTrainer):
             RunDirectory(self.settings.run_dir).rewind(self.stage, self.start_epoch)
 
     def begin_epoch(self) -> None:
-        """An epoch begins, perhaps again."""
+        """Callback where an epoch starts, or is repeated."""
         again = self._begun == self.epoch
         self._begun, self._whole, self._batch = self.epoch, False, -1
         self._clock = time.perf_counter()
@@ -193,14 +193,14 @@ class ResumableTrainer(DetectorTrainer):
         self._resumed = None  # several times the network's size
 
     def repeat_epoch(self) -> None:
-        """An epoch that was broken off is run again, with accumulation begun anew."""
+        """Callback where an epoch that was broken off is repeated; gradient accumulation restarts."""
         self._last_step, self._awaits_step = -1, False
 
     def end_batch(self) -> None:
-        """A batch is done."""
+        """Callback after every batch."""
 
     def end_epoch(self) -> None:
-        """The epoch is whole: its loss is finite, it was validated and saved."""
+        """Callback after a complete epoch: its loss is finite, and it was validated and saved."""
         self._log_epoch()
         if not IS_MAIN:
             return
@@ -209,10 +209,10 @@ class ResumableTrainer(DetectorTrainer):
         write_sidecar(self.wdir, self._state())
 
     def finish(self) -> None:
-        """The last epoch is whole; called once, by the main process."""
+        """Callback after the last complete epoch; called once, in the main process."""
 
     def end(self) -> None:
-        """Training is over; a run still needs the sidecar to know that."""
+        """Callback after training; in a run the sidecar stays, because it shows that training is over."""
         if self.settings.run_dir is None:
             remove_sidecar(self.wdir)
 
@@ -262,7 +262,7 @@ def _on_train_end(trainer: ResumableTrainer) -> None:
 
 
 def _on_fit_epoch_end(trainer: ResumableTrainer) -> None:
-    if trainer._whole:  # Ultralytics calls once more after its last evaluation
+    if trainer._whole:  # Ultralytics calls this once more after its last evaluation
         trainer._whole = False
         trainer.end_epoch()
 

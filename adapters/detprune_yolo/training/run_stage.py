@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""One stage of a run as one ``train()`` of Ultralytics."""
+"""One stage of a run, as one call of Ultralytics' ``train()``."""
 
 import gc
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ def run_stage(
     run: RunDirectory,
     options: Mapping[str, Any],
 ) -> Path:
-    """Run Ultralytics' trainer, or what is left of it after an interruption.
+    """Run Ultralytics' trainer for a stage, or the rest of the stage after an interruption.
 
     Args:
         kind: the trainer of the stage.
-        settings: what it is to do; where it logs and that it resumes is added.
+        settings: settings of the trainer; this function adds run directory and resume.
         start: the file with which the stage begins.
         run: has the stage's folder, ``checkpoints/<stage>``.
         options: of Ultralytics' ``train()``.
@@ -50,15 +50,15 @@ def run_stage(
     }
     resumed = state is not None
     if state is not None:
-        overrides["batch"] = state["batch"]  # memory may have run out at the recipe's own
+        overrides["batch"] = state["batch"]  # it is smaller than the recipe's if memory ran out
     del state
     trainer = kind.told(settings)(overrides=overrides)
-    trainer.resume = resumed  # else several GPUs begin with an empty folder
+    trainer.resume = resumed  # else Ultralytics empties the folder before it trains on several GPUs
     try:
         trainer.train()
     except CalledProcessError as error:
         raise DetpruneError(
-            f"{stage} training failed in one of several processes; what happened stands above"
+            f"{stage} training failed in one of several processes; its error stands above"
         ) from error
     del trainer
     gc.collect()
@@ -66,7 +66,7 @@ def run_stage(
 
 
 def _check_readable(path: Path, folder: Path) -> None:
-    """A kill may have come while Ultralytics rewrote its file, after the last epoch."""
+    """Check that Ultralytics' file is whole; a kill may have come while it was rewritten after the last epoch."""
     try:
         load_model(path)
     except InputError as error:

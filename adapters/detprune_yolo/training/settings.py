@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What a trainer is to do in one stage."""
+"""Settings of a trainer for one stage."""
 
 import os
 from collections.abc import Iterator
@@ -21,20 +21,20 @@ class StageSettings(Section):
     """One stage of training.
 
     Attributes:
-        stage: names events and seeds.
-        method, set, budget: of constrained training, as for ``detprune.Pruner``.
-        every: epochs per outer iteration, 0.5 for two an epoch; left out, one per epoch, and in runs of fewer
-            than 20 epochs 20. SAS-ADMM has an inner loop of its own instead.
-        check_every: epochs between measurements of what hard pruning would give; 0 for none.
-        stop_at: stop constrained training once that mAP@0.5 is reached.
+        stage: name of the stage; events and seeds depend on it.
+        method, set, budget: as for ``detprune.Pruner``, for constrained training.
+        every: epochs per outer iteration; 0.5 makes two an epoch. Left out, an outer iteration is one epoch; in
+            runs of fewer than 20 epochs there are 20. SAS-ADMM has an inner loop of its own instead.
+        check_every: epochs between measurements of mAP after hard pruning, on a copy; 0: none.
+        stop_at: mAP@0.5 after hard pruning at which constrained training ends early.
         prune: which weights are hard-pruned at the end: Ultralytics' moving average (``ema``), which
             is what it validates and saves, or those that the optimizer moves (``live``).
         batch_norm_images: training images from which the batch-norm statistics of a hard-pruned network are
             estimated anew; 0: they stay those of constrained training.
-        teacher: checkpoint of the dense detector that teaches the stage; nobody does if left out.
-        teacher_weight: share of the teacher in the loss.
+        teacher: checkpoint of the dense detector that teaches the stage; left out, there is no teacher.
+        teacher_weight: share of the teacher's term in the loss.
         annotations: COCO annotations of the validation images, for the checks.
-        run_dir: where events are logged; nowhere if left out.
+        run_dir: run directory in which events are logged; left out, they are not.
         resume: continue from the sidecar if there is one.
     """
 
@@ -56,7 +56,7 @@ class StageSettings(Section):
 
 @contextmanager
 def own_modules() -> Iterator[None]:
-    """Let the processes that are started in the block take no modules from the working directory.
+    """Keep the processes that are started in the block from importing modules of the working directory.
 
     Ultralytics starts its own with ``python -m``, which looks there first: a torch.py would run.
     """

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The sidecar ``last.detprune.pt`` beside ``last.pt``: what an exact resume needs and Ultralytics does not save.
+"""The sidecar ``last.detprune.pt`` beside ``last.pt``: the state that an exact resume needs in full precision.
 
-Ultralytics keeps the moving average and the momentum in half precision, and neither the live weights
-nor the pruner. The sidecar has all of it in full precision, the gradient that was accumulated when
-the epoch ended, and its own record of the last whole epoch: it may lag one epoch behind ``last.pt``
-if a kill came in between, and it is the one that counts.
+Ultralytics saves the moving average and the momentum in half precision, and saves neither the live weights
+nor the pruner. The sidecar holds all of these in full precision, the gradient that was accumulated when
+the epoch ended, and its own record of the last complete epoch. If a kill came between the two files, the
+sidecar is one epoch behind ``last.pt``; training resumes from the sidecar.
 """
 
 import os
@@ -36,14 +36,14 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "gradients": (list, type(None)),
     "buffer": (list,),
 }
-"""Of what type the values are without which nothing is resumed."""
+"""Keys that a sidecar must have → types of their values."""
 _OPTIONAL: Mapping[str, tuple[type, ...]] = {
     "scaler": (dict,),
     "stopper": (dict,),
     "best_fitness": (int, float, type(None)),
     "results": (str,),
 }
-"""Of what type the others are, where they are there."""
+"""Keys that a sidecar may have → types of their values."""
 _UNFIT = (
     AssertionError,
     AttributeError,
@@ -89,7 +89,7 @@ def read_sidecar(folder: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def taken_up(folder: Path) -> Iterator[None]:
-    """Say what to do where a sidecar can be read, and does not fit the training that takes it up.
+    """Turn errors of a sidecar that does not fit the training into one that says what to do.
 
     Raises:
         InputError: what the block raised, with the file and the way out.
@@ -109,5 +109,5 @@ def _way_out(folder: Path) -> str:
 
 
 def remove_sidecar(folder: Path) -> None:
-    """Delete the sidecar of training that is over; it is five times as large as the network."""
+    """Delete the sidecar of a training that is over; it is five times as large as the network."""
     (folder / NAME).unlink(missing_ok=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Images that are too small to be learned from: Ultralytics meets them in the middle of training."""
+"""The check for images that are too small to train on; Ultralytics would fail on them during training."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from torch import nn
 from detprune.errors import InputError
 
 _CANDIDATES = 10
-"""Places of the feature maps among which every object gets its own (Ultralytics' task-aligned assigner)."""
+"""Candidates per object in Ultralytics' task-aligned assigner: feature maps need at least so many places."""
 
 
 def check_sizes(model: nn.Module, options: Mapping[str, Any], images: int | None = None) -> None:
@@ -19,7 +19,7 @@ def check_sizes(model: nn.Module, options: Mapping[str, Any], images: int | None
     Args:
         model: the detector; its strides count.
         options: Ultralytics' options of the stage.
-        images: of an epoch; None where that is not known.
+        images: images in an epoch; None where that is not known.
 
     Raises:
         InputError: the smallest size has fewer places than an object is assigned to, or one value per channel in
@@ -38,12 +38,12 @@ def check_sizes(model: nn.Module, options: Mapping[str, Any], images: int | None
     places = sum((least // own) ** 2 for own in strides)
     if places < _CANDIDATES:
         raise InputError(
-            f"{given}, so that images of {least} pixels are trained on, of which this network's feature maps have "
+            f"{given}, so that images of {least} pixels occur, on which this network's feature maps have "
             f"{places} places; Ultralytics needs {_CANDIDATES} or more for every object: {way_out}"
         )
     batch = int(options.get("batch", 16))
     if images and batch >= 1 and least < 2 * stride and images % batch == (1 if batch > 1 else 0):
         raise InputError(
-            f"{given}, so that images of {least} pixels are trained on, and the last batch has one image ({images} "
+            f"{given}, so that images of {least} pixels occur, and the last batch has one image ({images} "
             f"images in batches of {batch}): batch norm then has one value per channel. Change batch, or {way_out}"
         )

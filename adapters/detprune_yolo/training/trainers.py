@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Ultralytics' trainer with a pruner bound to its optimizer: constrained training, masked retraining.
 
-The penalty is added in the optimizer's pre-step hook, after gradients were clipped, where ρ does not
-depend on batch size, accumulation or loss scale. Z and the multipliers are updated at fixed places of the
-training, each of which is passed once: an epoch that is broken off and run again updates nothing twice.
+The penalty is added in the optimizer's pre-step hook, after gradients were clipped, so that the effect of ρ does
+not depend on batch size, accumulation or loss scale. Z and the multipliers are updated at fixed batches of the
+training, once each: an epoch that is broken off and repeated updates nothing twice.
 """
 
 import math
@@ -44,7 +44,7 @@ from detprune_yolo.weights.checkpoints import (
 
 
 class ConstrainedTrainer(ResumableTrainer):
-    """Constrained training; leaves ``weights/hard_pruned.pt`` and ``weights/pruner.pt`` beside ``last.pt``.
+    """Constrained training; writes ``weights/hard_pruned.pt`` and ``weights/pruner.pt`` beside ``last.pt``.
 
     With whole channels also ``weights/shrunk.pt``, the network without them.
     """
@@ -58,7 +58,7 @@ class ConstrainedTrainer(ResumableTrainer):
         super().__init__(*args, **options)
         if self.settings.budget is None:
             raise InputError(
-                "ConstrainedTrainer was not told what to prune; pass "
+                "ConstrainedTrainer has no method and no budget; pass "
                 "trainer=detprune_yolo.constrained(method, budget=…) to train()"
             )
         if str(self.args.optimizer).lower() == "auto":
@@ -77,7 +77,9 @@ class ConstrainedTrainer(ResumableTrainer):
                 "device='cpu' or a CUDA GPU"
             )
         if self.args.patience:
-            LOGGER.info("constrained training: patience 0, for its best epoch is not its last one")
+            LOGGER.info(
+                "constrained training: patience is 0, because the weights of the last epoch are pruned, not the best's"
+            )
             self.args.patience = 0
 
     def start(self) -> None:
@@ -97,7 +99,7 @@ class ConstrainedTrainer(ResumableTrainer):
         if self._resumed is not None:
             with taken_up(self.wdir):
                 self.pruner.load_state_dict(self._resumed["pruner"])
-            # of the outer iteration that goes on, which has more steps early in a warm-up
+            # steps of the present outer iteration; early in a warm-up it has more
             self.pruner.steps_per_update = self._steps_per_update()
 
     def _steps(self) -> int:
@@ -113,7 +115,7 @@ class ConstrainedTrainer(ResumableTrainer):
         )
 
     def _steps_of(self, done: int) -> int:
-        """Optimizer steps of the outer iteration after ``done``: while it warms up Ultralytics accumulates less."""
+        """Optimizer steps of outer iteration ``done`` + 1; in a warm-up there are more, as accumulation is shorter."""
         batches, args = len(self.train_loader), self.args
         whole = batches * int(self.epochs)
         full = min(max(round(args.nbs / self.batch_size), 1), whole)
@@ -128,23 +130,23 @@ class ConstrainedTrainer(ResumableTrainer):
         return max(1, steps)
 
     def _due_after(self, epochs: float) -> bool:
-        """Whether an outer iteration ends after so many epochs, and was not ended by a broken pass."""
+        """Whether an outer iteration ends after ``epochs``, and was not ended by an epoch that was broken off."""
         done = len(self._bound().history)
         return bool(done < math.floor(epochs * self._updates / self.epochs + 1e-9))
 
     def repeat_epoch(self) -> None:
-        """Forget what the broken pass left; after a NaN the pruner's state is that of the last whole epoch."""
+        """Reset the state for a repeated epoch; after a NaN the pruner's state is that of the last complete epoch."""
         super().repeat_epoch()
         pruner, self._failure = self._bound(), None
         pruner.discard_losses()
-        pruner.steps_per_update = self._steps_per_update()  # less memory, smaller batches
+        pruner.steps_per_update = self._steps_per_update()  # batches are smaller if memory ran out
         saved = read_sidecar(self.wdir) if self.nan_recovery_attempts else None
         if saved is not None:
             pruner.load_state_dict(saved["pruner"])
             self._copy_average_without_hooks()
 
     def _copy_average_without_hooks(self) -> None:
-        """A recovery copied the live network with SAS-ADMM's hooks, which safe loading would refuse."""
+        """Copy the moving average without hooks: a recovery copies SAS-ADMM's, which safe loading would refuse."""
         pruner, average = self._bound(), self.ema.ema.state_dict()
         pruner.detach()
         self.ema.ema = deepcopy(unwrap_model(self.model)).eval().requires_grad_(False)
@@ -152,7 +154,7 @@ class ConstrainedTrainer(ResumableTrainer):
         pruner.attach(self.optimizer)
 
     def end_batch(self) -> None:
-        """Note the task loss per image, and end an outer iteration; SAS-ADMM says itself when."""
+        """Note the task loss per image, and end the outer iteration if it is due; SAS-ADMM decides that itself."""
         pruner = self._bound()
         loss = torch.stack([value.detach() for value in self.loss_items.values()]).sum()
         if torch.isfinite(loss):  # else a GradScaler skips the step, or Ultralytics recovers
@@ -166,33 +168,33 @@ class ConstrainedTrainer(ResumableTrainer):
             except NonFiniteError as error:
                 self._failure = error
         if self._failure is not None:
-            # left to Ultralytics, which looks at the epoch's last loss and goes back
+            # Ultralytics checks the epoch's last loss and goes back to its last checkpoint
             self.loss = torch.full_like(loss, float("nan"))
 
     def _ends_outer_iteration(self) -> bool:
         if self.settings.method.has_inner_loop:
             return self._bound().due
-        # what ends with the epoch waits until the epoch is whole
+        # an outer iteration that ends with the epoch waits until the epoch is complete
         share = (self._batch + 1) / len(self.train_loader)
         return share < 1 and self._due_after(self.epoch + share)
 
     def end_epoch(self) -> None:
         settings, epoch = self.settings, self.epoch + 1
-        if self._failure is not None:  # in the first epoch, from which Ultralytics cannot go back
+        if self._failure is not None:  # only in the first epoch, where Ultralytics cannot go back
             raise self._failure
-        last = epoch >= self.epochs  # the same on every rank
+        last = epoch >= self.epochs  # all ranks agree on it
         if not settings.method.has_inner_loop and self._due_after(epoch):
             self._update()
         if settings.check_every and (last or epoch % settings.check_every == 0):
             value = self._check()
             if IS_MAIN:
                 self.log_event(HardPruneCheck, metric=value)
-                LOGGER.info(f"hard-pruned now: mAP@0.5 {value:.4f}")
+                LOGGER.info(f"hard-pruned copy: mAP@0.5 {value:.4f}")
                 self.stop |= settings.stop_at is not None and value >= settings.stop_at
         super().end_epoch()
 
     def finish(self) -> None:
-        """Hard-prune what constrained training ends with, and save it."""
+        """Hard-prune the final weights of constrained training, and save them."""
         pruner = self._bound()
         if self.settings.prune == "ema":
             unwrap_model(self.model).load_state_dict(self.ema.ema.state_dict())
@@ -231,7 +233,7 @@ class ConstrainedTrainer(ResumableTrainer):
             clone = pruner.hard_pruned_copy()
         if IS_MAIN:
             self._estimate_batch_norm(clone)
-        if self.world_size > 1:  # batch norm's statistics are each rank's own
+        if self.world_size > 1:  # every rank has its own batch-norm statistics
             for buffer in clone.buffers():
                 dist.broadcast(buffer, src=0)
         return hard_pruned_map50(self, clone, self.settings.annotations)
@@ -251,7 +253,7 @@ class ConstrainedTrainer(ResumableTrainer):
 
 
 class RetrainingTrainer(ResumableTrainer):
-    """Retraining after pruning: masked weights stay exactly zero, a network without channels stays as small.
+    """Retraining after pruning: masked weights stay exactly zero, and a smaller network keeps its channels.
 
     Begins with a checkpoint that carries masks, or with one from which channels were taken out.
     """
@@ -281,7 +283,7 @@ class RetrainingTrainer(ResumableTrainer):
                 f"{self.args.model} has whole channels at zero; retrain the network without them, which has the same "
                 "outputs: shrunk.pt beside it"
             )
-        # what Ultralytics froze no optimizer moves
+        # the optimizer does not move weights that Ultralytics froze
         moving = {name for name, p in model.named_parameters() if p.requires_grad}
         held = {name: mask for name, mask in masks.items() if name in moving}
         self.pruner = Pruner.with_masks(model, held, self.optimizer)
@@ -292,7 +294,7 @@ class RetrainingTrainer(ResumableTrainer):
         self._mask_average()  # a NaN recovery replaces it
 
     def end(self) -> None:
-        """Ultralytics' own files become smaller by their zeros too."""
+        """Compress Ultralytics' own files, which shrink by their zeros."""
         super().end()
         for path in (self.best, self.last):
             if IS_MAIN and path.exists():

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Files of weights: Ultralytics checkpoints with masks, files that are none, ONNX."""
+"""Files of weights: Ultralytics checkpoints with masks, the refusal of other files, ONNX."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Ultralytics checkpoints: read safely, and written so that plain ``YOLO(path)`` takes them.
 
-A pruned checkpoint has the keys that Ultralytics leaves after training, and one more, ``detprune``,
-which holds the masks: as the zeros of the weights beside them, and the places of the kept weights that are zero
-as well, for small weights become zero in half precision.
+A pruned checkpoint has the keys that Ultralytics leaves after training, and one more, ``detprune``, for the
+masks. A mask is the zeros of the weights in the file, without the kept weights that are zero too: small weights
+become zero in half precision, so ``detprune`` lists their positions.
 """
 
 import copy
@@ -32,9 +32,7 @@ from detprune_yolo.weights.diagnosis import (
 from detprune_yolo.weights.filenames import check_output_name, opened_instead
 from detprune_yolo.weights.masks import pack_beside, pack_bits, unpack
 
-_CARRIED = (
-    "detprune_masks"  # attribute of a network; the files that we write have a key of their own
-)
+_CARRIED = "detprune_masks"  # attribute of a network; files that detprune writes have the key ``detprune`` instead
 
 
 def load_model(path: Path, *, trust: bool = False) -> DetectionModel:
@@ -75,7 +73,7 @@ def pruned_checkpoint(
     *,
     train_args: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What ``torch.save`` writes so that plain ``YOLO(path)`` loads, validates, trains and exports it.
+    """The content of a checkpoint that plain ``YOLO(path)`` loads, validates, trains and exports.
 
     The model goes in as a copy in half precision, without gradients, hooks and loss; the given one is
     not changed. The file loads with ``weights_only`` and without detprune.
@@ -135,7 +133,7 @@ def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
 
 
 def carry_masks(model: DetectionModel, masks: Mapping[str, Tensor]) -> None:
-    """Let the checkpoints that Ultralytics itself writes of a network hold its masks.
+    """Attach masks to a network, so that the checkpoints that Ultralytics itself writes hold them.
 
     They are a plain attribute of the network, which its copies have too: Ultralytics adds no key of others
     to its files, and keeps the network in them.
@@ -161,7 +159,7 @@ def read_masks(path: Path, *, trust: bool = False) -> dict[str, Tensor] | None:
 
 
 def train_args_of(path: Path, *, trust: bool = False) -> dict[str, Any]:
-    """Ultralytics' training settings as a checkpoint holds them; raises what ``load_model`` raises."""
+    """Ultralytics' training settings in a checkpoint; it raises the errors of ``load_model``."""
     return dict(_read(path, trust).get("train_args") or {})
 
 
@@ -206,7 +204,7 @@ def _network(path: Path, checkpoint: Mapping[str, Any]) -> DetectionModel:
 
 
 def _set(module: nn.Module, **attributes: object) -> None:
-    """Set plain attributes, which torch's type hints on modules do not provide for."""
+    """Set plain attributes of a module, which torch's type hints do not allow."""
     for name, value in attributes.items():
         setattr(module, name, value)
 
@@ -221,7 +219,7 @@ def _settings(model: DetectionModel) -> Mapping[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """What ``weights_only`` loads anywhere, without classes such as Path or torch.device."""
+    """A value in types that ``weights_only`` loads, without classes such as Path or torch.device."""
     if isinstance(value, Mapping):
         return {_plain(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -231,7 +229,7 @@ def _plain(value: Any) -> Any:
 
 @torch.no_grad()
 def round_to_half(model: nn.Module) -> None:
-    """Round weights and statistics in place to what a checkpoint holds of them; what is too large, to the largest."""
+    """Round weights and statistics in place to half precision, as in a checkpoint; too large values are clamped."""
     for tensor in model.state_dict().values():
         if tensor.is_floating_point():
             tensor.copy_(torch.nan_to_num(tensor.half()))
@@ -243,7 +241,7 @@ def _stripped(model: DetectionModel, settings: Mapping[str, Any]) -> DetectionMo
             raise NonFiniteError(
                 f"{name} contains NaN or infinity: training has diverged, and the model is not saved"
             )
-    # hooks and the loss refer to trainers and pruners: they stay behind, without touching the model
+    # hooks and the loss refer to trainers and pruners: they are not copied, and the model keeps them
     memo: dict[int, Any] = {
         id(held): type(held)()
         for module in model.modules()
@@ -255,7 +253,7 @@ def _stripped(model: DetectionModel, settings: Mapping[str, Any]) -> DetectionMo
     stripped = copy.deepcopy(model, memo).cpu().half().to(memory_format=torch.contiguous_format)
     for tensor in stripped.state_dict().values():
         if tensor.is_floating_point():
-            torch.nan_to_num_(tensor)  # beyond half precision's range: its largest number
+            torch.nan_to_num_(tensor)  # beyond half precision's range: clamp to its largest number
     stripped.requires_grad_(False)
     _set(stripped, args=dict(settings))
     if hasattr(stripped, _CARRIED):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Detectors as inference runs them: fused, and without the branch that only training uses."""
+"""Detectors as inference runs them: fused, and without the head's branch that only training uses."""
 
 import copy
 from pathlib import Path
@@ -23,7 +23,7 @@ def _(network: DetectionModel) -> Deployed:
 
 
 def open_file(path: Path) -> Opened:
-    """The detector of an Ultralytics checkpoint, with an image of the size that it was trained on.
+    """The detector of an Ultralytics checkpoint, with an input image of its training size.
 
     Raises:
         InputError: what ``load_model`` raises.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Says what a file is that is not an Ultralytics checkpoint, without running any code that it holds.
+"""Diagnosis of files that are not Ultralytics checkpoints, without running any code in them.
 
 Nothing is unpickled here except under torch's ``weights_only``: the classes and functions that a
-pickle refers to are read off its opcodes. That serves the messages; the safety of loading rests on
-``weights_only`` alone.
+pickle refers to are read from its opcodes. The diagnosis serves the messages alone; the safety of loading
+rests on ``weights_only``.
 """
 
 import pickle
@@ -46,11 +46,11 @@ LOADING_ERRORS = (
     ImportError,
     struct.error,
 )
-"""What torch and Ultralytics raise on files that they cannot read, depending on the damage."""
+"""Errors that torch and Ultralytics raise on files that they cannot read, depending on the damage."""
 
 
 def refuse_foreign_file(path: Path) -> None:
-    """Return if a file refers to Ultralytics classes, and so can be an Ultralytics checkpoint.
+    """Refuse a file that does not refer to Ultralytics classes, and so is no Ultralytics checkpoint.
 
     Raises:
         InputError: it is missing, a folder, empty or damaged; or of Darknet, of the yolov3 or yolov5
@@ -104,17 +104,17 @@ def refused_code(path: Path) -> InputError | None:
 
 
 def classes_in(path: Path) -> set[str]:
-    """``module.name`` of all that a checkpoint refers to; empty for a file that cannot be read as one."""
+    """``module.name`` of all classes and functions that a checkpoint refers to; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             archive = file.read(2) == b"PK"
             return _globals_in_archive(path) if archive else _globals_in_pickles(path, file)
     except (OSError, InputError):
-        return set()  # what it is, and what to do, loading says
+        return set()  # loading raises the error with the way out
 
 
 def damaged(path: Path, reason: object) -> InputError:
-    """The error for a file that is a checkpoint by its first bytes, and cannot be read."""
+    """The error for a file that is a checkpoint by its first bytes, but cannot be read."""
     line = str(reason).strip().splitlines()[0][:160] if str(reason).strip() else "no details"
     if "weights_only" in str(reason) or "Weights only" in line:
         line = "it is no pickle of tensors and known classes"  # torch advises to switch safe loading off
@@ -158,7 +158,10 @@ def _refuse_by_first_bytes(path: Path, head: bytes, size: int) -> None:
 
 
 def _is_darknet(head: bytes, size: int) -> bool:
-    """Header: int32 major, minor, revision, then int64 images seen (int32 before 0.2), then float32."""
+    """Whether a file has the header of a Darknet .weights file.
+
+    It is int32 major, minor and revision, int64 images seen (int32 before 0.2), then float32 values.
+    """
     if len(head) < 16:
         return False
     major, minor, revision = struct.unpack_from("<3i", head)
@@ -167,7 +170,7 @@ def _is_darknet(head: bytes, size: int) -> bool:
 
 
 def _globals_in_archive(path: Path) -> set[str]:
-    """What the pickle of a torch zip archive refers to."""
+    """``module.name`` of all that the pickle of a torch zip archive refers to."""
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.namelist()
@@ -191,7 +194,7 @@ def _globals_in_archive(path: Path) -> set[str]:
 
 
 def _globals_in_pickles(path: Path, file: IO[bytes]) -> set[str]:
-    """What the pickles at the start of a file refer to."""
+    """``module.name`` of all that the pickles at the start of a file refer to."""
     file.seek(0)
     found: set[str] = set()
     for number in range(_PICKLES):

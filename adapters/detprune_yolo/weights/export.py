@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""ONNX files by Ultralytics' exporter, checked against the checkpoint before they are handed over.
+"""ONNX files by Ultralytics' exporter, checked against the checkpoint before they get their name.
 
-Checked are the zeros (exactly the pruned weights are zero in the file) and the outputs (ONNX Runtime
+The check covers the zeros (exactly the pruned weights are zero in the file) and the outputs (ONNX Runtime
 against PyTorch on the same images).
 """
 
@@ -35,7 +35,7 @@ _PACKAGES = ("onnx", "onnxslim", "onnxruntime")
 
 @dataclass(frozen=True)
 class ExportCheck:
-    """What was measured on an exported file.
+    """Results of the check of an exported file.
 
     Attributes:
         path: the file.
@@ -45,7 +45,7 @@ class ExportCheck:
         absent: masked weights of branches that only training uses and the file does not contain.
         max_box_difference: pixels, ONNX Runtime against PyTorch in float32.
         max_score_difference: class scores between 0 and 1.
-        runtime_note: what the user of the file has to know, or None.
+        runtime_note: note for users of the file, or None.
     """
 
     path: Path
@@ -59,7 +59,7 @@ class ExportCheck:
 
 
 def export(run_dir: Path, format: str, out: Path | None = None, **options: Any) -> list[str]:  # noqa: A002
-    """Export ``pruned.pt`` of a run directory; returns lines to print.
+    """Export ``pruned.pt`` of a run directory; return lines to print.
 
     Args:
         run_dir: holds ``pruned.pt``.
@@ -118,7 +118,7 @@ def export_onnx(
         weights: an Ultralytics checkpoint, with or without masks.
         out: the ``.onnx`` file.
         imgsz: image side in pixels, or (height, width); multiples of the largest stride.
-        opset: of ONNX; None: what Ultralytics takes. From 18 on, ONNX Runtime needs no special option.
+        opset: opset of ONNX; None: Ultralytics' default. From 18 on, ONNX Runtime needs no special option.
         dynamic: leave batch and image size open.
         tolerance: allowed difference of boxes in pixels; of scores, a hundredth of it.
 

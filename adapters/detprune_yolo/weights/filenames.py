@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Names of weight files under which Ultralytics opens the very file, and no other."""
+"""Names of weight files that make Ultralytics open this file and no other."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from detprune.errors import InputError
 
 
 def check_output_name(path: Path) -> None:
-    """Refuse names of weight files under which Ultralytics would not open the very file.
+    """Refuse names of weight files for which Ultralytics would open another file.
 
     It renames some local files (``yolov3-tiny.pt`` → ``yolov3-tinyu.pt``, unless there is a "u" anywhere
     in the path), drops apostrophes, and takes the names of its published weights for downloads.
@@ -35,6 +35,6 @@ def check_output_name(path: Path) -> None:
 
 
 def opened_instead(written: str) -> str | None:
-    """What Ultralytics would open in place of a path that is written like this; None: that file."""
+    """The name that Ultralytics would open in place of a path written like this; None if it opens the path."""
     opened = check_yolov5u_filename(written.strip().replace("'", ""), verbose=False)
     return None if opened == written else opened

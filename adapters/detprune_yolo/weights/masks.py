@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Masks in checkpoints: beside the weights that they are zero in, or as bits.
+"""Masks in checkpoints: as the zeros of the stored weights, or as bits.
 
-Beside weights a mask is their zeros, and the places of the kept weights that are zero as well (small ones become zero
-in half precision). That takes next to nothing. Where the weights go on changing a mask is eight weights a byte.
+In a file with the pruned weights, a mask is stored by their zeros, plus the positions of kept weights that are zero too
+(small ones become zero in half precision). That takes almost no space. Where the weights still change, a mask is stored
+as bits, eight weights per byte.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ Packed = dict[str, dict[str, Any]]
 
 
 def pack_beside(stored: nn.Module, masks: Mapping[str, Tensor]) -> Packed:
-    """Masks as they stand in one file with the weights of ``stored``, which are zero outside of them.
+    """Pack masks for a file that also holds the weights of ``stored``, which are zero outside the masks.
 
     Args:
         stored: the network as it is written, at its precision.
@@ -31,7 +32,7 @@ def pack_beside(stored: nn.Module, masks: Mapping[str, Tensor]) -> Packed:
     for name, mask in masks.items():
         own = mask.cpu()
         places = (own & (weights[name].detach().cpu() == 0)).reshape(-1).nonzero().reshape(-1)
-        if 32 * len(places) > own.numel():  # more bytes than as bits
+        if 32 * len(places) > own.numel():  # int32 positions would take more bytes than bits
             packed[name] = _bits(own)
         else:
             packed[name] = {"shape": list(own.shape), "kept_zeros": places.int()}
@@ -39,7 +40,7 @@ def pack_beside(stored: nn.Module, masks: Mapping[str, Tensor]) -> Packed:
 
 
 def pack_bits(masks: Mapping[str, Tensor]) -> Packed:
-    """Masks as they stand by themselves."""
+    """Pack masks as bits, independent of any weights."""
     return {name: _bits(mask.cpu()) for name, mask in masks.items()}
 
 
@@ -49,9 +50,9 @@ def unpack(
     """Parameter name → boolean tensor, True = kept.
 
     Args:
-        packed: what a file holds, also one of an earlier version, which has bits everywhere.
+        packed: the masks in a file; one of an earlier version holds all masks as bits.
         weights: the parameters in the same file, on the CPU.
-        path: of the file, for errors.
+        path: path of the file, for errors.
 
     Raises:
         InputError: a mask does not fit its weight.

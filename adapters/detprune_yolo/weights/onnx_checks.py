@@ -38,7 +38,7 @@ class LayerZeros:
 
 
 def write_pad_axes(path: Path) -> bool:
-    """Give each Pad before a MaxPool its axes explicitly, all of them: the same network.
+    """Write the axes of each Pad before a MaxPool explicitly, all of them; the network stays the same.
 
     ONNX Runtime's Pad_Fusion replaces zero padding by the pool's own, which is −∞: wrong wherever the
     border is negative (boxes off by 0.7 px at 64 px). It leaves a Pad with axes alone.
@@ -97,7 +97,7 @@ def count_zeros(
         if isinstance(m, nn.Conv2d | nn.ConvTranspose2d) and ".dfl." not in f".{n}"
     ]
     names = convolutions if masks is None else list(masks)
-    # a head of several branches drops the one that only training uses
+    # fusing drops the head's branch that only training uses, where there are several
     head = f"model.{len(list(fused.get_submodule('model').children())) - 1}."
     layers, absent = {}, []
     for name in names:
@@ -153,7 +153,7 @@ def compare_outputs(
     Args:
         size: height and width in pixels.
         tolerance: allowed difference in pixels; of scores, a hundredth of it.
-        safe_padding: what ``write_pad_axes`` returned.
+        safe_padding: the result of ``write_pad_axes``.
 
     Raises:
         DetpruneError: the differences are larger, or an output is not a number.

@@ -1,4 +1,4 @@
-"""Measures a checkpoint of a recipe's network outside a run, for ``detprune evaluate``."""
+"""Measurement of a checkpoint outside a run, for ``detprune evaluate``."""
 
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -12,7 +12,7 @@ from detprune.run.task import NetworkTask
 
 RecipeFile = Annotated[Path, typer.Argument(help="Recipe that names network and data.")]
 Checkpoint = Annotated[
-    Path | None, typer.Option(help="Weights to measure; the recipe's own without it.")
+    Path | None, typer.Option(help="Weights to measure; the recipe's own by default.")
 ]
 R = TypeVar("R", bound=Recipe)
 

@@ -1,7 +1,7 @@
 """The command line: ``detprune run | study | progressive | suggest | validate | list | report | measure …``.
 
-Exit codes: 0 done; 1 the run failed (diverged, or the saved file does not prove); 2 bad input; 128 + its number
-after a signal (Ctrl-C 130, SIGTERM 143).
+Exit codes: 0: done; 1: the run failed (training diverged, or the saved file did not pass its check); 2: bad input;
+128 + the signal's number after a signal (Ctrl-C 130, SIGTERM 143).
 """
 
 import os
@@ -24,7 +24,7 @@ from detprune.run.cli.streams import prepare_streams
 LOGGER = logger("detprune")
 
 app = typer.Typer(
-    help="Prune networks under constraints, inside the trainers you already use.",
+    help="Constrained pruning (ADMM, SLR) of detectors, lane detectors and classifiers, in their own trainers.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -48,7 +48,7 @@ evaluate_app = typer.Typer(
     help="Measure a model or a file of predictions; prints JSON.", no_args_is_help=True
 )
 app.add_typer(evaluate_app, name="evaluate")
-data_app = typer.Typer(help="Make a data set that the project draws itself.", no_args_is_help=True)
+data_app = typer.Typer(help="Draw a synthetic data set.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 _GROUPS = {"evaluate": evaluate_app, "data": data_app}
 
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _check_working_directory() -> None:
-    """Refuse a working directory that is gone: frameworks ask for it long after paths were checked."""
+    """Refuse a working directory that was deleted: frameworks ask for it long after paths were checked."""
     try:
         os.getcwd()
     except FileNotFoundError as error:
@@ -78,13 +78,13 @@ def _check_working_directory() -> None:
 
 
 def _add_adapter_commands() -> None:
-    """Add the commands of ``evaluate`` or ``data``, only the one that is called if one is."""
+    """Add the adapters' commands to ``evaluate`` and ``data``; if one of them is called, only that one."""
     group, command = (*sys.argv[1:3], "", "")[:2]
     if group not in _GROUPS:
         return
     entries = sorted(entry_points(group=f"detprune.{group}"), key=lambda entry: entry.name)
     called = [entry for entry in entries if entry.name == command]
-    for entry in called or entries:  # importing what all of them need takes seconds
+    for entry in called or entries:  # all of them together take seconds to import
         try:
             function = load_entry(entry)
         except InputError as error:

@@ -11,18 +11,20 @@ import typer
 def measure(
     path: Annotated[Path, typer.Argument(help="A .pt file, or the folder of a finished run.")],
     against: Annotated[
-        Path | None, typer.Option(help="A file or run to compare with; of a run its dense network.")
+        Path | None,
+        typer.Option(help="A .pt file to compare with, or a run, whose dense network is taken."),
     ] = None,
     size: Annotated[
-        int | None, typer.Option(min=1, help="Side of the images in pixels; as in training.")
+        int | None,
+        typer.Option(min=1, help="Side of the images in pixels; that of the training by default."),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Of the processor, in every runtime.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Processor threads in every runtime.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="Images in one call.")] = 1,
     repeats: Annotated[int, typer.Option(min=3, help="Rounds, dense and pruned in turn.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what pruning gains: parameters, MACs, bytes, and milliseconds in PyTorch and ONNX Runtime."""
+    """Measure what pruning gains: parameters, MACs, bytes, and milliseconds in PyTorch and ONNX Runtime."""
     from rich.console import Console
 
     from detprune.run.measuring.measurement import check_device, check_threads, measure_networks

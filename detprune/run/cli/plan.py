@@ -1,4 +1,4 @@
-"""What is asked before a run: ``detprune list``, ``detprune validate`` and ``detprune suggest``."""
+"""The commands to plan a run: ``detprune list``, ``detprune validate`` and ``detprune suggest``."""
 
 import os
 from pathlib import Path
@@ -16,9 +16,9 @@ def suggest(
     assignments: Assignments = None,
     images: Annotated[int, typer.Option(min=1, help="Training images to measure on.")] = 256,
 ) -> None:
-    """Say which layer bears which sparsity: a scan of every layer, written as a recipe.
+    """Find a sparsity for every layer by a sensitivity scan, and write a recipe with them.
 
-    The rate is that of the recipe's budget.
+    All layers together reach the rate of the recipe's budget.
     """
     from rich.console import Console
 
@@ -30,7 +30,7 @@ def suggest(
 
     check_output_path(out, "--out")
     if os.path.lexists(out):
-        raise InputError(f"{out} is there already; choose another --out")
+        raise InputError(f"--out: {out} exists already; choose another file")
     implementation, resolved = load_recipe(recipe, read_assignments(assignments or []))
     suggestion = suggest_plan(implementation, resolved, images)
     with atomic(out) as temporary:
@@ -42,7 +42,7 @@ def suggest(
 def validate_recipe(
     recipe: Annotated[Path, typer.Argument(help="A recipe.")], assignments: Assignments = None
 ) -> None:
-    """Check a recipe without running it; prints it with every default spelled out."""
+    """Check a recipe without running it, and print it with every default spelled out."""
     from detprune.run.adapter import load_recipe
     from detprune.run.recipe import dump_yaml, read_assignments
 

@@ -1,4 +1,4 @@
-"""What is done with a finished run: ``detprune report`` and ``detprune export``."""
+"""The commands for a finished run: ``detprune report`` and ``detprune export``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -35,7 +35,7 @@ def export(
         check_output_path(out, "--out", makes_folder=True)
     name = read_yaml(recipe).get("task")
     if not isinstance(name, str):
-        raise InputError(f"{recipe}: task is missing; restore the recipe that the run began with")
+        raise InputError(f"{recipe}: task is missing; restore the recipe that the run started with")
     export_run = implementation(name).export
     if export_run is None:
         raise InputError(f"{run_dir} is a run of the task {name!r}, which exports nothing")

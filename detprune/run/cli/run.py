@@ -40,17 +40,17 @@ def run(
     from detprune.run.recipe import read_assignments
 
     if resume and overwrite:
-        raise InputError("--resume and --overwrite exclude each other")
+        raise InputError("--resume and --overwrite exclude each other; leave one of them out")
     if recipe.is_dir():
         if not resume:
             raise InputError(
-                f"{recipe} is a directory; to continue a run say --resume, else name a recipe"
+                f"{recipe} is a directory; add --resume to continue the run in it, or give a recipe file"
             )
         recipe, out = recipe / "recipe.yaml", out or recipe
     elif resume and not recipe.exists() and (earlier := set_aside(recipe)):
         raise InputError(
-            f"{recipe} is not there; the run that was to be replaced is kept in {earlier[0]}: rename it to "
-            "have it back, or start the run that replaces it with its recipe"
+            f"{recipe} does not exist; the run that was to be replaced is kept in {earlier[0]}: rename it to have "
+            "it back, or start the replacing run again with its recipe file"
         )
     implementation, resolved = load_recipe(recipe, read_assignments(assignments or []))
     directory = located(out or Path("runs") / resolved.name)

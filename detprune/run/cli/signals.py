@@ -1,8 +1,8 @@
-"""Signals that end a command: it leaves with 128 + the signal's number, as shells count (SIGTERM 143, SIGINT 130).
+"""Signals that end a command: it exits with 128 + the signal's number, as in shells (SIGTERM 143, SIGINT 130).
 
-Frameworks treat signals in ways of their own: Lightning turns Ctrl-C into exit code 1 and SIGTERM into 0, Ultralytics
-dies of SIGTERM without closing anything. So a signal raises SystemExit in the main thread, which both hand on, and what
-has to be put away is put away. A second signal kills at once.
+Frameworks treat signals differently: Lightning turns Ctrl-C into exit code 1 and SIGTERM into 0; Ultralytics dies of
+SIGTERM without closing anything. So a signal raises SystemExit in the main thread. Both frameworks let that through,
+and ``finally`` blocks run. A second signal kills at once.
 """
 
 import signal
@@ -18,7 +18,7 @@ _ENDING = [
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """Leave with the signal's own exit code, whatever a framework makes of it; ignored ones stay ignored."""
+    """Exit with 128 + the signal's number, whatever a framework makes of it; ignored signals stay ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Standard streams that may be closed, full or know ASCII alone."""
+"""Standard streams that may be closed, full, or limited to ASCII."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from io import TextIOWrapper
 
 
 def prepare_streams() -> None:
-    """Let what is said never end a run: closed streams swallow it, characters that a terminal lacks are replaced."""
+    """Keep output from ending a run: a closed stream drops it, and characters that a terminal lacks are replaced."""
     for number in range(3):
         try:
             os.fstat(number)

@@ -9,7 +9,9 @@ from detprune.run.cli.options import Assignments, Folder, Jobs
 
 
 def study(
-    file: Annotated[Path, typer.Argument(help="A study: a recipe, and what is varied in it.")],
+    file: Annotated[
+        Path, typer.Argument(help="A study file: a base recipe, and what varies in it.")
+    ],
     assignments: Assignments = None,
     out: Folder = None,
     jobs: Jobs = None,
@@ -20,7 +22,7 @@ def study(
         ),
     ] = None,
 ) -> None:
-    """Run methods × rates × models × seeds under equal epochs; started again, it goes on."""
+    """Run methods × rates × models × seeds with equal epochs; called again, it continues."""
     from detprune.run.cli.terminal import log_to_terminal, print_results
     from detprune.run.recipe import read_assignments
     from detprune.run.studies.study import run_study
@@ -36,7 +38,7 @@ def progressive(
     out: Folder = None,
     jobs: Jobs = None,
 ) -> None:
-    """Prune step by step, always from the best networks so far; started again, it goes on."""
+    """Prune step by step, always from the best networks so far; called again, it continues."""
     from detprune.run.cli.terminal import log_to_terminal, print_results
     from detprune.run.recipe import read_assignments
     from detprune.run.studies.progressive import run_progressive

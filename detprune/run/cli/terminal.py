@@ -1,4 +1,4 @@
-"""What the commands show in the terminal."""
+"""Terminal output of the commands: log lines and tables."""
 
 import logging
 import sys
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class _Terminal(RichHandler):
-    """Shows records; where they cannot be written, the run goes on, and ``run.log`` has them."""
+    """Shows log records; if the terminal cannot be written to, the run goes on, and ``run.log`` has them."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Say nothing about a full disk: there is nowhere to say it."""
+        """Ignore a stream that cannot be written to; an error text could not be written there either."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
 
 def log_to_terminal() -> None:
-    """Show what detprune logs, warnings alone on all processes but the first; the log file has the rest."""
+    """Show detprune's log lines; processes other than the first show warnings only. The log file has all."""
     LOGGER.setLevel(logging.DEBUG)
     LOGGER.propagate = False
     handler = _Terminal(show_path=False, show_level=False, log_time_format="%H:%M:%S", markup=False)
@@ -35,7 +35,7 @@ def log_to_terminal() -> None:
 
 
 def print_results(directory: Path, complete: bool) -> None:
-    """Print the table of several runs; leaves with exit code 1 if some of them failed."""
+    """Print the table of several runs, and exit with code 1 if one of them failed."""
     table = directory / "table.md"
     if table.is_file():
         typer.echo(table.read_text(encoding="utf-8"))
@@ -45,7 +45,7 @@ def print_results(directory: Path, complete: bool) -> None:
 
 
 def headline(summary: "Summary") -> Table:
-    """The metric of a run's stages, and what was reached."""
+    """The table of a run: its metric after every stage, and the compression reached."""
     metric = summary.headline
     table = Table(title=f"{summary.model} on {summary.data}, {summary.method}")
     table.add_column("stage")
@@ -85,7 +85,7 @@ def gains(summary: "Summary") -> Table | None:
 
 
 def listing(title: str, lines: Mapping[str, str]) -> Table:
-    """Names with a line each."""
+    """A table of names, each with a line of description."""
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()

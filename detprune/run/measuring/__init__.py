@@ -1,4 +1,4 @@
-"""What a user gains by pruning: parameters, operations, bytes and milliseconds, dense and pruned in turn."""
+"""Measurement of the gain of pruning: parameters, operations, bytes and milliseconds, dense against pruned."""
 
 from detprune.run.measuring.deployment import Deployed, deployed
 from detprune.run.measuring.measurement import Latency, Measurement, Size, measure_networks

@@ -1,4 +1,4 @@
-"""Networks as inference runs them; adapters register how theirs do, by class."""
+"""Networks as inference runs them; adapters register a function for their classes of networks."""
 
 import copy
 import math
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from detprune.errors import InputError
 from detprune.files import machine_memory
 
-_BYTES = 4  # of a value in float32
+_BYTES = 4  # size of a float32 value
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Deployed:
     """A network as inference runs it.
 
     Attributes:
-        counted: whose parameters count.
-        timed: what is run and exported; called with the inputs.
+        counted: the network whose parameters count.
+        timed: the network that is run and exported; it is called with the inputs.
         stride: height and width of images are multiples of it.
         size: the only height and width that it takes; None: any.
     """
@@ -39,8 +39,8 @@ class Deployed:
         """
         if self.size is not None and (height, width) != self.size:
             raise InputError(
-                f"size is {height} × {width}, and this network takes images of {self.size[0]} × {self.size[1]} "
-                "pixels alone; leave --size out"
+                f"size is {height} × {width}, but this network only takes images of {self.size[0]} × {self.size[1]} "
+                "pixels; leave --size out"
             )
         if min(height, width) < 1 or height % self.stride or width % self.stride:
             near = max(self.stride, round(height / self.stride) * self.stride)
@@ -59,12 +59,12 @@ def deployed(network: nn.Module) -> Deployed:
 def sized(
     network: Deployed, inputs: Sequence[object], side: int | None, batch: int
 ) -> tuple[Tensor, ...]:
-    """Noise of the shapes of example inputs, with another batch size, and another image size if one is given.
+    """Noise in the shapes of example inputs, with the given batch size, and with the given image size if any.
 
     Args:
         network: says which sizes it takes.
         inputs: tensors whose first dimension counts samples; images are (N, channels, height, width).
-        side: of square images, in pixels; None: as the inputs have it.
+        side: side of square images, in pixels; None: that of the inputs.
         batch: samples.
 
     Raises:
@@ -91,7 +91,7 @@ def sized(
         memory, needed = machine_memory(), math.prod(shape) * _BYTES
         if memory is not None and needed > memory:
             raise InputError(
-                f"inputs of shape {tuple(shape)} have {needed:,} bytes, and this machine has a memory of {memory:,}; "
+                f"inputs of shape {tuple(shape)} have {needed:,} bytes, but this machine has a memory of {memory:,}; "
                 "give a smaller size or batch"
             )
         tensors.append(

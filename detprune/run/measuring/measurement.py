@@ -1,4 +1,4 @@
-"""Measures one network, or a dense and a pruned one in turn."""
+"""Size and latency of one network, or of a dense and a pruned one, timed in turn."""
 
 import dataclasses
 import os
@@ -25,18 +25,18 @@ from detprune.run.measuring.runtimes import PYTORCH, RUNTIMES, Job, UnusableErro
 LOGGER = logger(__name__)
 
 NOT_INSTALLED = "not installed"
-_THREADS = 256  # of a large machine; runtimes crash with tens of thousands
+_THREADS = 256  # as a large machine has; runtimes crash with tens of thousands
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a network holds and costs.
+    """Sizes and operations of a network.
 
     Attributes:
-        parameters: of the network, what only training uses left out.
+        parameters: parameters of the network, without those that only training uses.
         nonzero: those of them that are not zero.
         macs: multiply-accumulate operations of one call, as it is deployed.
-        pt_bytes, onnx_bytes: of its files; None where there is none.
+        pt_bytes, onnx_bytes: sizes of its files; None if there is none.
     """
 
     parameters: int
@@ -48,14 +48,14 @@ class Size:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one call in a runtime.
+    """Milliseconds of one call in one runtime.
 
     Attributes:
         runtime: its name.
         dense_ms, pruned_ms: medians of all rounds; None where there is no such network, or it did not run.
         ratio: median of pruned by dense in the same round.
-        quartiles: of the same ratios, the first and the third.
-        rounds: how often each was timed, in turn.
+        quartiles: first and third quartile of the same ratios.
+        rounds: number of rounds, in each of which both were timed in turn.
         note: why it was not measured.
     """
 
@@ -70,14 +70,14 @@ class Latency:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A network, and what it is against the dense one.
+    """The measurement of a network, and of the dense network it is compared with.
 
     Attributes:
         pruned: the network.
-        dense: what it is compared with; None: nothing.
-        latencies: by runtime.
-        shapes: of the inputs.
-        device, threads: on which they ran.
+        dense: the network that it is compared with; None: there is none.
+        latencies: one per runtime.
+        shapes: shapes of the inputs.
+        device, threads: device, and number of processor threads, of the timings.
         machine: the processor, or the GPU.
         notes: what could not be measured, and why.
     """
@@ -108,19 +108,19 @@ def measure_networks(
     seconds: float = 10.0,
     clock: Clock = time.perf_counter,
 ) -> Measurement:
-    """Count, export and time networks as inference runs them; they are not changed.
+    """Count, export and time networks as inference runs them; the networks do not change.
 
     What fails on the way (an export, a runtime) is said in a note and hinders nothing else.
 
     Args:
         dense, pruned: networks, or what ``deployed`` made of them.
-        inputs: what they are called with, on any device.
-        pt_bytes: of the dense and the pruned file.
+        inputs: arguments of the networks, on any device.
+        pt_bytes: sizes of the dense and the pruned file.
         device: ``cpu`` or ``cuda``.
-        threads: of the processor, for every runtime.
-        rounds: in each of which every network is timed once, in turn.
-        seconds: for each runtime, after which no further round begins.
-        clock: of the timings; ``time.process_time`` for one thread on a busy machine.
+        threads: processor threads, for every runtime.
+        rounds: number of rounds, in each of which every network is timed once, in turn.
+        seconds: time for each runtime, after which no further round starts.
+        clock: clock of the timings; ``time.process_time`` for one thread on a busy machine.
 
     Raises:
         InputError: no such device, too many threads, or the network does not run on the inputs.
@@ -158,7 +158,7 @@ def measure_networks(
 
 
 def check_device(device: str) -> None:
-    """Refuse what is neither the processor nor a GPU that is there.
+    """Refuse a device other than the processor or a GPU of this machine.
 
     Raises:
         InputError: with what can be given.
@@ -173,7 +173,7 @@ def check_device(device: str) -> None:
 
 
 def check_threads(threads: int) -> None:
-    """Refuse numbers of threads at which runtimes crash.
+    """Refuse numbers of threads with which runtimes crash.
 
     Raises:
         InputError: with what can be given.
@@ -202,7 +202,7 @@ def _exported(
         write_onnx(network, inputs, path)
     except (
         Exception
-    ) as error:  # torch's exporter raises what it likes, and the rest can be measured
+    ) as error:  # torch's exporter may raise any type; everything else can still be measured
         LOGGER.debug("export to ONNX failed", exc_info=True)
         notes.append(f"not exported to ONNX: {_first_line(error)}")
         return None
@@ -223,7 +223,7 @@ def _size(network: nn.Module, macs: int, pt_bytes: int | None, onnx: Path | None
 def _latency(
     name: str, jobs: Sequence[Job], rounds: int, seconds: float, clock: Clock
 ) -> Latency | None:
-    """None for a runtime of another device."""
+    """Time the networks in one runtime; None for a runtime of another device."""
     runtime = RUNTIMES[name]
     if jobs[0].device.partition(":")[0] not in runtime.devices:
         return None
@@ -234,7 +234,9 @@ def _latency(
         times = in_turn(programs, rounds=rounds, seconds=seconds, clock=clock)
     except UnusableError as error:
         return Latency(name, note=str(error))
-    except Exception as error:  # of somebody else's runtime; the others can be measured
+    except (
+        Exception
+    ) as error:  # a third-party runtime may raise any type; the others can still be measured
         if name == PYTORCH:
             raise
         LOGGER.debug("%s failed", name, exc_info=True)

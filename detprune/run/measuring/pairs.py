@@ -1,4 +1,4 @@
-"""Two programs timed in turn: what else the machine does hits both, and their ratio stays."""
+"""Two programs timed in turn: the machine's other load slows both, so that their ratio stays."""
 
 import statistics
 import time
@@ -9,7 +9,7 @@ Program = Callable[[], object]
 Clock = Callable[[], float]
 
 _SHORTEST = (
-    0.02  # seconds of one timing, so that the clock and the first call after a change weigh little
+    0.02  # seconds of one timing, so that the clock's resolution and the first call weigh little
 )
 _LEAST_ROUNDS = 3
 
@@ -21,11 +21,11 @@ class Times:
     rounds: tuple[tuple[float, ...], ...]
 
     def median(self, program: int) -> float:
-        """Milliseconds of a call of one program, median of all rounds."""
+        """Milliseconds of one call of a program, as median of all rounds."""
         return statistics.median(times[program] for times in self.rounds)
 
     def ratios(self) -> tuple[float, float, float]:
-        """Quartiles of the second program's time by the first's of the same round; the middle one is the median."""
+        """Quartiles over the rounds of the second program's time divided by the first's; the second is the median."""
         ratios = [times[1] / times[0] for times in self.rounds]
         first, middle, third = statistics.quantiles(ratios, n=4, method="inclusive")
         return first, middle, third
@@ -38,12 +38,12 @@ def in_turn(
     seconds: float,
     clock: Clock = time.perf_counter,
 ) -> Times:
-    """Time one or two programs round by round; which one begins changes with every round.
+    """Time one or two programs round by round; they take turns in which one is first.
 
     Args:
         programs: each returns when its work is done.
-        rounds: at most so many, at least three.
-        seconds: of the clock, after which no further round begins.
+        rounds: most rounds; there are at least three.
+        seconds: time by the clock, after which no further round starts.
         clock: gives seconds; ``time.process_time`` leaves out what other processes take of the processor.
     """
     calls = [_calls_per_timing(program, clock) for program in programs]

@@ -1,4 +1,4 @@
-"""What a run says at its end about what was gained."""
+"""The measurement of the gain at the end of a run."""
 
 from detprune.errors import DetpruneError
 from detprune.loggers import logger
@@ -9,7 +9,7 @@ from detprune.run.task import Task
 LOGGER = logger(__name__)
 
 _ROUNDS = 20
-_SECONDS = 4.0  # for each runtime
+_SECONDS = 4.0  # most seconds per runtime
 
 
 def measure_run(task: Task) -> Measurement | None:
@@ -19,7 +19,7 @@ def measure_run(task: Task) -> Measurement | None:
     returned where nothing can be.
 
     Args:
-        task: of a run whose pruned.pt and checkpoints/dense.pt are written.
+        task: task of a run whose pruned.pt and checkpoints/dense.pt are written.
     """
     try:
         found = compared(*networks_of(task))

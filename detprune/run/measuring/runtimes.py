@@ -1,4 +1,4 @@
-"""What runs a network: PyTorch, and ONNX Runtime, OpenVINO and TensorRT where they are installed."""
+"""Runtimes for a network: PyTorch, and ONNX Runtime, OpenVINO and TensorRT if they are installed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,18 +16,18 @@ PYTORCH = "PyTorch"
 
 
 class UnusableError(Exception):
-    """This runtime cannot run here; says why."""
+    """A runtime that cannot run here; the text is the reason."""
 
 
 class Job(NamedTuple):
-    """A network, its ONNX file and what it is called with.
+    """A network, its ONNX file and its inputs.
 
     Attributes:
-        network: in evaluation mode, on the device.
+        network: the network in evaluation mode, on the device.
         onnx: None where it could not be exported.
-        inputs: on the device.
+        inputs: arguments of the network, on the device.
         device: ``cpu`` or ``cuda``.
-        threads: of the processor.
+        threads: processor threads.
     """
 
     network: nn.Module
@@ -50,7 +50,7 @@ class Job(NamedTuple):
 
 
 def pytorch(job: Job) -> Program:
-    """The network itself."""
+    """Run the network in PyTorch."""
     synchronize = torch.cuda.synchronize if job.device != "cpu" else None
 
     def run() -> None:
@@ -63,18 +63,18 @@ def pytorch(job: Job) -> Program:
 
 
 def onnx_runtime(job: Job) -> Program:
-    """A session with all of its optimizations."""
+    """Run the ONNX file in an ONNX Runtime session with all optimizations."""
     provider = CPU if job.device == "cpu" else "CUDAExecutionProvider"
     return _session(job, provider)
 
 
 def tensorrt(job: Job) -> Program:
-    """TensorRT, through ONNX Runtime."""
+    """Run the ONNX file in TensorRT, through ONNX Runtime."""
     return _session(job, "TensorrtExecutionProvider")
 
 
 def openvino(job: Job) -> Program:
-    """A compiled model, tuned for latency."""
+    """Run the ONNX file in OpenVINO, compiled for low latency."""
     import openvino as ov
 
     file = job.file
@@ -102,8 +102,8 @@ class Runtime(NamedTuple):
     """A way to run a network.
 
     Attributes:
-        package: what has to be installed.
-        devices: on which it runs.
+        package: the package that has to be installed.
+        devices: devices that it can use.
         program: makes what is timed.
     """
 
@@ -113,7 +113,7 @@ class Runtime(NamedTuple):
 
     @property
     def is_installed(self) -> bool:
-        """Whether the package is there; it is not imported."""
+        """Whether the package is installed; it is not imported."""
         return find_spec(self.package) is not None
 
 
@@ -123,12 +123,12 @@ RUNTIMES: Mapping[str, Runtime] = {
     "OpenVINO": Runtime("openvino", ("cpu",), openvino),
     "TensorRT": Runtime("tensorrt", ("cuda",), tensorrt),
 }
-"""Name → how a network is run there, in the order in which they are shown."""
+"""Name of a runtime → how it runs a network, in the order of the tables."""
 
 
 @contextmanager
 def torch_threads(number: int) -> Iterator[None]:
-    """PyTorch on so many threads; undone after."""
+    """Run PyTorch on ``number`` threads in the block, and restore the number afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

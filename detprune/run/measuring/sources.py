@@ -1,4 +1,4 @@
-"""Which networks a file or a run folder holds."""
+"""The networks in a file or in a run folder, opened for a measurement."""
 
 import io
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ class Opened:
     """A network from a file.
 
     Attributes:
-        network: in float32 on the CPU.
-        inputs: what it is called with, one sample.
-        name: for titles.
-        pt_bytes: of the file.
+        network: the network, in float32 on the CPU.
+        inputs: arguments of the network, for one sample.
+        name: name of the network in titles.
+        pt_bytes: size of the file.
     """
 
     network: nn.Module
@@ -41,17 +41,17 @@ class OpensFiles(Protocol):
 
     @staticmethod
     def open_file(path: Path) -> Opened:
-        """The network in a file; raises `InputError` where it holds none of the task's."""
+        """The network in a file; an `InputError` if the file holds no network of the task."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What is to be measured.
+    """The networks to be measured.
 
     Attributes:
         pruned, dense: the network, and what it is compared with, if anything.
         after, before: the same two as they are deployed.
-        inputs: what they are called with.
+        inputs: arguments of the networks.
     """
 
     pruned: Opened
@@ -67,17 +67,17 @@ class Measured:
 
     @property
     def title(self) -> str:
-        """What was measured."""
+        """Title of the measurement: the names of the networks."""
         return self.pruned.name + ("" if self.dense is None else f" against {self.dense.name}")
 
 
 def measured(path: Path, against: Path | None, side: int | None, batch: int) -> Measured:
-    """Open what is to be measured.
+    """Open the networks to be measured.
 
     Args:
         path: a file, or the folder of a run; of a run pruned.pt is measured, and compared with its dense network.
         against: a file or a run's folder (whose pruned.pt is taken) to compare with.
-        side: of square images in pixels; None: as they were trained.
+        side: side of square images in pixels; None: that of the training.
         batch: images in one call.
 
     Raises:
@@ -105,14 +105,14 @@ def compared(
                 for v in (expected, [t.shape for t in inputs])
             ]
             raise InputError(
-                f"{dense.name} takes inputs of shape {shapes[0]} and {pruned.name} of shape {shapes[1]}; give a "
+                f"{dense.name} takes inputs of shape {shapes[0]}, but {pruned.name} of shape {shapes[1]}; give a "
                 "--size that fits both, or networks for the same inputs"
             )
     return Measured(pruned, dense, after, before, inputs)
 
 
 def _opened(path: Path) -> tuple[Opened | None, Opened]:
-    """The dense network of a run, if it is one, and the network."""
+    """The dense network, if the path is a run, and the network itself."""
     if path.is_dir():
         return _of_run(path)
     check_regular(path, "give a .pt file, or the folder of a run")
@@ -170,13 +170,13 @@ def _of_task(task: Task, network: nn.Module, pt_bytes: int, name: str) -> Opened
     tensors = tuple(value for value in inputs if isinstance(value, Tensor))
     if len(tensors) != len(inputs):
         raise InputError(
-            "the network is called with other things than tensors, and cannot be measured"
+            "the network is called with arguments that are not tensors, and cannot be measured"
         )
     return Opened(network, tensors, name, pt_bytes)
 
 
 def open_whole_network(path: Path) -> Opened:
-    """The network in a file, by the first adapter whose files hold whole networks.
+    """The network in a file, opened by the first adapter whose files hold whole networks.
 
     Raises:
         InputError: there is no such adapter, or it says what is wrong with the file.

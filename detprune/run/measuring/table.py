@@ -6,7 +6,7 @@ from detprune.run.measuring.measurement import Latency, Measurement, Size
 
 _WORDS = (
     ("parameters", "parameters"),
-    ("nonzero", "of them not zero"),
+    ("nonzero", "nonzero parameters"),
     ("macs", "MACs"),
     ("pt_bytes", "bytes of .pt"),
     ("onnx_bytes", "bytes of .onnx"),
@@ -33,7 +33,7 @@ def rows(found: Measurement) -> list[list[str]]:
 
 
 def conditions(found: Measurement) -> list[str]:
-    """Under what was measured, and what was not."""
+    """The conditions of a measurement, and notes on what was not measured."""
     shapes = ", ".join(" × ".join(map(str, shape)) for shape in found.shapes)
     threads = (
         f", {found.threads} thread{'s' * (found.threads > 1)}" if found.device == "cpu" else ""
@@ -46,7 +46,7 @@ def conditions(found: Measurement) -> list[str]:
 
 
 def measurement_table(title: str, found: Measurement) -> Table:
-    """For the terminal."""
+    """A measurement as a table for the terminal."""
     table = Table(title=title, title_justify="left")
     for number, column in enumerate(columns(found)):
         table.add_column(column, no_wrap=not number, justify="right" if number else "left")

@@ -1,4 +1,4 @@
-"""Typed recipes."""
+"""Typed recipes: the YAML file of a run, checked key by key."""
 
 from detprune.run.recipe.base import (
     FolderName,

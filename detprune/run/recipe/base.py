@@ -30,7 +30,7 @@ from detprune.sets import Unstructured
 
 
 def _leaves(annotation: Any) -> set[Any]:
-    """The types of which an annotation is made."""
+    """The types that an annotation consists of."""
     inner = get_args(annotation)
     return set().union(*map(_leaves, inner)) if inner else {annotation}
 
@@ -45,7 +45,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
-        """pydantic takes true for 1."""
+        """Refuse true and false where a number belongs; pydantic would read them as 1 and 0."""
         kinds = _leaves(cls.model_fields[str(info.field_name)].annotation)
         if {int, float} & kinds and not {bool, Any} & kinds:
             for item in value if isinstance(value, list | tuple) else [value]:
@@ -58,27 +58,27 @@ class Section(BaseModel):
 
 def _is_no_step(name: str) -> str:
     if name.strip(".") == "":
-        raise InputError(f"{name!r} names no folder of its own; give another name")
+        raise InputError(f"{name!r} names no folder of its own; give a name that is not dots alone")
     return name
 
 
 FolderName = Annotated[str, StringConstraints(pattern=r"^[\w.+-]+$"), AfterValidator(_is_no_step)]
-"""A name that is a folder's too: letters, digits, ``_ . + -``, and not dots alone."""
+"""A name that is also used as a folder's: letters, digits, ``_ . + -``, and not dots alone."""
 
 
 class Recipe(Section):
-    """What every recipe has.
+    """The keys that every recipe has.
 
     Attributes:
-        task: name of the adapter that runs it.
-        name: names the run, and its directory below ``runs/``.
-        seed: of initial weights, data order and augmentation.
-        method: how the weights are moved to the set.
-        set: the structure that they must have.
-        budget: how much of them is kept, and which weights are pruned.
-        batch_norm_images: training images from which the batch-norm statistics are estimated anew after
-            hard pruning, before it is measured; no weight moves. All images, where there are fewer; 0: the
-            statistics stay as training left them.
+        task: name of the adapter that runs the recipe.
+        name: name of the run, and of its directory below ``runs/``.
+        seed: seed of initial weights, data order and augmentation.
+        method: the pruning method, which moves the weights to the set.
+        set: the sparsity set, the structure that the pruned weights must have.
+        budget: how many weights are kept, and which tensors are pruned.
+        batch_norm_images: number of training images from which the batch-norm statistics are estimated anew
+            after hard pruning, before it is measured; no weight changes. Where there are fewer images, all are
+            used. 0: the statistics stay as training left them.
         measure: whether sizes and latencies of the dense and the final network are measured at the end, which
             takes some ten seconds.
     """
@@ -99,7 +99,7 @@ class Recipe(Section):
 
     @property
     def has_weights(self) -> bool:
-        """Whether the model begins with weights of its own."""
+        """Whether the recipe names weights that the model starts with."""
         return False
 
     @property
@@ -110,7 +110,7 @@ class Recipe(Section):
         )
 
     def from_dense(self, run: Path) -> Settings:
-        """The settings by which such a recipe begins with the dense network of another run.
+        """The settings that make such a recipe start with the dense network of another run.
 
         Args:
             run: directory of that run.
@@ -118,7 +118,7 @@ class Recipe(Section):
         return {"model.weights": str(run / "checkpoints" / "dense.pt"), "stages.dense": None}
 
     def from_pruned(self, run: Path) -> Settings:
-        """The settings by which such a recipe begins with the pruned network of another run.
+        """The settings that make such a recipe start with the pruned network of another run.
 
         Args:
             run: directory of that run.
@@ -127,7 +127,7 @@ class Recipe(Section):
 
     @staticmethod
     def dense_part(values: Mapping[str, Any]) -> dict[str, Any]:
-        """What of such a recipe its dense network depends on: all but what is done to it later.
+        """The keys of such a recipe that its dense network depends on: all but those for pruning and later stages.
 
         Args:
             values: the recipe as a mapping.
@@ -137,7 +137,9 @@ class Recipe(Section):
         return {**kept, "dense": values["stages"]["dense"]}
 
     def taught_by_dense(self, run: Path) -> Settings:
-        """The settings by which the dense network of another run teaches; none where nobody, or another, does.
+        """The settings that make the dense network of another run the teacher.
+
+        Empty without distillation, and where the recipe names a teacher itself.
 
         Args:
             run: directory of that run.
@@ -157,7 +159,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     values = load_yaml(path)
     if not isinstance(values, dict):
         raise InputError(
-            f"{path} holds no mapping; it begins with keys, as the files in configs/ do"
+            f"{path} holds no mapping; a recipe consists of keys with values, as the files in configs/ do"
         )
     return values
 
@@ -171,16 +173,18 @@ def override(values: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
 
 
 def read_assignments(assignments: Sequence[str]) -> list[Settings]:
-    """Settings from ``a.b=c``, whose values are read as YAML; one mapping each, as their order counts.
+    """Settings from ``a.b=c`` texts, whose values are read as YAML; one mapping for each, for their order counts.
 
     Raises:
-        InputError: no assignment, or not YAML.
+        InputError: a text without ``=``, or a value that is not YAML.
     """
     read: list[Settings] = []
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
-            raise InputError(f"--set {assignment!r} is no assignment; write --set a.b=value")
+            raise InputError(
+                f"--set {assignment!r} is no assignment; write --set KEY=VALUE, for example method.rho=0.1"
+            )
         read.append({path: parse_yaml(text, f"the value of --set {assignment[:80]!r}")})
     return read
 
@@ -204,15 +208,15 @@ def dump_yaml(recipe: Recipe) -> str:
 
 
 def is_same(stored: Any, recipe: Recipe) -> bool:
-    """Whether a stored recipe, as read from YAML, is this one.
+    """Whether a stored recipe, as read from YAML, equals this one.
 
-    Keys that it lacks have their defaults: an earlier version of detprune did not know them.
+    Keys that the stored recipe lacks count with their defaults: an earlier version of detprune did not know them.
     """
     return bool(spelled_out(stored, type(recipe)) == _plain(recipe))
 
 
 def spelled_out(stored: Any, kind: type[Recipe]) -> Any:
-    """A stored recipe with the defaults of keys that it lacks; as it is where it is no recipe of that kind."""
+    """A stored recipe with the defaults of the keys that it lacks; unchanged where it is no recipe of that kind."""
     try:
         return _plain(validate(kind, stored))
     except InputError:
@@ -234,7 +238,9 @@ def _describe(recipe_type: type[BaseModel], problem: dict[str, Any]) -> str:
     if problem["type"] in ("model_type", "dataclass_type", "dict_type") and (
         known := _keys_at(recipe_type, problem["loc"])
     ):
-        return f"{path} is {problem['input']!r}, but holds keys: {', '.join(known)}"
+        return (
+            f"{path} is {problem['input']!r}, but must be a mapping with keys: {', '.join(known)}"
+        )
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
         return (

@@ -1,7 +1,7 @@
 """Methods, sets and budgets as they are written in a recipe.
 
-Each is a frozen dataclass of the core; in YAML it is its name (``method: slr``), or a mapping of the
-name and its options (``method: {name: slr, rho: auto}``).
+Each is a frozen dataclass of the core. In YAML, a method or a set is written as its name (``method: slr``), or
+as a mapping of name and options (``method: {name: slr, rho: auto}``); a budget is a mapping of options.
 """
 
 import dataclasses
@@ -24,17 +24,17 @@ SETS_BY_NAME: dict[str, type[SparsitySet]] = {**SETS, "coupled_channels": Couple
 
 
 def parse_method(value: object) -> object:
-    """A method from its recipe form; methods pass through."""
+    """A method from its recipe form; a ``Method`` is returned as it is."""
     return value if isinstance(value, Method) else _from_registry("method", METHODS, value)
 
 
 def parse_set(value: object) -> object:
-    """A sparsity set from its recipe form; sets pass through."""
+    """A sparsity set from its recipe form; a ``SparsitySet`` is returned as it is."""
     return value if isinstance(value, SparsitySet) else _from_registry("set", SETS_BY_NAME, value)
 
 
 def parse_budget(value: object) -> object:
-    """A budget from its mapping; budgets pass through."""
+    """A budget from its mapping; a budget is returned as it is."""
     return value if isinstance(value, Budget) else _from_mapping("budget", Budget, value)
 
 
@@ -49,7 +49,7 @@ def dump(value: object) -> object:
 
 
 def registered_name(component: Method | SparsitySet) -> str:
-    """What a recipe calls a method or a set; the name of its class where it is not registered."""
+    """The name of a method or a set in a recipe; the name of its class where it is not registered."""
     if isinstance(component, Method):
         return name_of(component)
     names = {kind: name for name, kind in SETS_BY_NAME.items()}
@@ -101,7 +101,7 @@ def _from_mapping(path: str, component: type[T], value: object) -> T:
 
 
 def _options(component: type[object]) -> list[str]:
-    """The fields that a recipe can say; those that do not compare are for Python only."""
+    """The fields that a recipe can set; fields with ``compare=False`` are for Python only."""
     return [f.name for f in dataclasses.fields(component) if f.compare]  # type: ignore[arg-type]
 
 

@@ -1,6 +1,7 @@
-"""Settings: what is changed in a recipe, as dotted keys with their values.
+"""Settings: changes of a recipe, as a mapping of dotted keys to values.
 
-They travel as mappings; text they are only behind ``--set``, for users and for the processes of a study.
+Settings are mappings throughout the code. Only ``--set`` writes them as text, for users and for the processes
+of a study.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ Settings = Mapping[str, Any]
 def assign(values: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """Apply settings, one after the other, to a copy of a recipe's mapping.
 
-    ``method.rho`` can be set also where the recipe says ``method: slr``.
+    ``method.rho`` can also be set where the recipe has ``method: slr``.
 
     Raises:
         InputError: a key lies below something that is no mapping.
@@ -40,5 +41,5 @@ def _assign(values: dict[str, Any], keys: list[str], value: Any, whole: str) -> 
 
 
 def assignments(settings: Settings) -> list[str]:
-    """``key=value`` for ``--set``, with values as YAML on one line; read back they are the same settings."""
+    """``key=value`` texts for ``--set``, with values as YAML on one line; ``read_assignments`` reverses it."""
     return [f"{key}={dump_yaml_line(value)}" for key, value in settings.items()]

@@ -49,7 +49,7 @@ def _how_far(summary: Summary) -> str:
 
 
 def _size(summary: Summary) -> list[tuple[str, str, str, str]]:
-    """Rates over the pruned tensors and over all of them; empty where nothing is zero, but gone."""
+    """Rows of rates over the pruned tensors and over all tensors; empty if channels were removed, not set to zero."""
     if summary.removal is not None:
         return []
     return [
@@ -69,12 +69,12 @@ def _size(summary: Summary) -> list[tuple[str, str, str, str]]:
 
 
 def _gained(found: Measurement) -> dict[str, Any]:
-    """Sizes and milliseconds, dense and pruned."""
+    """The table of sizes and milliseconds, dense and pruned."""
     return {"columns": columns(found), "rows": rows(found), "conditions": conditions(found)}
 
 
 def _sizes_after_removal(summary: Summary) -> list[tuple[str, str, str, str]]:
-    """Dense, small and the share that is left; empty where no channels were removed."""
+    """Rows of sizes: dense, small, and the share that is left; empty if no channels were removed."""
     if summary.removal is None or summary.measured is not None:
         return []
     before, after = summary.removal.dense, summary.removal.small
@@ -139,7 +139,7 @@ def _headline(run: Run) -> list[tuple[str, str, str, str, str]]:
 
 
 def _all_metrics(run: Run) -> dict[str, Any] | None:
-    """Return the table of all metrics, or None where there is none beside the headline."""
+    """Return the table of all metrics, or None if there is only the headline metric."""
     metrics = run.summary.metrics
     if metrics is None:
         return None
@@ -164,10 +164,10 @@ def _all_metrics(run: Run) -> dict[str, Any] | None:
 
 
 def _verification(run: Run, verified: Verified | None, kept: int) -> tuple[bool, str]:
-    """Compare what was found in the checkpoint with what the run reported."""
+    """Compare the counts and metric of the checkpoint with those that the run reported."""
     if verified is None:
         return False, "Not verified: the final checkpoint was not read back and measured."
-    # The name only: the page is passed on, and the path is that of one machine.
+    # Only the file's name: the page is passed on, but the path belongs to one machine.
     text = f"{PurePath(verified.path).name}, read back:"
     good, metric = True, run.summary.headline
     if verified.nonzero is not None:
@@ -208,7 +208,7 @@ def _settings(run: Run) -> list[tuple[str, str]]:
 
 
 def _faster_epochs(run: Run) -> list[tuple[str, str]]:
-    """What the small network saves in its own retraining."""
+    """Row with the time of an epoch of retraining the small network, relative to constrained training."""
     seconds = {
         stage: [epoch.seconds for epoch in run.epochs.get(stage, ()) if epoch.seconds]
         for stage in ("constrained", "retrain")

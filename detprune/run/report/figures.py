@@ -1,4 +1,4 @@
-"""The figures of a report, in the order of the page; a new one is one more record in the list."""
+"""The figures of a report, in the order of the page; a new figure is one more record in the list."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from detprune.run.report.run_files import DENSE_CHECKPOINT, FINAL_CHECKPOINT, Ru
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure that every report has, where the run has what it draws.
+    """A figure of the report, shown if the run has the data for it.
 
     Attributes:
-        slug: name of its file, without ``.png``.
-        title: above it.
-        caption: what a reader sees, and what it means.
-        draw: the figure; None where the run lacks what it needs.
-        lacking: what that is, for the list of figures that are left out.
-        remark: put behind the caption.
+        slug: name of the file, without ``.png``.
+        title: title above the figure.
+        caption: description of the figure, and its meaning.
+        draw: run → the figure; None if the run lacks its data.
+        lacking: run → text on the missing data, for the list of figures that are left out.
+        remark: run → text after the caption.
     """
 
     slug: str

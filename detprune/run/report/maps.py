@@ -1,4 +1,4 @@
-"""Where in several layers the weights lie, before and after: layers of any size on small maps."""
+"""Maps of where several layers have their weights, before and after; layers of any size fit on small maps."""
 
 from collections.abc import Sequence
 
@@ -40,7 +40,7 @@ def layer_maps(run: Run) -> Figure | None:
 
 
 def spread(layers: Sequence[Layer], most: int) -> list[Layer]:
-    """The first, the last, and layers evenly between."""
+    """The first layer, the last layer, and layers spread evenly between them."""
     if len(layers) <= most:
         return list(layers)
     return [layers[round(i * (len(layers) - 1) / (most - 1))] for i in range(most)]

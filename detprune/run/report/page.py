@@ -1,4 +1,4 @@
-"""Builds `report.html` from a run directory: one file, figures embedded, no scripts, no network."""
+"""The page `report.html` of a run directory: one file, figures embedded, no scripts, no network."""
 
 import base64
 import os
@@ -42,7 +42,7 @@ def write_report(run_dir: Path) -> Path:
             file = folder / f"{entry.slug}.png"
             figure = entry.draw(run)
             if figure is None:
-                # One from an earlier report would pass for a figure of this one.
+                # A figure of an earlier report would be taken for one of this report.
                 file.unlink(missing_ok=True)
                 absent.append((entry.title, entry.lacking(run)))
                 continue

@@ -1,4 +1,4 @@
-"""Pictures that a task left in the run directory, for the page to show."""
+"""Pictures for the page, which a task wrote into the run directory."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ class Picture:
 
 
 def write_pictures(pictures: Sequence[Mapping[str, str]], folder: Path) -> Path:
-    """List the pictures of a run's folder ``pictures``, where the report looks; returns that file.
+    """Write the list of a run's pictures into its folder ``pictures``, for the report; return the list's path.
 
     Each has ``file`` (its bare name), ``title`` and ``caption``.
     """
@@ -47,7 +47,7 @@ def write_pictures(pictures: Sequence[Mapping[str, str]], folder: Path) -> Path:
 
 
 def read_pictures(run_dir: Path) -> tuple[list[Picture], list[str]]:
-    """Return the pictures that `pictures/pictures.json` lists, and the files that are not there.
+    """Return the pictures that `pictures/pictures.json` lists, and the names of missing files.
 
     Both are empty for a run without that list. Raises `InputError` where it is no list of objects
     with `file`, `title` and `caption`, or names anything but a PNG or JPEG file beside itself.
@@ -67,7 +67,7 @@ def read_pictures(run_dir: Path) -> tuple[list[Picture], list[str]]:
     pictures: list[Picture] = []
     missing: list[str] = []
     for entry in entries:
-        # The page is passed on: no file from elsewhere may get into it unseen.
+        # The page is passed on, so no file from another folder may get into it unnoticed.
         if Path(entry.file).name != entry.file or Path(entry.file).suffix.lower() not in _KINDS:
             raise InputError(
                 f"{str(listing)!r} names {entry.file!r}; a picture is a {', '.join(_KINDS)} file "

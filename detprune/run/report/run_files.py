@@ -1,4 +1,4 @@
-"""A finished run as its files describe it; the report knows a run through this module alone."""
+"""A finished run, read from its files; the report uses a run only through this module."""
 
 import os
 from collections.abc import Callable, Hashable, Iterable
@@ -27,7 +27,7 @@ Array: TypeAlias = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run as its files describe it."""
+    """A finished run, read from its files."""
 
     path: Path
     summary: Summary
@@ -45,12 +45,12 @@ class Run:
 
     @cached_property
     def dense_weights(self) -> dict[str, Array] | None:
-        """The pruned tensors by name, before; None where there is no checkpoint."""
+        """The pruned tensors of the dense network, by name; None if there is no checkpoint."""
         return _read_checkpoint(self, DENSE_CHECKPOINT)
 
     @cached_property
     def final_weights(self) -> dict[str, Array] | None:
-        """The same tensors after; None too where channels were removed, so that they have other shapes."""
+        """The pruned tensors of the final network; None without a checkpoint, or if channels were removed."""
         if self.summary.removal is not None:
             return None
         return _read_checkpoint(self, FINAL_CHECKPOINT)
@@ -131,7 +131,7 @@ _E = TypeVar("_E", bound=Event)
 def _latest(
     found: Iterable[Event | None], kind: type[_E], key: Callable[[_E], Hashable]
 ) -> Iterable[_E]:
-    """Return the events of one kind, the last one for each key.
+    """Return the events of one kind; of several with one key, the last.
 
     A resumed run repeats what came after its last checkpoint; the repetition is what counts.
     """

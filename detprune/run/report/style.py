@@ -1,4 +1,4 @@
-"""What all figures share: size, colours, type, scales. Object-oriented API, no pyplot."""
+"""The style of all figures: size, colours, type, scales. It uses matplotlib's object API, no pyplot."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ DPI = 160
 
 
 def drawing() -> AbstractContextManager[None]:
-    """Return the settings under which every figure is made; they are undone on leaving."""
+    """Return a context with the settings of all figures; they are undone when it ends."""
     return matplotlib.rc_context(
         {
             "text.usetex": False,
@@ -90,7 +90,7 @@ def metric_label(metric: Metric) -> str:
 
 
 def floats(values: Iterable[float | None], scale: float = 1.0) -> list[float]:
-    """Return the values for plotting: what is missing or infinite becomes a gap."""
+    """Return the values for plotting; missing and infinite values become gaps."""
     return [
         scale * value if value is not None and math.isfinite(value) else math.nan
         for value in values
@@ -98,12 +98,12 @@ def floats(values: Iterable[float | None], scale: float = 1.0) -> list[float]:
 
 
 def has_values(values: Sequence[float]) -> bool:
-    """Say whether anything is there to be drawn."""
+    """Return whether any value can be drawn."""
     return any(not math.isnan(value) for value in values)
 
 
 def marker(count: int) -> str:
-    """Return the marker for a curve of `count` points: none where they would run together."""
+    """Return the marker for a curve of `count` points: none if markers would run together."""
     return "o" if count <= 40 else ""
 
 
@@ -119,7 +119,7 @@ def whole_numbers(axis: Axis) -> None:
 
 
 def log_if_wide(axes: Axes, *curves: Sequence[float], factor: float = 20.0) -> None:
-    """Take a logarithmic y axis where the values span more than `factor`."""
+    """Make the y axis logarithmic if the values span more than `factor`."""
     shown = [value for curve in curves for value in curve if not math.isnan(value)]
     values = [value for value in shown if value > 0]
     if not values or min(shown) < 0 or max(values) <= factor * min(values):

@@ -14,7 +14,7 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Table:
-    """A table as text, ready to be shown; `links` has what the first cell of each row leads to, if anything."""
+    """A table as text, ready to be shown; `links` holds the link of each row's first cell, or an empty text."""
 
     title: str
     header: Sequence[str]
@@ -22,7 +22,7 @@ class Table:
     links: Sequence[str] = ()
 
     def link(self, row: int) -> str:
-        """What a row leads to; empty if nothing."""
+        """The link of a row; empty if it has none."""
         return self.links[row] if self.links else ""
 
     def markdown(self) -> str:
@@ -37,7 +37,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure's file, and what it shows."""
+    """The file of a figure, and its title."""
 
     title: str
     file: Path
@@ -66,8 +66,8 @@ def write_page(
     """Write ``table.md`` and ``report.html`` into a folder.
 
     Args:
-        folder: is there already.
-        title, facts: what was done, the latter in a few sentences.
+        folder: an existing folder.
+        title, facts: title of the page, and a few sentences on what was run.
         tables: the results; the first column of each names its rows.
         heading: stands over the pictures.
         pictures: PNG files; the page holds them itself.

@@ -1,4 +1,4 @@
-"""Fills the templates that lie beside this file."""
+"""Rendering of the templates in this folder."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def render(name: str, **values: Any) -> str:
-    """The page of a template; values are escaped, and one that is missing is an error."""
+    """Return the page of a template; values are escaped, and a missing value is an error."""
     environment = Environment(
         loader=PackageLoader("detprune.run.report", package_path=""),
         autoescape=True,

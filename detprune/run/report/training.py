@@ -1,4 +1,4 @@
-"""Figures of how the training went; they read `metrics.jsonl` and the headline numbers."""
+"""Figures of the training, from `metrics.jsonl` and the headline numbers."""
 
 import textwrap
 from collections.abc import Sequence
@@ -36,14 +36,14 @@ _STAGE_COLOURS = {"dense": GREY, "constrained": BLUE, "retrain": GREEN}
 
 
 def epoch_metric(run: Run) -> Metric:
-    """Return what was measured after every epoch, often cheaper than the headline."""
+    """Return the metric that was measured after every epoch; it is often cheaper than the headline metric."""
     epochs = [epoch for stage in run.epochs.values() for epoch in stage]
     names = [e.metric_name or run.summary.metric for e in epochs if e.metric is not None]
     return run.summary.unit(" or ".join(dict.fromkeys(names)) or run.summary.metric)
 
 
 def metric_remark(run: Run) -> str:
-    """Say for the captions that epochs and headline are two measurements, if they are."""
+    """Return a remark for captions if the metric of the epochs is not the headline metric; else an empty text."""
     live, headline = epoch_metric(run).name, run.summary.metric
     if live == headline:
         return ""
@@ -102,7 +102,7 @@ def training_curves(run: Run) -> Figure | None:
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
     log_if_wide(grid[0, 0], *losses)
     grid[0, 0].set_ylabel("training loss")
-    grid[1, 0].set_ylabel(textwrap.fill(metric_label(live), 26))  # as long as the axis
+    grid[1, 0].set_ylabel(textwrap.fill(metric_label(live), 26))  # lines as long as the axis
     figure.align_ylabels(list(grid[:, 0]))
     return figure
 
@@ -146,11 +146,11 @@ def hard_pruning(run: Run) -> Figure | None:
         label += headline
         axes.axhline(reference, color=GREEN, ls=":", lw=1.6, zorder=1, label=label)
     axes.set_xlabel("epoch of the constrained training")
-    # Two measures share the axis then, and only the legend can say which is which.
+    # Two metrics may share the axis; then only the legend says which is which.
     per_cent = "metric (%)" if summary.headline.per_cent else "metric"
     axes.set_ylabel(per_cent if two and _same_unit(run) else metric_label(summary.headline))
     whole_numbers(axes.xaxis)
-    # Below the axes: the curves may run anywhere inside it.
+    # The legend is below the axes, because curves may run anywhere inside them.
     figure.legend(loc="outside lower center", ncols=2 if two else 4)
     return figure
 
@@ -222,7 +222,7 @@ def _condition_marks(axes: Axes, outer: Sequence[Outer]) -> None:
             axes.plot(met, [-row] * len(met), "o", color=BLUE, ms=6, label="met")
             axes.plot(unmet, [-row] * len(unmet), "x", color=ORANGE, ms=6, mew=1.6, label="not met")
         else:
-            # Marks would run together: ticks above and below a line stay apart.
+            # Marks would run together, but ticks above and below a line stay apart.
             axes.axhline(-row, color=LIGHT, lw=1.0)
             axes.vlines(met, -row, -row + 0.36, color=BLUE, lw=1.2, label="met (above)")
             axes.vlines(unmet, -row - 0.36, -row, color=ORANGE, lw=1.2, label="not met (below)")

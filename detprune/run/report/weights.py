@@ -20,11 +20,11 @@ from detprune.run.report.style import (
     whole_numbers,
 )
 
-# An odd number of colours has one in the middle, pure white: only what is zero is drawn in it.
+# An odd number of colours has one in the middle, pure white, in which only zeros are drawn.
 _DIVERGING = LinearSegmentedColormap.from_list(
     "detprune_diverging", ["#08305F", "#3B82C4", "#FFFFFF", "#E07B39", "#7F2704"], N=257
 )
-# Every entry of the heatmap needs a pixel of its own, or zeros between weights disappear.
+# Every entry of the heatmap needs a pixel of its own, else zeros between weights disappear.
 _HEATMAP_ENTRIES, _HEATMAP_ROWS, _HEATMAP_COLUMNS = 65_536, 512, 1_024
 _NAMED_BARS = 45
 
@@ -37,8 +37,8 @@ def histograms(run: Run) -> Figure | None:
     dense = np.concatenate([tensor.ravel() for tensor in before.values()])
     final = np.concatenate([tensor.ravel() for tensor in after.values()])
     kept = final[final != 0]
-    # A handful of outliers must not squeeze the rest into a few bins; how many are beyond the
-    # axis is said in the legend.
+    # A few outliers must not squeeze the other weights into a few bins; the legend tells how many are
+    # beyond the axis.
     limit = max(reach(dense), reach(kept)) or 1.0
     bins = np.linspace(-limit, limit, 122)
     figure = new_figure(4.8)
@@ -133,7 +133,7 @@ def heatmap(run: Run) -> Figure | None:
 
 
 def _contrast(values: Array) -> float:
-    """Return where the colours end; the few weights beyond take the last colour."""
+    """Return the magnitude at which the colours end; the few larger weights have the last colour."""
     nonzero = np.abs(values[np.isfinite(values) & (values != 0)])
     return float(np.quantile(nonzero, 0.99)) if nonzero.size else 0.0
 
@@ -149,7 +149,7 @@ def kept_weights(run: Run) -> Figure | None:
 
 
 def _share_limit(layers: tuple[Layer, ...]) -> float:
-    """End the axis at what the pruned layers need: one dense layer would hide all of them."""
+    """Return the end of the axis for the pruned layers; an axis for one dense layer would hide all of them."""
     largest = max((layer.kept for layer in layers if layer.pruned), default=1.0)
     return 100 * min(1.0, 1.3 * largest) or 1.0
 
@@ -176,7 +176,7 @@ def _kept_bars(layers: tuple[Layer, ...]) -> Figure:
 
 
 def _kept_columns(layers: tuple[Layer, ...]) -> Figure:
-    """The form for deep networks: layers by their number in the table, without names."""
+    """Draw the chart for deep networks: layers by their number in the table, without names."""
     figure = new_figure(5.0)
     upper, lower = figure.subplots(2, 1, sharex=True)
     numbers = np.arange(1, len(layers) + 1)

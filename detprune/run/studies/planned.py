@@ -1,6 +1,6 @@
-"""Runs as processes: every one is a ``detprune run`` of its own, in a folder of its own.
+"""Runs as processes: each run is a ``detprune run`` of its own, in a folder of its own.
 
-So what was cut off takes up where it was, and a run that fails does not stop the others.
+So a run that was cut off resumes, and a run that fails does not stop the others.
 """
 
 import os
@@ -33,7 +33,7 @@ DENSE_ONLY: Settings = {
     "stages.constrained.epochs": 0,
     "stages.retrain.epochs": 0,
 }
-"""What makes a recipe one of the dense network alone."""
+"""Settings that turn a recipe into one that trains the dense network alone."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP)
 _INTERRUPTED = {code for number in _SIGNALS for code in (-number, 128 + number)}
@@ -41,7 +41,7 @@ _INTERRUPTED = {code for number in _SIGNALS for code in (-number, 128 + number)}
 
 @contextmanager
 def folder_of_runs(path: Path) -> Iterator[Path]:
-    """Make a folder of several runs and hold it for the time of the block.
+    """Make a folder for several runs, and hold its lock for the time of the block.
 
     Raises:
         FolderInUseError: another process holds it.
@@ -60,13 +60,13 @@ def folder_of_runs(path: Path) -> Iterator[Path]:
 
 
 def absolute(path: Path) -> Path:
-    """An absolute path without ``..``; links stay, as the runs' recipes name this folder."""
+    """An absolute path without ``..``; links stay, because the runs' recipes name this folder by them."""
     return path.resolve() if ".." in path.parts else path.absolute()
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run that is to be there: its folder, what is set in the recipe, in this order, and the recipe itself."""
+    """A planned run: its folder, the base recipe's file, the settings in their order, and the resolved recipe."""
 
     folder: Path
     recipe_file: Path
@@ -88,31 +88,31 @@ class PlannedRun:
 
     @property
     def arguments(self) -> list[str]:
-        """What ``detprune`` is called with."""
+        """Arguments of the call of ``detprune``."""
         texts = [text for settings in self.settings for text in assignments(settings)]
         sets = [word for text in texts for word in ("--set", text)]
         return ["run", str(self.recipe_file), *sets]
 
     @property
     def command(self) -> str:
-        """What reproduces it alone."""
+        """The command line that reproduces this run alone."""
         return shlex.join(["detprune", *self.arguments])
 
     @property
     def summary(self) -> Summary | None:
-        """What the run found; None if it is not finished."""
+        """The summary of the run; None if it is not finished."""
         return RunDirectory(self.folder).summary()
 
     @property
     def finished(self) -> bool:
-        """Whether it need not be run."""
+        """Whether the run is finished."""
         return self.summary is not None
 
     def check_same(self, part: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> None:
-        """What is in the folder is what would be run there.
+        """Check that the run in the folder, if any, has the planned recipe.
 
         Args:
-            part: what of the recipes is compared; the whole by default.
+            part: takes the part of a recipe that is compared; by default all of it.
 
         Raises:
             InputError: it is a run of another recipe.
@@ -125,7 +125,7 @@ class PlannedRun:
         if (part(there) != part(planned)) if part else (there != planned):
             raise InputError(
                 f"{self.folder} holds a run of another recipe than the one to be run there; choose another --out, or "
-                "delete that folder to run it again"
+                "delete that folder to start the run again"
             )
 
 
@@ -144,13 +144,13 @@ class Runs:
         self._ending = False
 
     def all(self, plans: Iterable[PlannedRun]) -> None:
-        """Run those that are not finished; where this is broken off, those that run are ended too."""
+        """Run all plans that are not finished; an interruption ends the running ones too."""
         pool = ThreadPoolExecutor(self.jobs)
         try:
             list(pool.map(self._run, [plan for plan in plans if not plan.finished]))
         except BaseException as error:
             if not isinstance(error, Exception):
-                LOGGER.warning("interrupted; started again, it goes on where it was")
+                LOGGER.warning("interrupted; call the command again to continue")
             self._end_processes()
             raise
         finally:
@@ -170,7 +170,7 @@ class Runs:
             )
         if code in _INTERRUPTED:
             LOGGER.warning(
-                "%s: interrupted (exit code %d); started again, it goes on where it was; see %s",
+                "%s: interrupted (exit code %d); call the command again to continue; see %s",
                 *(plan.folder.name, code, log_file),
             )
         elif code or not plan.finished:
@@ -193,7 +193,7 @@ class Runs:
             self._processes.discard(process)
 
     def _end_processes(self) -> None:
-        with self._starting:  # a thread of the pool may be about to start one
+        with self._starting:  # a thread of the pool may be about to start a run
             self._ending = True
             for process in list(self._processes):
                 process.terminate()
@@ -202,7 +202,7 @@ class Runs:
     def _environment(self) -> Iterator[dict[str, str]]:
         threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
         environment = {"OMP_NUM_THREADS": threads, **os.environ}
-        # -m takes modules from the working directory first, and a yaml.py there would run
+        # -m imports modules from the working directory first, so that a yaml.py there would run
         environment["PYTHONSAFEPATH"] = "1"
         if self._has_gpus:
             gpu = self._gpus.get()
@@ -215,7 +215,7 @@ class Runs:
 
 
 def _visible_gpus() -> list[str]:
-    """What ``CUDA_VISIBLE_DEVICES`` is set to for each GPU of this process, which may see only some."""
+    """Values of ``CUDA_VISIBLE_DEVICES``, one for each GPU that this process sees."""
     count = torch.cuda.device_count()
     names = os.environ.get("CUDA_VISIBLE_DEVICES")
     return names.split(",")[:count] if names else [str(i) for i in range(count)]

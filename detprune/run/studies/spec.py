@@ -1,4 +1,4 @@
-"""What every file of several runs says: a recipe, and what is changed in it."""
+"""The part that all files of several runs share: a base recipe, and settings that change it."""
 
 import os
 from pathlib import Path
@@ -15,9 +15,9 @@ class RunsSpec(Section):
     """Base of studies and of progressive pruning.
 
     Attributes:
-        name: names it, and its folder below ``runs/``.
-        recipe: that all runs start from; relative to this file.
-        settings: what is changed in it for every run.
+        name: name of the study, and of its folder below ``runs/``.
+        recipe: file of the recipe that all runs are based on; relative to this file.
+        settings: changes of the recipe for all runs: dotted key → value.
     """
 
     name: FolderName
@@ -26,10 +26,10 @@ class RunsSpec(Section):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a file; the recipe's path becomes one from here.
+        """Read a file; the recipe's path becomes relative to the working directory.
 
         Raises:
-            InputError: no such file, or everything that is wrong with it.
+            InputError: there is no such file, or it has faults; all of them are listed.
         """
         spec = validate(cls, read_yaml(path), str(path))
         return spec.model_copy(update={"recipe": Path(os.path.normpath(path.parent / spec.recipe))})

@@ -1,1 +1,1 @@
-"""Roads that the project draws itself, around random or real lanes, in TuSimple's format."""
+"""Synthetic road images with random or real lanes, in TuSimple's format."""

@@ -1,4 +1,4 @@
-"""Everything behind the road: sky, hills, ground, trees and what stands along the road."""
+"""Everything behind the road: sky, hills, ground, trees, and objects along the road."""
 
 import cv2
 import numpy as np
@@ -68,7 +68,7 @@ def _outline(rng: np.random.Generator, points: int, octaves: tuple[int, ...]) ->
 
 
 def _skyline(image: Image, base: float, heights: Rows, colour: Rows) -> None:
-    """Fill what lies below an outline across the frame, down to the row ``base``."""
+    """Fill the area below an outline across the frame, down to the row ``base``."""
     x = np.linspace(-5, FRAME_WIDTH + 5, len(heights))
     outline = np.stack([x, base - heights], axis=1)
     fill(image, [*outline, (x[-1], base + 3.0), (x[0], base + 3.0)], colour)
@@ -147,7 +147,7 @@ def _tree(
     leaves: Rows,
     puffs: Image,
 ) -> None:
-    """A crown is where noise around 128, ``puffs``, outweighs the distance from its middle."""
+    """Draw a tree; its crown covers the pixels where the noise ``puffs`` outweighs the distance to its middle."""
     trunk = max(1.0, height * rng.uniform(0.015, 0.03))
     rectangle(image, x - trunk / 2, row - height * 0.5, trunk, height * 0.5, leaves * 0.55)
     side = int(rng.integers(48, 120))
@@ -190,7 +190,7 @@ def _cypress(
 def _pole(
     rng: np.random.Generator, image: Image, x: float, row: float, metre: float, side: int
 ) -> None:
-    """A street lamp or a sign."""
+    """Draw a street lamp or a sign."""
     thickness = max(1, int(0.15 * metre))
     grey = vary(rng, (110, 112, 112), 0.2)
     if rng.random() < 0.5:

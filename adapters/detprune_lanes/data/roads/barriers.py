@@ -1,4 +1,4 @@
-"""What borders the paved surface: concrete walls, guard rails, and bridges over the road."""
+"""Borders of the paved surface: concrete walls, guard rails, and bridges over the road."""
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def _rail(
 
 
 def bridge(rng: np.random.Generator, image: Image, view: View, edges: Edges) -> float:
-    """Draw a bridge over the road; returns its depth in metres, where its shadow falls."""
+    """Draw a bridge over the road; return its distance in metres, where its shadow falls."""
     depth = float(np.exp(rng.uniform(np.log(22), np.log(75))))
     row = float(view.row(depth))
     metre = float(view.metre(row))

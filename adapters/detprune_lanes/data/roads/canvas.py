@@ -1,4 +1,4 @@
-"""Small tools for drawing: noise, tints, polygons at fractions of a pixel."""
+"""Small tools for drawing: noise, tints, polygons with subpixel coordinates."""
 
 import cv2
 import numpy as np
@@ -35,7 +35,7 @@ def rectangle(image: Image, x: float, y: float, w: float, h: float, colour: obje
 
 
 def scalar(colour: object) -> tuple[float, ...]:
-    """A colour as OpenCV wants it."""
+    """A colour in OpenCV's form."""
     return tuple(np.clip(np.atleast_1d(np.asarray(colour, np.float64)), 0, 255).tolist())
 
 
@@ -81,7 +81,7 @@ def grained(image: Image, noise: Image, strength: float) -> Image:
 
 
 def tinted(grey: Image, colour: ArrayLike) -> Image:
-    """A grey picture, (H, W), in a colour that it has where it is 128, (H, W, 3)."""
+    """A grey picture, (H, W), tinted so that grey 128 becomes ``colour``, (H, W, 3)."""
     ramp = np.arange(256)[:, None] / 128 * np.asarray(colour, np.float64)
     table = np.clip(np.rint(ramp), 0, 255).astype(np.uint8)
     return as_image(cv2.LUT(cv2.merge([grey, grey, grey]), table.reshape(1, 256, 3)))
@@ -93,11 +93,11 @@ def shaded(image: Image, shade: Image) -> Image:
 
 
 def as_image(array: object) -> Image:
-    """What OpenCV gave back, as the bytes that it holds."""
+    """An array that OpenCV returned, typed as an image of bytes."""
     return np.asarray(array, np.uint8)
 
 
 def vary(rng: np.random.Generator, colour: ArrayLike, much: float) -> NDArray[np.float64]:
-    """A colour made lighter or darker, and each of its channels a little more so."""
+    """A colour made lighter or darker at random, with a smaller random change of each channel."""
     changed = np.asarray(colour, np.float64) * rng.normal(1, much)
     return np.clip(changed + rng.normal(0, 12 * much, 3), 0, 255)

@@ -29,7 +29,7 @@ from detprune_lanes.grid import ABSENT, FRAME_WIDTH
 LABELS = {"train": "label_data_drawn.json", "test": "test_label.json"}
 """The label file of each split, as TuSimple names them."""
 
-_FORMAT = 1  # to be raised with every change of what is drawn or how it is stored
+_FORMAT = 1  # raise it with every change in what is drawn or how it is stored
 _QUALITY = 90  # of JPEG
 _ORDER = 2**31  # an index beyond all frames: the generator that shuffles the real geometries
 _WORKERS = 8  # threads at most: a frame needs some 30 MB while it is drawn
@@ -37,16 +37,16 @@ _WORKERS = 8  # threads at most: a frame needs some 30 MB while it is drawn
 
 @dataclass(frozen=True)
 class DrawnRoads:
-    """How many frames, from which seed, around which lanes.
+    """Settings of drawn roads: numbers of frames, seed, and source of the lanes.
 
     Attributes:
-        train: training frames.
-        test: test frames.
-        seed: another one draws other frames.
+        train: number of training frames.
+        test: number of test frames.
+        seed: another seed draws other frames.
         labels: TuSimple's label files, whose lanes are drawn instead of random ones. From a folder,
-            training frames take those of ``label_data_*.json`` and test frames those of
-            ``test_label.json``; from a single file, every other line each. Which ones is a shuffle
-            by the seed; with more frames than labels, labels are drawn again in another look.
+            training frames take the lanes of ``label_data_*.json`` and test frames those of
+            ``test_label.json``; from a single file, they take every other line each. The seed shuffles
+            the labels; with more frames than labels, a label is drawn again with another look.
 
     Raises:
         InputError: a value out of range.
@@ -68,7 +68,7 @@ class DrawnRoads:
 
     @property
     def splits(self) -> dict[str, int]:
-        """Its splits that have frames → how many."""
+        """Splits that have frames → number of frames."""
         counts = {"train": self.train, "test": self.test}
         return {split: count for split, count in counts.items() if count}
 
@@ -97,14 +97,14 @@ class _Source:
 
 
 def cached(spec: DrawnRoads) -> Path:
-    """Draw into the user's cache folder, or find it there; returns the set's folder."""
+    """Draw a set into the user's cache folder, or reuse it there; return the set's folder."""
     lanes = _identity(spec)["labels"]
     name = f"roads-{_FORMAT}-{spec.train}-{spec.test}-seed{spec.seed}"
     return draw(spec, user_cache() / "drawn" / (f"{name}-{lanes[:12]}" if lanes else name))
 
 
 def draw(spec: DrawnRoads, folder: Path) -> Path:
-    """Write the set into ``folder``, or reuse it there; returns the folder's absolute path.
+    """Write the set into ``folder``, or reuse it there; return the folder's absolute path.
 
     Layout: ``label_data_drawn.json`` and ``test_label.json`` (one label per line), ``set.json``, and
     ``clips/<split>/<number>/20.jpg`` (1280x720). The folder appears under its name only when it is
@@ -158,7 +158,7 @@ def _geometry(frame: Frame) -> tuple[NDArray[Any], NDArray[np.int64]]:
 
 
 def _sources(spec: DrawnRoads) -> dict[str, _Source]:
-    """Where each split's lanes come from; empty for random ones.
+    """The label files that each split's lanes come from; empty for random lanes.
 
     Raises:
         InputError: the label files are not there.
@@ -175,7 +175,7 @@ def _sources(spec: DrawnRoads) -> dict[str, _Source]:
         files = tuple(sorted(place.glob(pattern)))
         if not files:
             raise InputError(
-                f"{place} holds no {pattern}, from which the lanes of the {split} frames are to come; "
+                f"{place} holds no {pattern}, the source of the lanes of the {split} frames; "
                 "name a folder with TuSimple's label files, or a single label file"
             )
         sources[split] = _Source(files, 0, 1)
@@ -183,7 +183,7 @@ def _sources(spec: DrawnRoads) -> dict[str, _Source]:
 
 
 def _identity(spec: DrawnRoads) -> dict[str, Any]:
-    """What makes two sets the same; of label files their content, not their place."""
+    """The facts by which two sets are the same; label files count by content, not by path."""
     sources = _sources(spec)
     keys = "".join(f"{split} {source.key()}\n" for split, source in sources.items())
     return {
@@ -196,7 +196,7 @@ def _identity(spec: DrawnRoads) -> dict[str, Any]:
 
 
 def _reusable(spec: DrawnRoads, identity: dict[str, Any], folder: Path) -> bool:
-    """Whether the folder holds this very set; False where it is free to be written."""
+    """Whether the folder holds this set already; False if the folder is new or empty."""
     way_out = "remove it, or name another folder"
     if folder.is_dir() and not any(folder.iterdir()):
         return False

@@ -92,7 +92,7 @@ def _project(rng: np.random.Generator) -> NDArray[np.int64]:
 
 
 def _longest_run(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask without all but its longest stretch of True; the first of several."""
+    """The mask with only its longest stretch of True; of several, the first."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     kept = np.zeros_like(mask)
     if len(edges):

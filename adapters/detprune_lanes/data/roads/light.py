@@ -101,7 +101,7 @@ def glare(rng: np.random.Generator, image: Image, view: View) -> Image:
 
 
 def camera(rng: np.random.Generator, image: Image, style: Style) -> Image:
-    """What the camera adds: darker corners, blur, noise, and now and then strong compression."""
+    """Add the camera's effects: darker corners, blur, noise, and sometimes strong compression."""
     image = as_image(cv2.GaussianBlur(image, (0, 0), rng.uniform(*style.blur)))
     image = grained(image, grain(rng, FRAME_HEIGHT), rng.uniform(*style.noise))
     if rng.random() < style.squeezed:

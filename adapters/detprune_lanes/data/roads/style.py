@@ -1,6 +1,6 @@
-"""What a drawn road may look like; training and test frames are drawn in two different styles.
+"""The look of drawn roads; training and test frames are drawn in two different styles.
 
-A test set in the training style would only ask for other numbers from the same program. So the test
+A test set in the training style would differ from the training set by random numbers alone. So the test
 style has other palettes of road, ground, sky and vehicles (their ranges touch but hardly overlap),
 another texture of the road (grooves, patches and tar seams instead of slabs, stains and joints), other
 dashes, thinner paint that is worn more often, cypresses, poles and bridges instead of round trees, stripes of shadow
@@ -30,7 +30,7 @@ class Body(NamedTuple):
 
 @dataclass(frozen=True)
 class Style:
-    """Ranges and chances from which every frame draws its own look.
+    """Ranges and probabilities from which the look of every frame is drawn.
 
     Attributes:
         roads: colours of the surface.
@@ -44,11 +44,11 @@ class Style:
         dashes: pairs of metres of paint and metres between.
         dots: chance of reflectors between the dashes.
         paint_width: metres.
-        opacity: of the paint before wear.
+        opacity: opacity of the paint before wear.
         wear: share of the paint that is gone.
         missing: chance that a boundary has no paint at all.
         tree: shape of the trees.
-        trees: how many.
+        trees: number of trees.
         shadow: shape of the shadows that trees throw on the road.
         bridge: chance of a bridge over the road.
         bodies: kinds of vehicles.

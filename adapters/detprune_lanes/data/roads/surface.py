@@ -11,12 +11,12 @@ from detprune_lanes.data.roads.plane import LENGTH, WIDTH, Plane
 from detprune_lanes.data.roads.style import Style
 from detprune_lanes.data.roads.view import Rows, View, at
 
-_SHARP_TO = 60.0  # metres: what is finer than the frame's pixels farther away would flicker
+_SHARP_TO = 60.0  # metres: farther away, details finer than the frame's pixels would flicker
 
 
 @dataclass(frozen=True)
 class Edges:
-    """Where the paved surface ends, (REACH,) each: x in every row."""
+    """The edges of the paved surface: x in every row, (REACH,) each."""
 
     left: Rows
     right: Rows
@@ -36,7 +36,7 @@ class Edges:
 
 
 def edges_of(rng: np.random.Generator, view: View) -> Edges:
-    """Choose how wide the shoulders are.
+    """Choose the widths of the shoulders.
 
     A side of the road with both labels that a detector looks for may have one more, unlabelled lane:
     annotators stop there too.
@@ -83,7 +83,7 @@ def surface(rng: np.random.Generator, plane: Plane, view: View, style: Style) ->
 
 
 def _across(rng: np.random.Generator, plane: Plane, view: View, style: Style) -> Rows:
-    """What depends on the lateral position only, (WIDTH,): lanes' tones, wheel tracks, oil, grooves."""
+    """The part that depends on the lateral position alone, (WIDTH,): lanes' tones, wheel tracks, oil, grooves."""
     lateral = plane.laterals()
     bounds = view.laterals if len(view.laterals) else np.array([0.0])
     tones = rng.normal(0, 7, len(bounds) + 1)

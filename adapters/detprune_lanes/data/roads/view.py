@@ -1,4 +1,4 @@
-"""The perspective of a frame, recovered from nothing but its lane boundaries.
+"""The perspective of a frame, recovered from its lane boundaries alone.
 
 On a flat road the gap between two boundaries grows linearly with the rows below the horizon, however
 the road bends sideways. So the row where the gaps vanish is the horizon, and the gap in a row is the
@@ -27,7 +27,7 @@ Rows = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class View:
-    """Where things on the road are seen.
+    """The perspective of a frame: positions on the road as pixels, and back.
 
     Attributes:
         horizon: the row in which the boundaries meet.
@@ -112,7 +112,7 @@ def recover(lanes: NDArray[np.float64], rows: NDArray[np.float64]) -> View:
 
 
 def _slope(rows: Rows, x: Rows) -> float:
-    """Of the least-squares line x(row)."""
+    """Slope of the least-squares line x(row)."""
     away = rows - rows.mean()
     return float((away * x).sum() / (away**2).sum())
 
@@ -160,7 +160,7 @@ def _centre(lanes: Rows, rows: Rows, scale: Rows) -> tuple[Rows, Rows]:
         for part in (new & (rows < rows[seen].mean()), new & (rows >= rows[seen].mean())):
             if not part.any():
                 continue
-            # Where it goes on, not where it usually is: the line must not jump.
+            # Continue the line where it is, not at its usual lateral position: it must not jump.
             nearest = np.argmin(np.where(common, np.abs(rows - rows[part].mean()), np.inf))
             lateral = (lanes[k][nearest] - centre[nearest]) / scale[nearest] if common.any() else 0
             centre[part] = lanes[k][part] - lateral * scale[part]

@@ -1,4 +1,4 @@
-"""Progressive pruning: the target rises in steps, each from the best networks that there are."""
+"""Progressive pruning: the target rises in steps, and each step starts from the best networks so far."""
 
 from detprune.run.studies.progressive.progressive_runs import run_progressive
 

@@ -1,4 +1,4 @@
-"""Who was pruned from whom."""
+"""The lineage of progressive pruning: which network was pruned from which."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +13,9 @@ class Network:
     """A network of the lineage.
 
     Attributes:
-        run: what makes it.
+        run: the run that trains it.
         rate: its compression rate; 1 for the dense one.
-        parent: what it was pruned from; None for the dense one.
+        parent: the network that it was pruned from; None for the dense network.
     """
 
     run: PlannedRun
@@ -24,12 +24,12 @@ class Network:
 
     @property
     def label(self) -> str:
-        """Its rate; of every rate only the best network has children."""
+        """Label of the network, its rate; it is unique, because only the best network of a rate has children."""
         return f"{rate_name(self.rate)}x" if self.parent else "dense"
 
     @property
     def summary(self) -> Summary:
-        """What its run found; only for a finished one."""
+        """The summary of the network's run, which must be finished."""
         summary = self.run.summary
         if summary is None:
             raise ValueError(f"{self.run.folder.name} is not finished")
@@ -37,7 +37,7 @@ class Network:
 
     @property
     def final(self) -> float:
-        """The metric after masked retraining; of the dense one, before anything was pruned."""
+        """The metric after masked retraining; for the dense network, its metric before pruning."""
         value = self.summary.final if self.parent else self.summary.dense
         if value is None:
             raise ValueError(f"{self.run.folder.name} was not measured")
@@ -45,7 +45,7 @@ class Network:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """Its metrics, rate and epochs; the dense network's own run ends in a one-shot pruning of no interest."""
+        """Metrics, rate and epochs; the one-shot pruning at the end of the dense network's run is left out."""
         keys = ("hard_pruned", "final", "compression", "epochs")
         of_dense = (
             {} if self.parent else {"hard_pruned": None, "final": self.final, "compression": 1.0}

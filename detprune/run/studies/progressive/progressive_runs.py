@@ -1,12 +1,11 @@
 """Progressive pruning (Ye et al. 2018, "Progressive weight pruning of deep neural networks using ADMM").
 
-The target rises in steps. A pool holds the best networks so far, at whatever rate each of them has; all of
-them are pruned to the next rate, by constrained training and masked retraining, and the parent of the best
-child gives its place to it.
+The target rises in steps. A pool holds the best networks so far, whatever their rates are. All of them are pruned
+to the next rate, by constrained training and masked retraining. Then the best child replaces its parent.
 
-Choices made where the source is silent: the pool begins with the dense network alone and fills up before
-any parent is replaced; of equal children the one of the older parent is the best; the best is the one with
-the best metric after masked retraining.
+Choices made where the source is silent: the pool starts with the dense network alone, and fills up before
+any parent is replaced; the best child is the one with the best metric after masked retraining; of equal children it
+is the one of the older parent.
 """
 
 from collections.abc import Sequence
@@ -50,7 +49,7 @@ def run_progressive(
     settings = [spec.settings, *changes]
     dense = Network(PlannedRun.plan(folder / "dense", spec.recipe, [*settings, DENSE_ONLY]), 1.0)
     first = dense.run.recipe.from_dense(dense.run.folder)
-    for rate in spec.rates:  # all that is wrong shows before anything runs
+    for rate in spec.rates:  # check all recipes before any run starts
         _child(dense, rate, [*settings, first], folder)
 
     with folder_of_runs(folder):
@@ -67,7 +66,7 @@ def run_progressive(
 def _prune(
     spec: Progressive, dense: Network, settings: Sequence[Settings], runs: Runs
 ) -> tuple[list[Network], list[Network]]:
-    """All networks of the lineage, and the best of each rate; it ends early where all runs of a rate fail."""
+    """Prune step by step; return all networks and the best of each rate. It ends early if all runs of a rate fail."""
     folder = dense.run.folder.parent
     networks, pool, best = [dense], [dense], []
     for rate in spec.rates:
@@ -97,7 +96,7 @@ def _prune(
 
 
 def _start(parent: Network, dense: Network) -> list[Settings]:
-    """With whose weights a child begins; the dense network teaches it, not a parent that was pruned."""
+    """Settings by which a child starts from its parent's weights; its teacher is the dense network, not the parent."""
     recipe, folder = parent.run.recipe, parent.run.folder
     if not parent.parent:
         return [recipe.from_dense(folder)]

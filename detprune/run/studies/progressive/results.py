@@ -1,4 +1,4 @@
-"""What progressive pruning found: a table, the lineage as a figure, and a page."""
+"""Results of progressive pruning: a table, the lineage as a figure, and a page."""
 
 import json
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ def write_lineage(
     """Write ``table.md``, ``results.json``, ``figures/lineage.png`` and ``report.html``.
 
     Args:
-        spec: what was run.
-        folder: of all runs; is there already.
+        spec: the progressive pruning.
+        folder: folder of all runs; it exists already.
         networks: the dense network, then all that were made of it.
         best: the best of each rate that was reached.
     """

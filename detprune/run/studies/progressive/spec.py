@@ -1,4 +1,4 @@
-"""What a progressive pruning is: a recipe, and the rates through which it goes."""
+"""The file of a progressive pruning: a recipe, and the rates of its steps."""
 
 from itertools import pairwise
 from typing import Annotated, Self
@@ -10,11 +10,11 @@ from detprune.run.studies.spec import RunsSpec
 
 
 class Progressive(RunsSpec):
-    """Steps of pruning.
+    """Progressive pruning of one recipe, in steps.
 
     Attributes:
-        rates: compression rates, rising.
-        pool: networks that are kept, each of which is pruned to the next rate.
+        rates: compression rates of the steps, rising.
+        pool: number of best networks that are kept; each of them is pruned to the next rate.
     """
 
     rates: tuple[Annotated[float, Field(gt=1)], ...] = Field(min_length=1)
@@ -25,6 +25,6 @@ class Progressive(RunsSpec):
         for before, after in pairwise(self.rates):
             if after <= before:
                 raise InputError(
-                    f"rates fall from {before:g} to {after:g}; every step prunes more than the one before"
+                    f"rates: {after:g} follows {before:g}; give rising rates, for every step prunes more than the last"
                 )
         return self

@@ -1,4 +1,4 @@
-"""Figures of a study: the metric against the rate, how it got there, and the weights that are left."""
+"""Figures of a study: the metric against the rate, the course of training, and the remaining weights."""
 
 import math
 import statistics
@@ -27,7 +27,7 @@ _PANELS: dict[Stage, str] = {
 
 
 def draw_study(results: Results, folder: Path) -> list[Picture]:
-    """Draw ``figures/*.png`` into a study's folder; returns them with their titles, model by model.
+    """Draw ``figures/*.png`` into a study's folder; return them with their titles, model by model.
 
     The metric against the rate is of all runs. Convergence and weights are of one rate and one seed: those
     with most finished runs, of several the highest rate.
@@ -61,7 +61,7 @@ def draw_study(results: Results, folder: Path) -> list[Picture]:
 
 
 def _look(index: int) -> dict[str, Any]:
-    """Colour and marker of a method; no two of the first 35 have both in common."""
+    """Colour and marker of a method; the first 35 combinations are different."""
     count = len(_COLOURS)
     return {"color": _COLOURS[index % count], "marker": _MARKERS[index // count % len(_MARKERS)]}
 
@@ -144,7 +144,7 @@ def _shown(results: Results, model: str, folder: Path) -> tuple[float, int, dict
 
 
 def _convergence(results: Results, runs: Mapping[str, Run]) -> Figure:
-    """‖W − Z‖ / ‖W‖ during constrained training, and the metric of what is or would be pruned."""
+    """‖W − Z‖ / ‖W‖ during constrained training, and the metric of hard-pruned copies and pruned networks."""
     order = list(results.study.methods)
     figure = style.new_figure(3.9)
     left, right = figure.subplots(1, 2)

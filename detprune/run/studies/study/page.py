@@ -1,4 +1,4 @@
-"""Writes what a study found into its folder."""
+"""The files with the results of a study."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a study found, as numbers and tables."""
+"""Results of a study, as numbers and tables."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ class Results:
         self.metric = self.example.headline if self.example else Metric("metric", per_cent=False)
 
     def values(self, model: str, method: str, rate: float, stage: Stage) -> list[float]:
-        """A stage's metric of all seeds that are finished."""
+        """The metric after a stage, for all seeds whose runs are finished."""
         found = [
             summary
             for cell, summary in self.cells.items()
@@ -37,13 +37,13 @@ class Results:
         return [self.metric.scale * value for value in values if value is not None]
 
     def baseline(self, model: str) -> list[float]:
-        """The dense metric of all seeds."""
+        """The dense metric, for all seeds."""
         found = [summary for b, summary in self.dense.items() if b.model == model]
         values = [summary.dense for summary in found if summary is not None]
         return [self.metric.scale * value for value in values if value is not None]
 
     def tables(self) -> list[Table]:
-        """Per model: rates down, methods across, hard-pruned and final; then what was published."""
+        """One table per model: a row per rate, columns per method (hard-pruned, final), then published numbers."""
         study = self.study
         columns = [(stage, method) for stage in STAGES for method in study.methods]
         header = ["rate", *(f"{method} {STAGES[stage]}" for stage, method in columns)]
@@ -82,7 +82,7 @@ class Results:
         return Table("Runs", header, rows, links)
 
     def facts(self) -> str:
-        """What was trained, for how long and with what."""
+        """A text with models, data, epochs, seeds and versions."""
         done = [summary for summary in self.cells.values() if summary is not None]
         if not done:
             return "No run has finished yet."
@@ -128,7 +128,7 @@ def _published_table(published: Published) -> Table:
 
 
 def plain_results(results: Results) -> dict[str, Any]:
-    """What ``results.json`` holds."""
+    """The content of ``results.json``."""
 
     def entry(baseline: Baseline, summary: Summary | None, **more: Any) -> dict[str, Any]:
         keys = ("dense", "hard_pruned", "final", "compression", "epochs", "seconds")

@@ -1,4 +1,4 @@
-"""What a study is: one recipe, and the grid of what is changed in it."""
+"""The file of a study: one recipe, and the grid of its variations."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ Target = Literal["compression", "macs", "parameters"]
 
 
 class Published(Section):
-    """Numbers of a paper, shown beside one's own.
+    """Published numbers, shown beside the results.
 
     Attributes:
-        source: where they stand, and on which data they were measured.
-        values: method → rate → (after hard pruning, final), in the unit of the table; None where there is none.
+        source: the paper and table, and the data on which the numbers were measured.
+        values: method → rate → (after hard pruning, final), in the unit of the table; null for a missing number.
     """
 
     source: str
@@ -28,17 +28,17 @@ class Published(Section):
 
 
 class Study(RunsSpec):
-    """A grid of runs.
+    """A grid of runs: methods × rates × models × seeds.
 
     Attributes:
-        methods: label → what is changed for the method: ``method`` at least.
-        target: what the rates are: compression rates, or the shares of MACs or parameters that are left where
-            whole channels are removed.
-        rates: as ``target`` says, 1 or more, or above 0 and below 1.
-        own_rates: label of a model → its rates, where they are others.
-        models: label → what is changed for the model; one without a label by default.
-        seeds: each has a dense network of its own, from which all its runs start.
-        published: numbers to be shown beside the results.
+        methods: label → changes of the recipe for the method; ``method`` at least.
+        target: meaning of the rates: compression rates, or, where whole channels are removed, the shares of MACs
+            or parameters that are left.
+        rates: the rates: 1 or more for compression, else above 0 and below 1.
+        own_rates: label of a model → its own rates, in place of ``rates``.
+        models: label → changes of the recipe for the model; by default, one model without a label.
+        seeds: seeds of the runs; each seed trains a dense network, from which all its runs start.
+        published: published numbers, shown beside the results.
     """
 
     methods: dict[FolderName, SettingsField] = Field(min_length=1)
@@ -79,27 +79,27 @@ class Study(RunsSpec):
         if twice := sorted(name for name, count in folders.items() if count > 1):
             raise InputError(
                 f"several runs would have the same folder: {listed(twice)}; give every rate and seed once, and "
-                "methods and models other labels"
+                "methods and models different labels"
             )
         return self
 
     def rates_of(self, model: str) -> tuple[float, ...]:
-        """The rates to which a model is pruned."""
+        """The rates of a model."""
         return self.own_rates.get(model, self.rates)
 
     @property
     def labels(self) -> list[str]:
-        """The models; one with an empty label if none is named."""
+        """Labels of the models; one empty label if no model is named."""
         return list(self.models) or [""]
 
     @property
     def baselines(self) -> list["Baseline"]:
-        """The dense networks."""
+        """All dense networks."""
         return [Baseline(model, seed) for model in self.labels for seed in self.seeds]
 
     @property
     def cells(self) -> list["Cell"]:
-        """All pruned runs, seed by seed, so that a study that is cut off has whole seeds."""
+        """All pruned runs, seed by seed, so that a study that is cut off has complete seeds."""
         return [
             Cell(Baseline(model, seed), method, rate, self.target)
             for seed in self.seeds
@@ -109,17 +109,17 @@ class Study(RunsSpec):
         ]
 
     def label_of(self, rate: float) -> str:
-        """A rate in tables and figures."""
+        """The text of a rate in tables and figures."""
         if self.target == "compression":
             return f"{rate_name(rate)}×"
         return f"{rate_name(rate)} of the {'MACs' if self.target == 'macs' else self.target}"
 
     def sorted_rates(self, model: str) -> list[float]:
-        """The rates of a model, from the mildest on."""
+        """The rates of a model, starting with the one that prunes least."""
         return sorted(self.rates_of(model), reverse=self.target != "compression")
 
     def settings_of(self, baseline: "Baseline") -> list[Settings]:
-        """The settings of a dense network's run, without what makes it a dense one."""
+        """The settings of model and seed for a dense network, without those that stop the run after the dense stage."""
         return [self.settings, self.models.get(baseline.model, {}), {"seed": baseline.seed}]
 
 

@@ -1,4 +1,4 @@
-"""Runs a study, then writes what was found."""
+"""The runs of a study, and the writing of its results."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -25,7 +25,7 @@ def run_study(
     jobs: int | None,
     only: Sequence[str] | None = None,
 ) -> tuple[Path, bool]:
-    """Run what is not finished, then write table, figure and report into the folder.
+    """Run all runs that are not finished, then write table, figures and report into the folder.
 
     Args:
         file: the study.
@@ -106,7 +106,7 @@ def _plan_cell(
 
 
 def _check_epochs(cells: dict[Cell, PlannedRun]) -> None:
-    """What is compared, a model at a rate, trains for the same number of epochs with every method."""
+    """Check that, for each model and rate, all methods train for the same number of epochs."""
     lengths: dict[tuple[str, float], dict[int, list[str]]] = {}
     for cell, plan in cells.items():
         compared = lengths.setdefault((cell.baseline.model, cell.rate), {})
@@ -117,6 +117,6 @@ def _check_epochs(cells: dict[Cell, PlannedRun]) -> None:
                 f"{epochs} in {listed(names)}" for epochs, names in sorted(compared.items())
             )
             raise InputError(
-                "what is compared has the same epochs of constrained training and masked retraining "
-                f"together, but here are: {found}; give every method as many"
+                "methods are compared at the same number of epochs of constrained training and masked retraining "
+                f"together, but here are: {found}; give every method the same number"
             )
