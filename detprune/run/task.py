@@ -25,7 +25,7 @@ class NetworkTask(ABC):
     """A recipe's network and data: builds, loads, measures and probes networks, and needs no run directory."""
 
     metrics: ClassVar[tuple[Metric, ...]]
-    """Units and directions of the numbers that ``evaluate`` returns; the first is the headline, a share from 0 to 1."""
+    """Units and directions of the numbers that ``evaluate`` returns; the first is the headline."""
 
     recipe_type: ClassVar[type[Recipe]] = Recipe
     """What the recipe has to be."""
