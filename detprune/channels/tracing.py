@@ -210,7 +210,7 @@ class _Operations(TorchDispatchMode):
 
 
 def _is_pointwise(func: Any, plain: str) -> bool:
-    """Whether every entry of the result comes of the same entries; up to torch 2.6 not all forms in place are tagged."""
+    """Whether every entry of the result comes of the same entries; torch 2.6 does not tag all forms in place."""
     if torch.Tag.pointwise in func.tags or plain in ("_prelu_kernel", "hardswish"):
         return True
     other = getattr(getattr(torch.ops.aten, plain, None), func._overloadname, None)
