@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from detprune.errors import InputError
-from detprune.run.report import maps, page, write_report
+from detprune.run.report import figures, maps, page, write_report
 from detprune.run.report.run_files import read_run
 from report_run import edit_summary, fake_run, only_events, write_summary
 
-FIGURES = ["training", "hard_pruning", "residual", "histograms", "heatmap", "maps", "layers"]
+FIGURES = [figure.slug for figure in figures.FIGURES]
 
 
 def embedded(html: str) -> list[bytes]:

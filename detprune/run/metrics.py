@@ -33,6 +33,11 @@ class Metric:
         """Name and unit, for axes and headers."""
         return f"{self.name} (%)" if self.per_cent else self.name
 
+    @property
+    def header(self) -> str:
+        """Name and, where that is not the usual one, direction, for the headers of tables."""
+        return self.name if self.higher_is_better else f"{self.name} (lower is better)"
+
     def text(self, value: float) -> str:
         """A value with its unit."""
         return f"{100 * value:.2f} %" if self.per_cent else f"{value:.4f}"

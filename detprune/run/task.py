@@ -25,7 +25,7 @@ class NetworkTask(ABC):
     """The network and data of a recipe: it builds, loads and measures networks, and needs no run directory."""
 
     metrics: ClassVar[tuple[Metric, ...]]
-    """Metrics that ``evaluate`` returns; the first is the headline metric, a share from 0 to 1."""
+    """Metrics that ``evaluate`` returns, with unit and direction; the first is the headline metric."""
 
     recipe_type: ClassVar[type[Recipe]] = Recipe
     """Type of the recipe."""

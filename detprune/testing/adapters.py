@@ -1,6 +1,7 @@
 """The contract of an adapter."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -75,10 +76,17 @@ def _check_measuring(task: Task) -> None:
     model = task.build_model()
     first, probe = task.evaluate(model), task.loss_probe(model, 8)
     require(task.metric in first, f"evaluate() returns {sorted(first)}, without {task.metric}")
-    require(
-        0 <= first[task.metric] <= 1,
-        f"{task.metric} is {first[task.metric]}, and has to be a fraction between 0 and 1",
-    )
+    for metric in task.metrics:
+        value = first.get(metric.name, 0.0)
+        require(
+            0 <= value <= 1 if metric.per_cent else math.isfinite(value),
+            f"{metric.name} is {value}, and has to be "
+            + (
+                "a share from 0 to 1; a metric of another unit is Metric(…, per_cent=False)"
+                if metric.per_cent
+                else "finite"
+            ),
+        )
     _check_untouched(model, "evaluate()", lambda: dict(task.evaluate(model)), dict(first))
     _check_untouched(model, "the loss probe", probe, probe())
 

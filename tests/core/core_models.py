@@ -21,6 +21,8 @@ from detprune import (
 )
 
 HALF = Budget(sparsity=0.5)
+HALVES = {"0.weight": 36, "4.weight": 256, "6.weight": 12}
+"""Zeros of ``small_net`` at this budget."""
 
 METHOD_EXAMPLES: dict[str, Method] = {
     "admm": ADMM(rho=0.05),

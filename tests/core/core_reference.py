@@ -25,7 +25,7 @@ CASES: dict[str, tuple[SparsitySet, tuple[int, ...], tuple[int, ...], tuple[floa
 
 
 def group_ids(sparsity_set: SparsitySet, shape: tuple[int, ...]) -> Tensor:
-    """Number of the group that every weight belongs to, counted row by row as in METHODS.md."""
+    """Number of the group that every weight belongs to, counted row by row."""
     rows = shape[0]
     columns = torch.Size(shape[1:]).numel()
     row = torch.arange(rows)[:, None].expand(rows, columns)

@@ -1,4 +1,4 @@
-"""The methods written straight from METHODS.md: slow, unfused, with every tensor kept apart.
+"""The methods written straight from docs/methods.md: slow, unfused, with every tensor kept apart.
 
 Sign conventions, and what is compared with what at which k, follow the formulas there, not the code
 under test. Everything is float64.

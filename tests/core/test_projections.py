@@ -1,6 +1,7 @@
 """Properties of the projection onto every sparsity set, against sorting and against enumeration."""
 
 import math
+import re
 
 import hypothesis.extra.numpy as arrays
 import numpy as np
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detprune import NM, Block, Column, Filter, InputError, Pattern, SparsitySet, Unstructured
+from detprune.sets import SETS
 from detprune.sets.pattern import EIGHT_PATTERNS
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -53,6 +55,10 @@ def assert_promised_count(
         kept_groups = ids[mask].unique()
         assert torch.equal(mask, torch.isin(ids, kept_groups)), "a group is kept in part"
         assert len(kept_groups) == promised(int(ids.max()) + 1, sparsity)
+
+
+def test_every_registered_set_is_in_the_suite() -> None:
+    assert {type(case[0]) for case in CASES.values()} == set(SETS.values())
 
 
 @every_level
@@ -185,10 +191,8 @@ def test_support_does_not_depend_on_the_memory_layout(
 def test_two_dimensional_weights_project_too(name: str) -> None:
     sparsity_set, _, _, sparsities = CASES[name]
     weight = torch.randint(-2, 3, (8, 12)).float()
-    if isinstance(sparsity_set, Pattern):
-        with pytest.raises(
-            InputError, match=r"shape \(8, 12\) is no convolution with a 3×3 kernel"
-        ):
+    if (problem := sparsity_set.problem_with(weight.shape)) is not None:
+        with pytest.raises(InputError, match=rf"shape \(8, 12\) {re.escape(problem)}"):
             sparsity_set.mask(weight, sparsities[0])
         return
     expected = reference_mask(sparsity_set, weight, sparsities[-1])
@@ -246,6 +250,8 @@ def test_what_a_set_cannot_hold_is_said() -> None:
         NM(5, 4)
     with pytest.raises(InputError, match="block: rows is 0, allowed is a whole number"):
         Block(0, 4)
+    with pytest.raises(InputError, match=r"shape \(8, 12\) is no convolution with a 3×3 kernel"):
+        Pattern().mask(torch.ones(8, 12), 0.7)
     with pytest.raises(InputError, match=r"the patterns alone already set 0\.5556"):
         Pattern().mask(torch.ones(4, 4, 3, 3), 0.5)
     with pytest.raises(InputError, match="same number of distinct positions between 0 and 8"):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import detprune as dp
 from detprune.methods import METHODS
 from detprune.run.adapter import implementation
+from detprune.run.metrics import Metric
 from detprune.sets import SETS, GroupSet
 from detprune.testing import check_adapter, check_method, check_set
 
@@ -129,3 +130,29 @@ def test_an_adapter_that_draws_while_it_measures_is_told_so(tmp_path: Path) -> N
 
     with pytest.raises(AssertionError, match=r"evaluate\(\) has drawn random numbers"):
         check_adapter(replace(found, task=noisy), TINY, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        (Metric("error"), "error is 2.5, and has to be a share from 0 to 1"),
+        # of another unit and direction: the next check is reached
+        (Metric("error", per_cent=False, higher_is_better=False), "has drawn random numbers"),
+    ],
+    ids=["share", "error"],
+)
+def test_a_metric_is_checked_by_its_unit(metric: Metric, said: str, tmp_path: Path) -> None:
+    found = implementation("classification")
+
+    def measured(recipe: Any, run: Any) -> Any:
+        task = found.task(recipe, run)
+        task.metrics = (metric,)  # type: ignore[misc]
+
+        def evaluate(model: nn.Module) -> dict[str, float]:
+            return {"error": 2.5 + 0 * float(torch.rand(()))}
+
+        task.evaluate = evaluate  # type: ignore[method-assign]
+        return task
+
+    with pytest.raises(AssertionError, match=said):
+        check_adapter(replace(found, task=measured), TINY, tmp_path)

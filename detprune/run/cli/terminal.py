@@ -49,7 +49,7 @@ def headline(summary: "Summary") -> Table:
     metric = summary.headline
     table = Table(title=f"{summary.model} on {summary.data}, {summary.method}")
     table.add_column("stage")
-    table.add_column(metric.name, justify="right")
+    table.add_column(metric.header, justify="right")
     table.add_column("against dense", justify="right")
     points = " points" if metric.per_cent else ""
     for stage, value in (

@@ -23,7 +23,7 @@ def page_content(run: Run) -> dict[str, Any]:
     return {
         "title": f"{summary.model} on {summary.data}, {_how_far(summary)}",
         "subtitle": (f"{_method(summary.method)}, {summary.sparsity_set} sparsity, {summary.task}"),
-        "metric": summary.metric,
+        "metric": summary.headline.header,
         "points": " (points)" if summary.headline.per_cent else "",
         "headline": _headline(run),
         "metrics": _all_metrics(run),
@@ -152,7 +152,7 @@ def _all_metrics(run: Run) -> dict[str, Any] | None:
     units = [run.summary.unit(name) for name in names]
     rows = [
         (
-            unit.name if unit.higher_is_better else f"{unit.name} (lower is better)",
+            unit.header,
             *(_number(unit, stage.get(unit.name)) for stage in (dense, hard, final)),
             *(_difference(unit, s.get(unit.name), dense.get(unit.name)) for s in (hard, final)),
         )
