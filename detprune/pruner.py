@@ -15,6 +15,7 @@ from detprune.binding.checks import (
     check_kind,
     check_zeros,
 )
+from detprune.binding.inference import outside_inference_mode
 from detprune.binding.losses import as_number
 from detprune.binding.saved import check_masks, check_saved_state, masked_weights
 from detprune.budgets import Budget
@@ -59,6 +60,7 @@ class Pruner(AttachedMethod):
     """
 
     @classmethod
+    @outside_inference_mode
     def with_masks(
         cls, model: nn.Module, masks: Mapping[str, Tensor], optimizer: Optimizer | None = None
     ) -> "Pruner":
@@ -96,6 +98,7 @@ class Pruner(AttachedMethod):
         """Whether ``update`` is to be called now; for methods with an inner loop of their own (SAS-ADMM)."""
         return self._outside is None and self.method.is_due(self._state)
 
+    @outside_inference_mode
     def update(self, task_loss: float | None = None) -> OuterIteration:
         """End an outer iteration: update Z, multipliers, step size and ρ, equally on all ranks.
 
@@ -138,6 +141,7 @@ class Pruner(AttachedMethod):
 
     # ---------------------------------------------------------------- pruning
 
+    @outside_inference_mode
     def hard_prune(self) -> None:
         """W ← Π_S(W), in place; masked weights stay exactly 0.0 from now on. Frees the method's tensors.
 
@@ -172,6 +176,7 @@ class Pruner(AttachedMethod):
             start_momentum(self._optimizer, self._problem.weights)
         self._state = State(k=self._state.k)
 
+    @outside_inference_mode
     def shrink(self) -> nn.Module:
         """Return a copy of the hard-pruned network without the channels that are zero, with the same outputs.
 
@@ -189,6 +194,7 @@ class Pruner(AttachedMethod):
         check_finite(self.model, "the network to be shrunk")
         return removed(self.model, kept)
 
+    @outside_inference_mode
     def carry_over(self, optimizer: Optimizer, small: nn.Module) -> None:
         """Copy the bound optimizer's state of the remaining weights to an optimizer of the shrunk network.
 
@@ -206,6 +212,7 @@ class Pruner(AttachedMethod):
         kept = kept_indices(self._problem.sparsity_set, self.masks, "carry_over()")
         carry_over(self._optimizer, self.model, usable_optimizer(optimizer), small, kept)
 
+    @outside_inference_mode
     def hard_pruned_copy(self) -> nn.Module:
         """A deep copy of the model as ``hard_prune`` would leave it now; the model itself does not change."""
         if self._extrapolated is not None:
@@ -227,6 +234,7 @@ class Pruner(AttachedMethod):
         points = self.method.final_points(self._problem, self._state)
         return points, self._problem.masks([point.detach() for point in points])
 
+    @outside_inference_mode
     def zero_masked(self, model: nn.Module) -> None:
         """Set the masked weights of a copy of the model to zero, after ``hard_prune``.
 
@@ -280,6 +288,7 @@ class Pruner(AttachedMethod):
         bound = self._problem.sparsity_set
         return [int(n) for n in bound.counts] if isinstance(bound, BoundChannels) else None
 
+    @outside_inference_mode
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly from a saved state; restore the model's weights yourself.

@@ -288,6 +288,8 @@ def test_layers_too_large_for_the_heatmap_are_cropped(tmp_path: Path) -> None:
 def test_errors_say_what_was_looked_for_and_what_to_do(tmp_path: Path, run: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere' does not exist.*detprune run"):
         write_report(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"summary\.json' is a file; give the directory .*run'"):
+        write_report(run / "summary.json")
     (tmp_path / "begun").mkdir()
     with pytest.raises(InputError, match=r"no summary\.json.*`detprune run .*begun --resume`"):
         write_report(tmp_path / "begun")

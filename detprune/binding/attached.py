@@ -18,6 +18,7 @@ from detprune.binding.checks import (
 )
 from detprune.binding.extrapolation import ExtrapolatedWeights
 from detprune.binding.hooks import OptimizerHooks
+from detprune.binding.inference import outside_inference_mode
 from detprune.binding.losses import MeanLoss
 from detprune.budgets import Budget
 from detprune.layers import select_layers
@@ -34,6 +35,7 @@ class AttachedMethod:
     Arguments and errors are those of `Pruner`, which adds outer iterations, hard pruning and saving.
     """
 
+    @outside_inference_mode
     def __init__(
         self,
         model: nn.Module,
@@ -90,6 +92,7 @@ class AttachedMethod:
             return None
         return {n: ~outside for n, outside in zip(self._problem.names, self._outside, strict=True)}
 
+    @outside_inference_mode
     def attach(self, optimizer: Optimizer | None) -> None:
         """Bind to another optimizer, for example the one of masked retraining; None binds to no optimizer.
 

@@ -174,8 +174,8 @@ class CoupledChannels(SparsitySet):
             or "no convolution or linear layer took part when it ran on the example inputs"
         )
         raise InputError(
-            f"no channel of this network can be removed without a change of its outputs: {why}. Prune single "
-            "weights instead (Unstructured())"
+            f"no channel of this network can be removed without a change of its outputs; what keeps them: "
+            f"{why}. Prune single weights instead (Unstructured())"
         )
 
     def _check_widths(self, groups: ChannelGroups) -> None:

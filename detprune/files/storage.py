@@ -1,6 +1,7 @@
 """Messages of the command line where the system refuses to read or write: the cause and the way out."""
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,11 +30,12 @@ def storage_reason(error: OSError | RuntimeError, folder: Path | None = None) ->
         folder: a run directory; an error that reading may raise too counts for files of this directory alone.
     """
     if isinstance(error, OSError):
-        place = f" {error.filename}" if error.filename else ""
+        file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+        place = f" {file}" if file else ""
         own = (
             folder is not None
-            and isinstance(error.filename, str)
-            and Path(error.filename).absolute().is_relative_to(folder.absolute())
+            and file != ""
+            and Path(file).absolute().is_relative_to(folder.absolute())
         )
         refused = error.errno in _FULL or (error.errno in _DENIED and own)
         return f"cannot write{place}: {error.strerror}" if refused else None

@@ -77,6 +77,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._is_opened = False
 
     @classmethod
     def open(cls, path: Path, recipe: Recipe, resume: bool) -> "RunDirectory":
@@ -95,6 +96,7 @@ class RunDirectory:
             with atomic(recipe_file) as temporary:  # first: a kill leaves a run or an empty folder
                 temporary.write_text(dump_yaml(recipe), encoding="utf-8")
             run.checkpoints.mkdir(exist_ok=True)
+            run._is_opened = True
         except OSError as error:
             raise InputError(
                 f"cannot write into the run directory {path}: {error.strerror}; "
@@ -179,11 +181,24 @@ class RunDirectory:
 
     def finish(self, stage: Stage, result: StageResult) -> None:
         """Mark a stage as finished; to be called after its files are written."""
+        self.check_there()
         stages = {**self.finished(), stage: result}
         dumped: dict[str, Any] = {
             s: r.model_dump(mode="json", exclude_none=True) for s, r in stages.items()
         }
         self.write_json("progress.json", dumped)
+
+    def check_there(self) -> None:
+        """Refuse to go on in a folder that was removed or emptied since the run was opened.
+
+        Raises:
+            StorageError: the recipe that the run wrote is not there any more.
+        """
+        if self._is_opened and not os.path.lexists(self.path / "recipe.yaml"):
+            raise StorageError(
+                f"{self.path} was removed, or emptied, while the run was going on, so that its result would be "
+                "incomplete; start the run again with its recipe"
+            )
 
     def summary(self) -> Summary | None:
         """The content of ``summary.json``, which a run writes when all its stages are finished; None before."""
@@ -233,6 +248,7 @@ class RunDirectory:
         try:
             yield
         except (OSError, RuntimeError) as error:
+            self.check_there()
             if (scarce := shortage_reason(error)) is not None:
                 raise StorageError(f"{scarce}, then continue with {self.resume_command}") from error
             said = storage_reason(error, self.path)

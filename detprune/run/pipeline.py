@@ -93,6 +93,7 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> S
     measured = measure_run(task) if recipe.measure else None
     found = {"removal": removal, "verified": verified, "measured": measured}
     summary = summary.model_copy(update={**found, "notes": (*summary.notes, *edited)})
+    run.check_there()
     run.write_json(SUMMARY, summary.as_dict())
     task.illustrate()
     return summary

@@ -26,11 +26,13 @@ from torch.optim.swa_utils import AveragedModel
 
 from detprune import (
     ADMM,
+    DPF,
     SASADMM,
     SLR,
     Budget,
     Filter,
     InputError,
+    Method,
     NonFiniteError,
     OneShot,
     Pruner,
@@ -376,3 +378,27 @@ def test_a_state_of_another_set_is_refused() -> None:
         other.load_state_dict(state)
     del state["set"]  # of an earlier version
     other.load_state_dict(state)
+
+
+@pytest.mark.parametrize("method", [ADMM(rho=0.1), SLR(rho=0.1), SASADMM(), DPF(ramp=0)])
+def test_what_is_called_in_inference_mode_can_be_trained_after_it(method: Method) -> None:
+    model = small_net()
+    optimizer = sgd(model)
+    data = batches(12)
+    with torch.inference_mode():  # as around an evaluation
+        pruner = Pruner(model, optimizer, method, budget=HALF)
+        copied = pruner.hard_pruned_copy()
+    train(model, optimizer, data[:3], pruner)
+    with torch.inference_mode():
+        pruner.update()
+        saved = pruner.state_dict()
+    train(model, optimizer, data[3:6], pruner)
+    with torch.inference_mode():
+        pruner.load_state_dict(saved)
+    train(model, optimizer, data[6:9], pruner)
+    pruner.update()
+    with torch.inference_mode():
+        pruner.hard_prune()
+    train(model, optimizer, data[9:], pruner)
+    assert pruner.summary().sparsity == pytest.approx(0.5, abs=0.01)
+    train(copied, sgd(copied), data[:1])

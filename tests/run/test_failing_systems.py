@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -331,3 +332,35 @@ def test_files_and_processes_that_the_system_does_not_give(
         raise error
     with pytest.raises(StorageError, match=r"ulimit -n.*call the command again"), plain_refusals():
         raise error
+
+
+# ---------------------------------------------------------------- folders that go away
+
+
+@pytest.mark.parametrize("made_anew", [False, True])
+@pytest.mark.parametrize("by_name", [str, os.fsencode])  # TensorBoard's errors name bytes
+def test_a_run_folder_that_is_removed_while_the_run_goes_on(
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: Called,
+    made_anew: bool,
+    by_name: Callable[[str], str | bytes],
+) -> None:
+    run = tmp_path / "run"
+
+    def work(_adapter: object, _recipe: object, directory: RunDirectory) -> None:
+        with directory.storage_errors():
+            shutil.rmtree(run)
+            if made_anew:  # as Ultralytics does
+                directory.checkpoints.mkdir(parents=True)
+                directory.finish("dense", StageResult(metric=1.0, metrics={}, seconds=1.0))
+            file = by_name(str(run / "tensorboard" / "events"))
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), file)
+
+    monkeypatch.setattr("detprune.run.cli.run._run", work)
+    code, error = call("run", recipe, "--out", run)
+    assert code == 1, error
+    assert f"{run} was removed, or emptied, while the run was going on" in error
+    assert "start the run again with its recipe" in error
+    assert not (run / "progress.json").exists()

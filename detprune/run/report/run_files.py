@@ -110,6 +110,10 @@ def read_run(path: Path) -> Run:
 
 
 def _read_summary(path: Path) -> Summary:
+    if path.is_file():
+        raise InputError(
+            f"{str(path)!r} is a file; give the directory that `detprune run` wrote, such as {str(path.parent)!r}"
+        )
     if not path.is_dir():
         raise InputError(
             f"run directory {str(path)!r} does not exist; give the directory that "
