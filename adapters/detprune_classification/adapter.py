@@ -24,7 +24,7 @@ def _implement() -> Implementation:
     from detprune_classification.recipe import ClassificationRecipe
     from detprune_classification.task import ClassificationTask
 
-    return Implementation(ClassificationRecipe, ClassificationTask, export, _rebuild)
+    return Implementation(ClassificationRecipe, ClassificationTask, {"onnx": export}, _rebuild)
 
 
 adapter = Adapter(

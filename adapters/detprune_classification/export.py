@@ -4,28 +4,23 @@ from pathlib import Path
 
 import torch
 
-from detprune.errors import InputError
 from detprune.run.directory import RunDirectory
 from detprune.run.export.onnx_export import export_onnx
 from detprune.run.recipe import read_yaml, validate
 from detprune_classification.recipe import ClassificationRecipe
 from detprune_classification.task import ClassificationNetworkTask
 
-FORMATS = ("onnx",)
 
-
-def export(run_dir: Path, file_format: str, out: Path | None) -> list[str]:
-    """Export ``pruned.pt`` of a run, also one from which channels were removed; returns lines to print.
+def export(run_dir: Path, out: Path | None) -> list[str]:
+    """Export ``pruned.pt`` of a run to ONNX, also one from which channels were removed; returns lines to print.
 
     Input ``images``: (N, channels, H, W) as the run's data gives them, normalised. Output ``logits``: (N, classes). N
     is open.
 
     Raises:
-        InputError: an unknown format, or a run or its data that cannot be read.
+        InputError: a run or its data that cannot be read.
         DetpruneError: what was written does not compute what PyTorch does.
     """
-    if file_format not in FORMATS:
-        raise InputError(f"unknown export format {file_format!r}; allowed: {', '.join(FORMATS)}")
     task = ClassificationNetworkTask(
         validate(ClassificationRecipe, read_yaml(run_dir / "recipe.yaml"))
     )

@@ -24,7 +24,7 @@ def _implement() -> Implementation:
     from detprune_lanes.recipe import LaneRecipe
     from detprune_lanes.task import LaneTask
 
-    return Implementation(LaneRecipe, LaneTask, export, _rebuild)
+    return Implementation(LaneRecipe, LaneTask, {"onnx": export}, _rebuild)
 
 
 adapter = Adapter(

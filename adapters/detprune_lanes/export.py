@@ -14,18 +14,14 @@ from detprune_lanes.network.checkpoints import load_checkpoint
 from detprune_lanes.network.model import LaneNetwork
 from detprune_lanes.recipe import LaneRecipe
 
-FORMATS = ("onnx",)
 
-
-def export(run_dir: Path, file_format: str, out: Path | None) -> list[str]:
-    """Export ``pruned.pt`` of a run without its auxiliary branch; return lines to print.
+def export(run_dir: Path, out: Path | None) -> list[str]:
+    """Export ``pruned.pt`` of a run to ONNX without its auxiliary branch; return lines to print.
 
     Raises:
-        InputError: an unknown format, or a run that cannot be read.
+        InputError: a run that cannot be read.
         DetpruneError: what was written does not compute what PyTorch does.
     """
-    if file_format not in FORMATS:
-        raise InputError(f"unknown export format {file_format!r}; allowed: {', '.join(FORMATS)}")
     recipe = validate(LaneRecipe, read_yaml(run_dir / "recipe.yaml"))
     spec = recipe.model
     network = LaneNetwork(spec.trunk, spec.grid, spec.size)

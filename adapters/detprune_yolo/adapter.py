@@ -10,7 +10,7 @@ def _implement() -> Implementation:
     from detprune_yolo.task import DetectionTask
     from detprune_yolo.weights.export import export
 
-    return Implementation(DetectionRecipe, DetectionTask, export)
+    return Implementation(DetectionRecipe, DetectionTask, {"onnx": export})
 
 
 adapter = Adapter(

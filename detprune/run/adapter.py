@@ -29,13 +29,15 @@ class Implementation:
     Attributes:
         recipe: the type of the adapter's recipes.
         task: (recipe, run directory) → the task.
-        export: (run directory, format, file or None) → lines to print, for ``detprune export``.
+        formats: name of an export format → (run directory, file or None) → lines to print, for ``detprune export``.
         rebuild: the result of ``Task.describe_network`` → the dense network, for ``detprune.load``.
     """
 
     recipe: "type[Recipe]"
     task: "Callable[[Recipe, RunDirectory], Task]"
-    export: Callable[[Path, str, Path | None], Sequence[str]] | None = None
+    formats: Mapping[str, Callable[[Path, Path | None], Sequence[str]]] = field(
+        default_factory=dict
+    )
     rebuild: "Callable[[Mapping[str, Any]], nn.Module] | None" = None
 
 

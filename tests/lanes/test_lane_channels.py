@@ -70,5 +70,5 @@ def test_a_run_counts_what_is_deployed(tmp_path: Path) -> None:
     images = torch.randn(3, 3, *network.size)
     with torch.no_grad():
         torch.testing.assert_close(program.module()(images), network.without_aux()(images))
-    lines = export(run.path, "onnx", None)
+    lines = export(run.path, None)
     assert any("pruned.onnx" in line for line in lines), json.dumps(lines)

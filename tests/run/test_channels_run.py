@@ -322,6 +322,8 @@ def test_what_a_run_can_say_at_its_end(finished: Path, tmp_path: Path) -> None:
 
 def test_the_small_classifier_is_exported(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "small.onnx"
+    refused = detprune("export", finished, "--format", "engine", code=2).stderr
+    assert "unknown export format 'engine'; known: onnx; for another one, give" in refused
     said = detprune("export", finished, "--out", out).stdout
     assert "convolutions and linear layers are zero, and all are the network's" in said
     network = load(finished / "pruned.pt").eval()

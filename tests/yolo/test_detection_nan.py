@@ -58,5 +58,7 @@ def test_a_file_of_nan_is_refused_with_the_stage(tmp_path: Path) -> None:
         model.model[0].conv.weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(NonFiniteError, match=r"after the stage retrain: model\.0\.conv\.weight"):
         task.pruned_file(model, pruner)
-    with pytest.raises(NonFiniteError, match=r"stage constrained begins: model\.0\.conv\.weight"):
+    with pytest.raises(
+        NonFiniteError, match=r"stage constrained starts with: model\.0\.conv\.weight"
+    ):
         task._start("constrained", model, None)

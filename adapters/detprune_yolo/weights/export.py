@@ -28,8 +28,6 @@ from detprune_yolo.weights.onnx_checks import (
     write_pad_axes,
 )
 
-FORMATS = ("onnx",)
-
 _PACKAGES = ("onnx", "onnxslim", "onnxruntime")
 
 
@@ -58,23 +56,17 @@ class ExportCheck:
     runtime_note: str | None
 
 
-def export(run_dir: Path, format: str, out: Path | None = None, **options: Any) -> list[str]:  # noqa: A002
-    """Export ``pruned.pt`` of a run directory; return lines to print.
+def export(run_dir: Path, out: Path | None = None, **options: Any) -> list[str]:
+    """Export ``pruned.pt`` of a run directory to ONNX; return lines to print.
 
     Args:
         run_dir: holds ``pruned.pt``.
-        format: one of ``FORMATS``.
         out: the file to write; None: ``pruned.onnx`` in the run directory.
         options: further arguments of ``export_onnx``; ``imgsz`` is the one of training by default.
 
     Raises:
-        InputError: an unknown format, or no such run; and what ``export_onnx`` raises.
+        InputError: no such run; and what ``export_onnx`` raises.
     """
-    if format not in FORMATS:
-        raise InputError(
-            f"unknown export format {format!r}; allowed: {', '.join(FORMATS)} (for others, run "
-            f"Ultralytics on the result: yolo export model={run_dir / 'pruned.pt'} format=…)"
-        )
     weights = run_dir / "pruned.pt"
     if not weights.is_file():
         raise InputError(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from detprune.errors import InputError
+from detprune.errors import InputError, unknown
 
 
 def report(run_dir: Annotated[Path, typer.Argument(help="A finished run.")]) -> None:
@@ -36,8 +36,13 @@ def export(
     name = read_yaml(recipe).get("task")
     if not isinstance(name, str):
         raise InputError(f"{recipe}: task is missing; restore the recipe that the run started with")
-    export_run = implementation(name).export
-    if export_run is None:
+    formats = implementation(name).formats
+    if not formats:
         raise InputError(f"{run_dir} is a run of the task {name!r}, which exports nothing")
-    for line in export_run(run_dir, file_format, out):
+    if file_format not in formats:
+        raise InputError(
+            f"{unknown('export format', file_format, formats)}; for another one, give {run_dir / 'pruned.pt'} to the "
+            "framework's own exporter"
+        )
+    for line in formats[file_format](run_dir, out):
         typer.echo(line)

@@ -1,6 +1,6 @@
-"""ONNX files of networks of one input and one output, checked before they are handed over.
+"""ONNX files of networks of one input and one output, checked before they get their name.
 
-Checked are the weights (those of all convolutions and linear layers are in the file bit by bit, so
+The check covers the weights (those of all convolutions and linear layers are in the file bit by bit, so
 that its zeros are the network's) and the outputs (ONNX Runtime against PyTorch on the same inputs).
 """
 
@@ -23,7 +23,7 @@ from detprune.run.export.onnx_files import (
 )
 
 _PACKAGES = ("onnx", "onnxruntime")
-_BATCHES = (1, 2)  # of the comparison: more than one size, as the file leaves it open
+_BATCHES = (1, 2)  # batch sizes of the comparison; the file allows any
 _LAYERS = (
     nn.Conv1d,
     nn.Conv2d,
@@ -126,8 +126,8 @@ def count_zeros(path: Path, network: nn.Module) -> tuple[int, int, int]:
         found = held.get(f"{name}.weight")
         if found is None or not np.array_equal(found, weight):
             raise DetpruneError(
-                f"{name}.weight is not in the ONNX file as it is in the network, so that its zeros "
-                "are not sure; nothing was written. Please report this with the version of torch"
+                f"{name}.weight in the ONNX file differs from the network's, so that its zeros are not "
+                "certain; nothing was written. Please report this with the version of torch"
             )
         layers += 1
         zeros += int(np.count_nonzero(found == 0))
