@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -283,11 +283,6 @@ class Pruner(AttachedMethod):
             "channels": self._channels_kept(),
         }
 
-    def _channels_kept(self) -> list[int] | None:
-        """Groups kept per tie of families; saved, because an allocation by norm depends on the weights at the start."""
-        bound = self._problem.sparsity_set
-        return [int(n) for n in bound.counts] if isinstance(bound, BoundChannels) else None
-
     @outside_inference_mode
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -321,12 +316,3 @@ class Pruner(AttachedMethod):
         if self._watch is not None:
             self._watch.begin()
             self._watch.steps = self._losses.count  # each observed loss had its step
-
-    def _take_up(self, bound: BoundChannels) -> None:
-        """Continue with the numbers of channels of a saved state."""
-        self.layers = [replace(x, sparsity=bound.sparsity(i)) for i, x in enumerate(self.layers)]
-        sparsities = [layer.sparsity for layer in self.layers]
-        self._problem = replace(self._problem, sparsity_set=bound, sparsities=sparsities)
-
-    def _weights_by_name(self) -> dict[str, Tensor]:
-        return dict(zip(self._problem.names, self._problem.weights, strict=True))

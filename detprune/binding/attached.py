@@ -21,6 +21,7 @@ from detprune.binding.hooks import OptimizerHooks
 from detprune.binding.inference import outside_inference_mode
 from detprune.binding.losses import MeanLoss
 from detprune.budgets import Budget
+from detprune.channels.bound import BoundChannels
 from detprune.layers import select_layers
 from detprune.methods import Method, OuterIteration, Pace, Problem, State
 from detprune.methods.base import OptimizerRates
@@ -113,6 +114,20 @@ class AttachedMethod:
             values[:] = [v.to(w.device) for v, w in zip(values, self._problem.weights, strict=True)]
         self._optimizer = optimizer
         self._bind()
+
+    def _channels_kept(self) -> list[int] | None:
+        """Groups kept per tie of families; saved, because an allocation by norm depends on the weights at the start."""
+        bound = self._problem.sparsity_set
+        return [int(n) for n in bound.counts] if isinstance(bound, BoundChannels) else None
+
+    def _take_up(self, bound: BoundChannels) -> None:
+        """Continue with the numbers of channels of a saved state."""
+        self.layers = [replace(x, sparsity=bound.sparsity(i)) for i, x in enumerate(self.layers)]
+        sparsities = [layer.sparsity for layer in self.layers]
+        self._problem = replace(self._problem, sparsity_set=bound, sparsities=sparsities)
+
+    def _weights_by_name(self) -> dict[str, Tensor]:
+        return dict(zip(self._problem.names, self._problem.weights, strict=True))
 
     def _bind(self) -> None:
         optimizer = self._optimizer

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from detprune.run.measuring.measurement import Measurement
+from detprune.run.measurements import Measurement
 from detprune.run.metrics import Metric
 
 SUMMARY = "summary.json"

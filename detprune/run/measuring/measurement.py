@@ -1,15 +1,12 @@
 """Size and latency of one network, or of a dense and a pruned one, timed in turn."""
 
-import dataclasses
 import os
 import platform
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from detprune.errors import InputError
 from detprune.loggers import logger
 from detprune.run.export.onnx_files import write_onnx
+from detprune.run.measurements import Latency, Measurement, Size
 from detprune.run.measuring.deployment import Deployed, deployed
 from detprune.run.measuring.pairs import Clock, in_turn
 from detprune.run.measuring.runtimes import PYTORCH, RUNTIMES, Job, UnusableError, torch_threads
@@ -26,74 +24,6 @@ LOGGER = logger(__name__)
 
 NOT_INSTALLED = "not installed"
 _THREADS = 256  # as a large machine has; runtimes crash with tens of thousands
-
-
-@dataclass(frozen=True)
-class Size:
-    """Sizes and operations of a network.
-
-    Attributes:
-        parameters: parameters of the network, without those that only training uses.
-        nonzero: those of them that are not zero.
-        macs: multiply-accumulate operations of one call, as it is deployed.
-        pt_bytes, onnx_bytes: sizes of its files; None if there is none.
-    """
-
-    parameters: int
-    nonzero: int
-    macs: int
-    pt_bytes: int | None
-    onnx_bytes: int | None
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Milliseconds of one call in one runtime.
-
-    Attributes:
-        runtime: its name.
-        dense_ms, pruned_ms: medians of all rounds; None where there is no such network, or it did not run.
-        ratio: median of pruned by dense in the same round.
-        quartiles: first and third quartile of the same ratios.
-        rounds: number of rounds, in each of which both were timed in turn.
-        note: why it was not measured.
-    """
-
-    runtime: str
-    dense_ms: float | None = None
-    pruned_ms: float | None = None
-    ratio: float | None = None
-    quartiles: tuple[float, float] | None = None
-    rounds: int = 0
-    note: str | None = None
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """The measurement of a network, and of the dense network it is compared with.
-
-    Attributes:
-        pruned: the network.
-        dense: the network that it is compared with; None: there is none.
-        latencies: one per runtime.
-        shapes: shapes of the inputs.
-        device, threads: device, and number of processor threads, of the timings.
-        machine: the processor, or the GPU.
-        notes: what could not be measured, and why.
-    """
-
-    pruned: Size
-    dense: Size | None
-    latencies: tuple[Latency, ...]
-    shapes: tuple[tuple[int, ...], ...]
-    device: str
-    threads: int
-    machine: str
-    notes: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return dataclasses.asdict(self)
 
 
 def measure_networks(

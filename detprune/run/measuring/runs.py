@@ -2,7 +2,8 @@
 
 from detprune.errors import DetpruneError
 from detprune.loggers import logger
-from detprune.run.measuring.measurement import Measurement, measure_networks
+from detprune.run.measurements import Measurement
+from detprune.run.measuring.measurement import measure_networks
 from detprune.run.measuring.sources import compared, networks_of
 from detprune.run.task import Task
 

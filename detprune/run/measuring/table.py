@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from detprune.run.measuring.measurement import Latency, Measurement, Size
+from detprune.run.measurements import Latency, Measurement, Size
 
 _WORDS = (
     ("parameters", "parameters"),
