@@ -130,7 +130,7 @@ def test_export_writes_the_deployed_network(finished: Path, cache: Path) -> None
     assert "zero" in output
     assert (finished / "pruned.onnx").stat().st_size > 1_000_000
     error = detprune(cache, "export", finished, "--format", "tflite", code=2)
-    assert "unknown export format 'tflite'; allowed: onnx" in error
+    assert "unknown export format 'tflite'; known: onnx" in error
 
 
 @pytest.mark.parametrize(

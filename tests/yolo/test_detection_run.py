@@ -176,7 +176,7 @@ def test_export_from_the_command_line(finished: Path, tmp_path: Path) -> None:
     zeros = sum(int((~mask).sum()) for mask in masks.values())
     assert f"{zeros:,} of" in output
     assert (tmp_path / "x.onnx").is_file()
-    assert "allowed: onnx" in detprune("export", finished, "--format", "tflite", code=2)
+    assert "known: onnx" in detprune("export", finished, "--format", "tflite", code=2)
     assert "holds no finished run" in detprune("export", tmp_path, code=2)
 
 
