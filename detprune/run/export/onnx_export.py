@@ -14,6 +14,7 @@ from torch import nn
 
 from detprune.errors import DetpruneError, NonFiniteError
 from detprune.files.atomic import atomic
+from detprune.layers import PRUNED_MODULES
 from detprune.run.export.onnx_files import (
     check_request,
     largest_gap,
@@ -24,15 +25,6 @@ from detprune.run.export.onnx_files import (
 
 _PACKAGES = ("onnx", "onnxruntime")
 _BATCHES = (1, 2)  # batch sizes of the comparison; the file allows any
-_LAYERS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-    nn.Linear,
-)
 
 
 @dataclass(frozen=True)
@@ -120,7 +112,7 @@ def count_zeros(path: Path, network: nn.Module) -> tuple[int, int, int]:
     held = weights_in(path)
     layers = zeros = total = 0
     for name, module in network.named_modules():
-        if not isinstance(module, _LAYERS):
+        if not isinstance(module, PRUNED_MODULES):
             continue
         weight = module.weight.detach().numpy()
         found = held.get(f"{name}.weight")
