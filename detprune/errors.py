@@ -34,6 +34,13 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f" (did you mean {match[0]!r}?)" if match else ""
 
 
+def listed(items: Iterable[str], most: int = 5) -> str:
+    """The first few items, and the number of the others: a diverged network has hundreds."""
+    everything = list(items)
+    more = len(everything) - most
+    return ", ".join(everything[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> InputError:
     """Build the error for a name that is not in a registry."""
     names = sorted(allowed)

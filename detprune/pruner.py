@@ -22,10 +22,10 @@ from detprune.budgets import Budget
 from detprune.channels import BoundChannels
 from detprune.channels.bound import kept_indices
 from detprune.channels.removal import carry_over, removed
-from detprune.errors import InputError, MissingLossError, NonFiniteError
+from detprune.errors import InputError, MissingLossError, NonFiniteError, listed
 from detprune.loggers import logger
 from detprune.methods import OneShot, OuterIteration, State, name_of
-from detprune.networks.finite import check_finite, listed, not_finite
+from detprune.networks.finite import check_finite, not_finite
 from detprune.networks.optimizers import (
     start_momentum,
     usable_optimizer,

@@ -6,7 +6,6 @@ from typing import Self
 from pydantic import model_validator
 
 from detprune.errors import InputError
-from detprune.methods import Method, Pull
 from detprune.run.recipe import Recipe, Section, Settings
 from detprune_lightning.distillation import Distillation
 from detprune_lightning.spec import ConstrainedSpec, StageSpec, TrainerSpec
@@ -57,16 +56,10 @@ class LightningRecipe(Recipe):
                 "there is no dense baseline: give stages.dense to train one, or model.weights to load one"
             )
         optimizer = self.stages.constrained.optimizer.name
-        if _pulls_through_gradient(self.method) and optimizer != "sgd":
+        if self.method.needs_sgd and optimizer != "sgd":
             raise InputError(
                 f"method.rho is chosen by pull, which through the gradient is worked out for SGD, but "
                 f"stages.constrained.optimizer.name is {optimizer!r}; leave "
                 "penalty out, use sgd, or give rho as a number"
             )
         return self
-
-
-def _pulls_through_gradient(method: Method) -> bool:
-    """Whether a pull acts through the gradient, so that ρ depends on the optimizer."""
-    by_pull = isinstance(getattr(method, "rho", None), Pull)
-    return by_pull and getattr(method, "penalty", None) == "gradient"

@@ -15,8 +15,7 @@ from ultralytics.nn.modules.block import RepVGGDW
 from ultralytics.nn.modules.conv import Conv2, RepConv
 
 from detprune.budgets import Budget, matches
-from detprune.errors import InputError
-from detprune.networks.finite import listed
+from detprune.errors import InputError, listed
 
 _BRANCHES = ("cv2", "cv3", "cv4", "one2one_cv2", "one2one_cv3", "one2one_cv4")
 

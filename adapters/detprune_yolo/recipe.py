@@ -7,7 +7,6 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from detprune.errors import InputError
-from detprune.methods import Method, Pull
 from detprune.run.recipe import Recipe, Section, Settings
 from detprune_yolo.data.drawing import DrawnSet
 from detprune_yolo.detectors import check_start
@@ -181,7 +180,7 @@ class DetectionRecipe(Recipe):
                 "that hardly feels the penalty; write SGD and lr0"
             )
         optimizer = str(self.options("constrained")["optimizer"])
-        if _pulls_through_gradient(self.method) and optimizer.upper() != "SGD":
+        if self.method.needs_sgd and optimizer.upper() != "SGD":
             raise InputError(
                 f"method.rho is chosen by pull, which through the gradient is worked out for SGD, but the optimizer of "
                 f"constrained training is {optimizer!r}; leave penalty out, use SGD, or give rho as a number"
@@ -225,9 +224,3 @@ class DetectionRecipe(Recipe):
                 options["optimizer"] = "SGD"
             options["patience"] = 0
         return options
-
-
-def _pulls_through_gradient(method: Method) -> bool:
-    """Whether a pull acts through the gradient, so that ρ depends on the optimizer."""
-    by_pull = isinstance(getattr(method, "rho", None), Pull)
-    return by_pull and getattr(method, "penalty", None) == "gradient"

@@ -15,10 +15,9 @@ from torch.optim import Optimizer
 
 from detprune.binding.extrapolation import refuse_if_extrapolated
 from detprune.binding.hooks import refuse_second_pruner
-from detprune.errors import InputError, ZerosLostError
+from detprune.errors import InputError, ZerosLostError, listed
 from detprune.layers import Layer
 from detprune.loggers import logger
-from detprune.networks.finite import listed
 from detprune.networks.optimizers import held_by
 from detprune.values import check_whole
 

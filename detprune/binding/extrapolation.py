@@ -22,9 +22,8 @@ from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
-from detprune.errors import InputError
+from detprune.errors import InputError, listed
 from detprune.layers import Layer
-from detprune.networks.finite import listed
 
 _LIVE: "weakref.WeakSet[ExtrapolatedWeights]" = weakref.WeakSet()
 

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from detprune.errors import InputError
+from detprune.errors import InputError, listed
 from detprune.loggers import logger
 from detprune.methods import OuterIteration
-from detprune.networks.finite import listed
 from detprune.networks.wrappers import unwrap
 
 LOGGER = logger(__name__)

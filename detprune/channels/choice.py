@@ -10,8 +10,7 @@ from torch.optim import Optimizer
 from detprune.budgets import Budget, matching
 from detprune.channels.groups import channel_groups
 from detprune.channels.trace import Trace
-from detprune.errors import InputError
-from detprune.networks.finite import listed
+from detprune.errors import InputError, listed
 from detprune.networks.optimizers import held_of
 
 

@@ -21,8 +21,7 @@ from detprune.channels.plan import ChannelPlan
 from detprune.channels.trace import Trace
 from detprune.channels.tracing import Forward, trace
 from detprune.channels.verification import Trial
-from detprune.errors import InputError
-from detprune.networks.finite import listed
+from detprune.errors import InputError, listed
 from detprune.networks.wrappers import check_initialized, unwrap
 from detprune.sets import SparsitySet
 from detprune.values import check_whole

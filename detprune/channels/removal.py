@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 
 from detprune.channels.copying import copied
 from detprune.channels.trace import named_tensors
-from detprune.errors import InputError
+from detprune.errors import InputError, listed
 from detprune.files import load_tensors
-from detprune.networks.finite import listed, without_numbers
+from detprune.networks.finite import without_numbers
 from detprune.networks.optimizers import held_by
 
 Kept = Mapping[str, Mapping[int, Tensor]]

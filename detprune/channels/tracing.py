@@ -15,9 +15,8 @@ from detprune.channels.pointwise import follow_pointwise
 from detprune.channels.rules import CHANGES_IN_PLACE, RULES
 from detprune.channels.trace import Trace, named_tensors
 from detprune.channels.tracker import Tracker
-from detprune.errors import InputError
+from detprune.errors import InputError, listed
 from detprune.loggers import logger
-from detprune.networks.finite import listed
 
 LOGGER = logger(__name__)
 

@@ -1,11 +1,8 @@
 """Collected problems of a data set, for one error that lists kind, number, the first few, and the way out."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
-from detprune.errors import InputError
-
-_SHOWN = 3
+from detprune.errors import InputError, listed
 
 
 class Kind(NamedTuple):
@@ -17,13 +14,6 @@ class Kind(NamedTuple):
 
 Problems = dict[Kind, list[str]]
 """Kind → the problems found, each as its place and value."""
-
-
-def listed(items: Iterable[str]) -> str:
-    """The first few items, and the number of the others."""
-    everything = list(items)
-    more = len(everything) - _SHOWN
-    return ", ".join(everything[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def refuse(what: object, problems: Problems) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import TypeVar
 
-from detprune.errors import InputError, NonFiniteError
+from detprune.errors import InputError, NonFiniteError, listed
 from detprune.methods.scalars import as_floats, norm
 from detprune.sets import SparsitySet
 
@@ -52,9 +52,8 @@ class Problem:
         """Raise an error that names the tensors whose norm is NaN or infinite."""
         bad = [n for n, norm in zip(self.names, norms, strict=True) if not math.isfinite(norm)]
         if bad:
-            some = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
             raise NonFiniteError(
-                f"{what} of {some} is not finite: training has diverged. Nothing was "
+                f"{what} of {listed(bad)} is not finite: training has diverged. Nothing was "
                 "changed; lower the learning rate or rho, or clip gradients, and start from a checkpoint"
             )
 
@@ -261,6 +260,11 @@ class Method(ABC, Generic[S]):
     """Whether the method steps the pruned tensors itself, hidden from the optimizer."""
     has_inner_loop: ClassVar[bool] = False
     """Whether ``is_due`` says when an outer iteration ends, rather than the caller."""
+
+    @property
+    def needs_sgd(self) -> bool:
+        """Whether the method has to know how the optimizer moves the weights, which is worked out for SGD alone."""
+        return False
 
     def check_set(self, sparsity_set: SparsitySet) -> None:
         """Refuse a set that does not go with the method; needs no network, so recipes are checked with it.

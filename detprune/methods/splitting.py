@@ -107,6 +107,11 @@ class Splitting(Method[P]):
                 "none, which is 'proximal' where rho is chosen by pull"
             )
 
+    @property
+    def needs_sgd(self) -> bool:
+        """A pull through the gradient depends on the optimizer's momentum."""
+        return isinstance(self.rho, Pull) and self.penalty == "gradient"
+
     def check_set(self, sparsity_set: SparsitySet) -> None:
         """Refuse a ramp with a set whose sparsity is fixed."""
         if self.ramp:

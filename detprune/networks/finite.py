@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from detprune.errors import NonFiniteError
+from detprune.errors import NonFiniteError, listed
 
-_NAMED = 5  # names in an error; a diverged network has hundreds of them
 _STATISTICS = ("running_mean", "running_var")
 
 
@@ -62,9 +61,3 @@ def not_finite(
 
 def _holds_numbers(value: Tensor) -> bool:
     return (value.is_floating_point() or value.is_complex()) and not value.is_meta
-
-
-def listed(names: list[str]) -> str:
-    """The first few names, and the number of the others."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

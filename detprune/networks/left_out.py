@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from torch import nn
 
 from detprune.budgets import Budget, matches
+from detprune.errors import listed
 from detprune.loggers import logger
-from detprune.networks.finite import listed
 
 LOGGER = logger(__name__)
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from detprune.errors import InputError
-from detprune.files.problems import listed
+from detprune.errors import InputError, listed
 from detprune.loggers import logger
 
 LOGGER = logger(__name__)

@@ -3,8 +3,7 @@
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
-from detprune.errors import InputError
-from detprune.networks.finite import listed
+from detprune.errors import InputError, listed
 
 SHARDED = (
     "which leaves every process a part of each weight, and whole tensors are pruned; train in "

@@ -8,7 +8,7 @@ a run more epochs or another path, the keys are named in the log and in the repo
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,15 @@ def file_fact(file: str | Path) -> tuple[str, str, int]:
     return path.parent.name, path.name, path.stat().st_size if path.is_file() else -1
 
 
-def check_beginning(recipe: Recipe, run: RunDirectory, facts: Mapping[str, str]) -> list[str]:
+def check_beginning(
+    recipe: Recipe, run: RunDirectory, facts: Callable[[], Mapping[str, str]]
+) -> list[str]:
     """Note what a new run begins with; compare a run that is resumed with what it began with.
 
     Args:
         recipe: as it is now.
         run: its directory.
-        facts: of the data as they are now, ``NetworkTask.data_facts``.
+        facts: ``NetworkTask.data_facts``, which gives those of the data as they are now.
 
     Returns:
         What a reader of the report has to know about a recipe that was edited.
@@ -56,7 +58,7 @@ def check_beginning(recipe: Recipe, run: RunDirectory, facts: Mapping[str, str])
     if not is_main_process():
         return []
     file = run.checkpoints / NAME
-    now = {"recipe": recipe.model_dump(mode="json"), "data": dict(facts)}
+    now = {"recipe": recipe.model_dump(mode="json"), "data": dict(facts())}
     has_trained = os.path.lexists(run.path / "metrics.jsonl")
     if not has_trained or not os.path.lexists(file):  # an earlier version noted nothing
         file.parent.mkdir(parents=True, exist_ok=True)

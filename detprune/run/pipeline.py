@@ -56,7 +56,7 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> S
         NonFiniteError: training diverged.
         VerificationError: the file on disk does not give the summary's numbers.
     """
-    edited = check_beginning(recipe, run, task.data_facts())
+    edited = check_beginning(recipe, run, task.data_facts)
     stages = _Stages(task, recipe, run)
     model = task.build_model()
     try:

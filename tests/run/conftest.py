@@ -2,6 +2,7 @@
 
 import copy
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +52,19 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
         run.write_json("summary.json", {})
 
     monkeypatch.setattr("detprune.run.cli.run._run", run)
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """Calls detprune in this process, in a working directory; returns exit code and what it said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "900")
+
+    def call(*arguments: object) -> tuple[int, str]:
+        code = detprune_here(*arguments, monkeypatch=monkeypatch)
+        said = capsys.readouterr()
+        return code, " ".join((said.err + said.out).split())
+
+    return call

@@ -32,22 +32,6 @@ def draw(root: Path, seed: int = 0, classes: tuple[str, ...] = ("a", "b")) -> No
                 Image.fromarray(values).save(folder / f"{number}.png")
 
 
-@pytest.fixture
-def call(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Called:
-    """Calls detprune in this process; returns exit code and what it said."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "900")
-
-    def called(*arguments: object) -> tuple[int, str]:
-        code = detprune_here(*arguments, monkeypatch=monkeypatch)
-        said = capsys.readouterr()
-        return code, " ".join((said.err + said.out).split())
-
-    return called
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with images, and a finished run on them."""
@@ -77,7 +61,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return tmp_path / "runs" / "tiny"
 
 
-def test_a_run_is_not_resumed_with_other_data(tmp_path: Path, run: Path, call: Called) -> None:
+def test_a_run_is_not_resumed_with_other_data(tmp_path: Path, run: Path, here: Called) -> None:
     images, before = tmp_path / "images", (run / "summary.json").read_bytes()
     for changes, said in (
         ({"seed": 1}, "training images: 8"),
@@ -85,31 +69,31 @@ def test_a_run_is_not_resumed_with_other_data(tmp_path: Path, run: Path, call: C
         ({"classes": ("a", "b", "c")}, "classes: a, b at the beginning, a, b, c now"),
     ):
         draw(images, **changes)
-        code, answer = call("run", run, "--resume")
+        code, answer = here("run", run, "--resume")
         assert (code, said in answer) == (2, True), answer
         assert "the data are not those that" in answer
     assert (run / "summary.json").read_bytes() == before
     draw(images)
-    assert call("run", run, "--resume")[0] == 0
+    assert here("run", run, "--resume")[0] == 0
 
 
-def test_what_was_edited_in_a_recipe_is_said(tmp_path: Path, run: Path, call: Called) -> None:
+def test_what_was_edited_in_a_recipe_is_said(tmp_path: Path, run: Path, here: Called) -> None:
     os.rename(tmp_path / "images", tmp_path / "moved")  # the same data elsewhere
     recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
     recipe["data"]["root"], recipe["stages"]["dense"]["epochs"] = "moved", 5
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    code, answer = call("run", run, "--resume")
+    code, answer = here("run", run, "--resume")
     note = 'stages.dense.epochs from 1 to 5; data.root from "images" to "moved"'
     assert (code, note in answer) == (0, True), answer
     notes = json.loads((run / "summary.json").read_text(encoding="utf-8"))["notes"]
     assert note in notes[-1]
 
 
-def test_a_damaged_note_of_the_beginning_is_named(run: Path, call: Called) -> None:
+def test_a_damaged_note_of_the_beginning_is_named(run: Path, here: Called) -> None:
     file = run / "checkpoints" / "beginning.json"
     for text in ("", "[1]", "{}", '{"recipe": 1, "data": {}}'):
         file.write_text(text, encoding="utf-8")
-        code, answer = call("run", run, "--resume")
+        code, answer = here("run", run, "--resume")
         assert (code, f"{file}" in answer, "delete it" in answer) == (2, True, True), answer
     file.unlink()
-    assert call("run", run, "--resume")[0] == 0
+    assert here("run", run, "--resume")[0] == 0

@@ -16,30 +16,14 @@ import torch
 import yaml
 from tiny_recipe import TINY
 
-from command_line import detprune_here, wait_for
 from command_line import started as process_of
+from command_line import wait_for
 from detprune.files.locks import Holder, hold
 from detprune.files.temporaries import temporary_name
 from detprune.run.cli import main as cli
 
 ONE_STAGE = ("--set", "stages.constrained.epochs=0", "--set", "stages.retrain.epochs=0")
 DEAD = 2**22 + 1  # above the largest process number of Linux
-
-
-@pytest.fixture
-def here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str]]:
-    """Calls detprune in this process, in a working directory; returns exit code and what it said."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "400")
-
-    def call(*arguments: object) -> tuple[int, str]:
-        code = detprune_here(*arguments, monkeypatch=monkeypatch)
-        said = capsys.readouterr()
-        return code, " ".join((said.err + said.out).split())
-
-    return call
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from typing import Any
 from PIL import Image
 from ultralytics.data.utils import check_det_dataset, img2label_paths
 
-from detprune.errors import InputError
+from detprune.errors import InputError, listed
 from detprune.files import load_yaml
-from detprune.files.problems import Kind, Problems, listed, refuse
+from detprune.files.problems import Kind, Problems, refuse
 from detprune_yolo.data import problem_kinds as kinds
 from detprune_yolo.data.images import image_files
 

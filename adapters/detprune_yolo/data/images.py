@@ -24,8 +24,7 @@ from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import get_split_fraction
 from ultralytics.utils import colorstr
 
-from detprune.errors import InputError
-from detprune.files.problems import listed
+from detprune.errors import InputError, listed
 from detprune_yolo.data.problem_kinds import NOT_A_FILE
 
 LABELS = "DETPRUNE_YOLO_LABELS"

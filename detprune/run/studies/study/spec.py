@@ -6,8 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from detprune.errors import InputError
-from detprune.files.problems import listed
+from detprune.errors import InputError, listed
 from detprune.run.recipe import FolderName, Section, Settings
 from detprune.run.studies.spec import RunsSpec, SettingsField, rate_name
 

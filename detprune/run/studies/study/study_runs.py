@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from detprune.errors import InputError
-from detprune.files.problems import listed
+from detprune.errors import InputError, listed
 from detprune.run.recipe import Settings
 from detprune.run.studies.planned import (
     DENSE_ONLY,

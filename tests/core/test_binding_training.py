@@ -1,0 +1,131 @@
+"""What a pruner notices of a training that goes on around it: changed groups, untrained weights, inference mode."""
+
+from typing import Any
+
+import pytest
+import torch
+from core_models import (
+    HALF,
+    METHOD_EXAMPLES,
+    assert_same,
+    batches,
+    pruned_weights,
+    sgd,
+    small_net,
+    snapshot,
+    train,
+    zeros_in,
+)
+from torch import nn
+
+from detprune import (
+    ADMM,
+    DPF,
+    SASADMM,
+    SLR,
+    Filter,
+    InputError,
+    Method,
+    Pruner,
+)
+
+DATA = batches(6)
+ZEROS = {"0.weight": 36, "4.weight": 256, "6.weight": 12}
+every_method = pytest.mark.parametrize("method", METHOD_EXAMPLES.values(), ids=METHOD_EXAMPLES)
+
+
+# -------------------------------------------------------------------- changed groups of the optimizer
+
+
+def swapped(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    optimizer.param_groups[0]["params"][4] = nn.Parameter(model[4].weight.detach().clone())
+
+
+def dropped(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    del optimizer.param_groups[0]["params"][4]
+
+
+@every_method
+@pytest.mark.parametrize("change", [swapped, dropped])
+def test_parameters_that_the_optimizer_holds_no_more_are_noticed(method: Any, change: Any) -> None:
+    model = small_net()
+    optimizer = sgd(model)
+    pruner = Pruner(model, optimizer, method, budget=HALF)
+    train(model, optimizer, DATA, pruner)
+    kept = optimizer.param_groups[0]["params"][:]
+    change(optimizer, model)
+    before = snapshot(model)
+    calls = (lambda: pruner.update(1.0), pruner.summary, pruner.hard_prune)
+    for call in (*calls, pruner.hard_pruned_copy):
+        with pytest.raises(InputError, match=r"does not hold 4\.weight any more: .* attach\(opt"):
+            call()
+    assert_same(snapshot(model), before)
+    optimizer.param_groups[0]["params"] = kept
+    assert pruner.update(1.0).k == 1
+    pruner.hard_prune()
+    change(optimizer, model)
+    with pytest.raises(InputError, match=r"does not hold 4\.weight any more"):
+        pruner.summary()
+    model[4].weight.requires_grad_(False)  # frozen for the rest of retraining
+    pruner.summary()
+    model[4].weight.requires_grad_(True)
+    pruner.detach()
+    assert zeros_in(pruned_weights(model)) == ZEROS
+    pruner.summary()
+
+
+@every_method
+def test_weights_that_no_step_had_a_gradient_of_are_named_once(
+    method: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = small_net()
+    optimizer = sgd(model)
+    pruner = Pruner(model, optimizer, method, budget=HALF, steps_per_update=2, updates=3)
+    train(model, optimizer, DATA[:2], pruner, update_every=2)
+    assert "had a gradient of" not in caplog.text
+    optimizer.zero_grad()
+    model[4].weight.requires_grad_(False)
+    for _ in range(2):
+        train(model, optimizer, DATA[:2], pruner, update_every=2)
+    assert (
+        caplog.text.count("no step of this outer iteration had a gradient of 4.weight: frozen") == 1
+    )
+    assert "6.weight" not in caplog.text
+
+
+def test_a_state_of_another_set_is_refused() -> None:
+    model = small_net()
+    optimizer = sgd(model)
+    pruner = Pruner(model, optimizer, ADMM(rho=0.1), budget=HALF)
+    train(model, optimizer, DATA, pruner, update_every=3)
+    state = pruner.state_dict()
+    pruner.detach()
+    other = Pruner(model, sgd(model), ADMM(rho=0.1), Filter(), HALF)
+    with pytest.raises(InputError, match="of the set Unstructured, this pruner has Filter"):
+        other.load_state_dict(state)
+    del state["set"]  # of an earlier version
+    other.load_state_dict(state)
+
+
+@pytest.mark.parametrize("method", [ADMM(rho=0.1), SLR(rho=0.1), SASADMM(), DPF(ramp=0)])
+def test_what_is_called_in_inference_mode_can_be_trained_after_it(method: Method) -> None:
+    model = small_net()
+    optimizer = sgd(model)
+    data = batches(12)
+    with torch.inference_mode():  # as around an evaluation
+        pruner = Pruner(model, optimizer, method, budget=HALF)
+        copied = pruner.hard_pruned_copy()
+    train(model, optimizer, data[:3], pruner)
+    with torch.inference_mode():
+        pruner.update()
+        saved = pruner.state_dict()
+    train(model, optimizer, data[3:6], pruner)
+    with torch.inference_mode():
+        pruner.load_state_dict(saved)
+    train(model, optimizer, data[6:9], pruner)
+    pruner.update()
+    with torch.inference_mode():
+        pruner.hard_prune()
+    train(model, optimizer, data[9:], pruner)
+    assert pruner.summary().sparsity == pytest.approx(0.5, abs=0.01)
+    train(copied, sgd(copied), data[:1])
