@@ -47,7 +47,7 @@ _FRAMEWORKS = {
         *("sklearn.datasets", "scipy.io", "torch.utils.tensorboard"),
     ),
     "yolo": (
-        *("detprune_yolo.adapter", "detprune_yolo.task", "detprune_yolo.weights.export"),
+        *("detprune_yolo.adapter", "detprune_yolo.task", "detprune_yolo.export.onnx"),
         *("torchvision", "torch._dynamo", "scipy.stats", "albumentations"),
     ),
 }

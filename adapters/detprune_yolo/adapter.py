@@ -6,11 +6,13 @@ from detprune_yolo.listing import list_data, list_models
 
 
 def _implement() -> Implementation:
+    from detprune_yolo.export.command import export_formats
     from detprune_yolo.recipe import DetectionRecipe
     from detprune_yolo.task import DetectionTask
-    from detprune_yolo.weights.export import export
 
-    return Implementation(DetectionRecipe, DetectionTask, {"onnx": export})
+    return Implementation(
+        DetectionRecipe, DetectionTask, formats=export_formats(), int8=export_formats(int8=True)
+    )
 
 
 adapter = Adapter(

@@ -66,6 +66,11 @@ class DetectionNetworkTask(NetworkTask):
         return check_data(self._yaml)
 
     @property
+    def data_yaml(self) -> Path:
+        """The data set in Ultralytics' format."""
+        return self._yaml
+
+    @property
     def model_name(self) -> str:
         """Name of the architecture or of the checkpoint."""
         spec = self.recipe.model
@@ -153,6 +158,18 @@ class DetectionNetworkTask(NetworkTask):
 
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
         """pycocotools' mAP, and Ultralytics' own on the same detections, in float32."""
+        return self._scores(model)
+
+    def evaluate_exported(self, model: nn.Module, path: Path | None = None) -> Mapping[str, float]:
+        """The metrics of an exported file, on images padded to squares, as most formats take them.
+
+        Args:
+            model: the network that was exported.
+            path: the file or folder; None measures the network itself on the same images.
+        """
+        return self._scores(model, rect=False, exported=path)
+
+    def _scores(self, model: nn.Module, **how: Any) -> Mapping[str, float]:
         options = self.recipe.options("retrain")
         scores = validate(
             model,
@@ -164,6 +181,7 @@ class DetectionNetworkTask(NetworkTask):
             workers=int(options.get("workers", 8)),
             annotations=self.recipe.data.annotations,
             max_det=int(options.get("max_det", 300)),
+            **how,
         )
         return {
             HEADLINE.name: scores.coco.map50,

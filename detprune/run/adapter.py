@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "detprune.adapters"
 
+Export = Callable[[Path, Path | None], Sequence[str]]
+"""Exports a run's pruned network to a file, or to the default one, and returns lines to print."""
+
 
 @dataclass(frozen=True)
 class Implementation:
@@ -31,14 +34,14 @@ class Implementation:
         task: (recipe, run directory) → the task.
         formats: name of an export format → (run directory, file or None) → lines to print, for ``detprune export``.
         rebuild: the result of ``Task.describe_network`` → the dense network, for ``detprune.load``.
+        int8: as ``formats``, for ``detprune export --int8``.
     """
 
     recipe: "type[Recipe]"
     task: "Callable[[Recipe, RunDirectory], Task]"
-    formats: Mapping[str, Callable[[Path, Path | None], Sequence[str]]] = field(
-        default_factory=dict
-    )
+    formats: "Mapping[str, Export]" = field(default_factory=dict)
     rebuild: "Callable[[Mapping[str, Any]], nn.Module] | None" = None
+    int8: "Mapping[str, Export]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from lane_recipe import TINY
 from damaged import DAMAGES, copy_run, damage, in_constrained_training, run_here, said
 from detprune_lanes.task import LaneTask
 
+pytestmark = pytest.mark.slow
+
 RESUMED = (
     "progress.json",
     "checkpoints/dense.pt",

@@ -18,6 +18,8 @@ from detprune.run.recipe import dump_yaml, override, validate
 from detprune_lanes.network.checkpoints import read_checkpoint
 from detprune_lanes.recipe import LaneRecipe
 
+pytestmark = pytest.mark.slow
+
 
 def detprune(cache: Path, *arguments: object, code: int = 0, **options: Any) -> str:
     done = call(*arguments, code=code, env={"XDG_CACHE_HOME": str(cache)}, **options)
@@ -80,7 +82,6 @@ def test_the_result_has_the_originals_form_and_its_zeros(finished: Path) -> None
         assert int(torch.count_nonzero(state[layer["name"]])) == layer["nonzero"]
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_bits(
     finished: Path, cache: Path, tmp_path: Path
 ) -> None:

@@ -10,6 +10,8 @@ from tiny_recipe import TINY
 
 from damaged import damage, in_constrained_training, run_here, said
 
+pytestmark = pytest.mark.slow
+
 DAMAGES = ("truncated", "empty", "garbage", "other type", "folder")
 RESUMED = (
     "recipe.yaml",

@@ -24,6 +24,8 @@ from detprune_yolo.networks import build_network
 from detprune_yolo.recipe import ModelSpec
 from detprune_yolo.weights.checkpoints import load_model, read_masks
 
+pytestmark = pytest.mark.slow
+
 RecipeFile = Callable[[Path, dict[str, Any]], Path]
 
 RECIPE = {
@@ -108,7 +110,6 @@ def test_a_run_removes_channels_and_proves_what_is_left(finished: Path) -> None:
     assert (finished / "pictures" / "detections.jpg").is_file()
 
 
-@pytest.mark.slow
 def test_killed_in_training_and_resumed_gives_the_same_bits(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,7 +123,6 @@ def test_killed_in_training_and_resumed_gives_the_same_bits(
     assert events(finished) == events(run)
 
 
-@pytest.mark.slow
 def test_killed_between_hard_pruning_and_removal(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,7 +138,6 @@ def test_killed_between_hard_pruning_and_removal(
     assert same_bits(finished, run)
 
 
-@pytest.mark.slow
 def test_single_weights_of_the_small_detector_are_an_ordinary_run(
     finished: Path, tmp_path: Path, recipe_file: RecipeFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,8 @@ from detprune_yolo import task
 from detprune_yolo.training import resumable
 from detprune_yolo.training.sidecar import NAME, write_sidecar
 
+pytestmark = pytest.mark.slow
+
 CONSTRAINED = "checkpoints/constrained/weights"
 RESUMED = (
     "progress.json",

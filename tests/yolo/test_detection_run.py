@@ -18,7 +18,11 @@ from command_line import detprune_here, kill_after
 from detprune.run.directory import RunDirectory
 
 # isort: split
+from detprune_yolo.export.formats import formats
+from detprune_yolo.export.placing import size_of
 from detprune_yolo.weights.checkpoints import load_model, read_masks
+
+pytestmark = pytest.mark.slow
 
 RecipeFile = Callable[[Path, dict[str, Any]], Path]
 
@@ -92,7 +96,6 @@ def test_a_run_leaves_everything_behind(finished: Path) -> None:
         assert sum(e["event"] == kind for e in events) == count
 
 
-@pytest.mark.slow
 def test_killed_in_every_stage_and_resumed_gives_the_same_bits(
     finished: Path, tmp_path: Path
 ) -> None:
@@ -112,7 +115,6 @@ def test_killed_in_every_stage_and_resumed_gives_the_same_bits(
     assert events[0] == events[1]
 
 
-@pytest.mark.slow
 def test_killed_between_the_last_epoch_and_the_mark_of_its_stage(
     finished: Path, tmp_path: Path
 ) -> None:
@@ -143,7 +145,6 @@ print("RESULT" + json.dumps({"zeros": zeros, "map50": metrics.box.map50, "onnx":
 """
 
 
-@pytest.mark.slow
 def test_ultralytics_alone_finds_the_same_map_and_the_same_zeros(
     finished: Path, tmp_path: Path
 ) -> None:
@@ -176,11 +177,45 @@ def test_export_from_the_command_line(finished: Path, tmp_path: Path) -> None:
     zeros = sum(int((~mask).sum()) for mask in masks.values())
     assert f"{zeros:,} of" in output
     assert (tmp_path / "x.onnx").is_file()
-    assert "known: onnx" in detprune("export", finished, "--format", "tflite", code=2)
+    assert "on the same images" in output  # the metrics of the file
+    assert "of the dense network in float32: ratio" in output
+    error = detprune("export", finished, "--format", "tflite", code=2)
+    assert "known: " in error
+    assert "onnx, openvino" in error
     assert "holds no finished run" in detprune("export", tmp_path, code=2)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("file_format", ["onnx", "openvino"])
+def test_int8_is_measured_on_the_exported_file(
+    finished: Path, tmp_path: Path, file_format: str
+) -> None:
+    place = tmp_path / f"x_int8{formats()[file_format].suffix}"
+    lines = detprune(
+        "export", finished, "--format", file_format, "--int8", "--out", place
+    ).splitlines()
+    assert lines[-7] == str(place)
+    assert lines[-6].startswith("mAP@0.5: ")
+    size, ratio = lines[-2].partition(" bytes, and ")[::2]
+    assert int(size.replace(",", "")) == size_of(place)
+    assert float(ratio.rpartition(" ")[2]) < 0.6
+    assert lines[-1].startswith(tuple("0123456789"))
+    assert "ms an image of 64 × 64, one thread" in lines[-1]
+    error = detprune("export", finished, "--format", "torchscript", "--int8", code=2)
+    assert "unknown export format 'torchscript'" in error
+
+
+def test_int8_needs_the_images_of_the_run(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["data"].update(drawn=None, yaml=str(tmp_path / "gone.yaml"))
+    (run / "recipe.yaml").write_text(
+        yaml.safe_dump({**recipe, "data": {**recipe["data"], "split": "val"}})
+    )
+    error = detprune("export", run, "--int8", code=2)
+    assert "int8 is calibrated on training images" in error
+    assert "its metrics are not measured" in detprune("export", run, "--format", "torchscript")
+
+
 def test_a_checkpoint_is_pruned_without_a_dense_stage(
     finished: Path, tmp_path: Path, recipe_file: RecipeFile
 ) -> None:

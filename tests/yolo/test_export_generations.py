@@ -12,8 +12,8 @@ import detprune as dp
 
 # isort: split
 from detprune_yolo.exclusions import detector_budget
+from detprune_yolo.export.onnx import export_onnx
 from detprune_yolo.weights.checkpoints import pruned_checkpoint, save_checkpoint
-from detprune_yolo.weights.export import export_onnx
 
 # isort: split
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load

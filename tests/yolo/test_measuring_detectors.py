@@ -17,6 +17,8 @@ from detprune_yolo.weights.checkpoints import pruned_checkpoint, save_checkpoint
 # isort: split
 from ultralytics.nn.tasks import DetectionModel
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_detector_is_fused_in_a_copy() -> None:
     model = tiny_detector().train()

@@ -10,6 +10,8 @@ from trainings import run_constrained
 import detprune as dp
 from detprune.run.directory import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("every", "epochs"),

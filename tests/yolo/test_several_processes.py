@@ -20,6 +20,8 @@ from detprune_yolo.training.settings import own_modules
 from ultralytics.utils.dist import generate_ddp_file
 from ultralytics.utils.patches import torch_load
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_worker_makes_the_same_trainer_with_callbacks_attached_once(
     tmp_path: Path,

@@ -29,6 +29,8 @@ from ultralytics import YOLO
 from ultralytics.data import augment
 from ultralytics.models.yolo.detect import DetectionTrainer
 
+pytestmark = pytest.mark.slow
+
 
 def zeros_outside(state: dict[str, Any], masks: dict[str, Any]) -> int:
     return sum(int(torch.count_nonzero(state[name][~mask])) for name, mask in masks.items())
@@ -256,7 +258,6 @@ def test_an_optimizer_that_hardly_feels_the_penalty_is_refused(
         )
 
 
-@pytest.mark.slow
 def test_the_few_lines_for_a_user_of_yolo_and_its_own_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

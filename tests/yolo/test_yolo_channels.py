@@ -23,8 +23,8 @@ from detprune_yolo.channels import (
     run_detector,
     smaller_detector,
 )
+from detprune_yolo.export.onnx import export_onnx
 from detprune_yolo.weights.checkpoints import load_model, pruned_checkpoint, save_checkpoint
-from detprune_yolo.weights.export import export_onnx
 
 # isort: split
 from ultralytics import YOLO

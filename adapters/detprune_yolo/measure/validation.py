@@ -66,6 +66,7 @@ def validate(
     annotations: Path | None = None,
     max_det: int = 300,
     rect: bool = True,
+    exported: Path | None = None,
 ) -> Scores:
     """Measure a detector in float32; the model and all random states stay as they were.
 
@@ -83,6 +84,8 @@ def validate(
         max_det: predictions per image; raised by Ultralytics if it is 300 and an image has more
             objects.
         rect: pad images to similar shapes of a batch only, not to squares.
+        exported: file or folder that Ultralytics exported from the model, which is run in its place, in its own
+            batch and image size.
 
     Raises:
         InputError: model, data and annotations do not fit each other, or cannot be used.
@@ -129,7 +132,8 @@ def validate(
 
         validator.add_callback("on_val_start", before_inference)
         # in float32 before Ultralytics fuses batch norm into convolutions
-        stats = validator(model=deepcopy(model).float().eval())
+        run = str(exported) if exported is not None else deepcopy(model).float().eval()
+        stats = validator(model=run)
         if validator.dataloader is not None:
             validator.dataloader.close()
     collected: Any = validator.jdict

@@ -18,7 +18,12 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A finished run.")]) -> 
 def export(
     run_dir: Annotated[Path, typer.Argument(help="A finished run.")],
     file_format: Annotated[str, typer.Option("--format", help="Format, such as onnx.")] = "onnx",
-    out: Annotated[Path | None, typer.Option(help="File; beside pruned.pt by default.")] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Integers of 8 bits, calibrated on training images.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="File or folder; beside pruned.pt by default.")
+    ] = None,
 ) -> None:
     """Write the pruned network of a run in another format, and check it against the original."""
     from detprune.files import check_output_path
@@ -36,9 +41,13 @@ def export(
     name = read_yaml(recipe).get("task")
     if not isinstance(name, str):
         raise InputError(f"{recipe}: task is missing; restore the recipe that the run started with")
-    formats = implementation(name).formats
+    found = implementation(name)
+    formats = found.int8 if int8 else found.formats
     if not formats:
-        raise InputError(f"{run_dir} is a run of the task {name!r}, which exports nothing")
+        precision = " in int8" if int8 and found.formats else ""
+        raise InputError(
+            f"{run_dir} is a run of the task {name!r}, which exports nothing{precision}"
+        )
     if file_format not in formats:
         raise InputError(
             f"{unknown('export format', file_format, formats)}; for another one, give {run_dir / 'pruned.pt'} to the "

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ultralytics.models.yolo import YOLO
 from ultralytics.nn.tasks import DetectionModel
@@ -18,15 +17,15 @@ from ultralytics.utils.checks import check_imgsz
 
 from detprune.errors import InputError
 from detprune.files.atomic import atomic
-from detprune.run.directory import RunDirectory
-from detprune.run.export.onnx_files import check_request, exporter_warnings_off
-from detprune_yolo.weights.checkpoints import load_model, read_masks, train_args_of
-from detprune_yolo.weights.onnx_checks import (
+from detprune.run.export.onnx_files import check_request
+from detprune_yolo.export.exporter import silence
+from detprune_yolo.export.onnx_checks import (
     LayerZeros,
     compare_outputs,
     count_zeros,
     write_pad_axes,
 )
+from detprune_yolo.weights.checkpoints import load_model, read_masks
 
 _PACKAGES = ("onnx", "onnxslim", "onnxruntime")
 
@@ -56,30 +55,10 @@ class ExportCheck:
     runtime_note: str | None
 
 
-def export(run_dir: Path, out: Path | None = None, **options: Any) -> list[str]:
-    """Export ``pruned.pt`` of a run directory to ONNX; return lines to print.
-
-    Args:
-        run_dir: holds ``pruned.pt``.
-        out: the file to write; None: ``pruned.onnx`` in the run directory.
-        options: further arguments of ``export_onnx``; ``imgsz`` is the one of training by default.
-
-    Raises:
-        InputError: no such run; and what ``export_onnx`` raises.
-    """
-    weights = run_dir / "pruned.pt"
-    if not weights.is_file():
-        raise InputError(
-            f"{run_dir} holds no pruned.pt; give the folder of a finished run, or finish this one with "
-            f"detprune run {run_dir} --resume"
-        )
-    with RunDirectory(run_dir).own_file():
-        load_model(weights)
-    size = options.pop("imgsz", None) or train_args_of(weights).get("imgsz") or 640
-    check = export_onnx(weights, out or run_dir / "pruned.onnx", imgsz=size, **options)
+def lines_of(check: ExportCheck, weights: Path) -> list[str]:
+    """The check of an exported file as lines to print."""
     total = check.nonzero + check.zeros
     lines = [
-        str(check.path),
         f"{check.zeros:,} of {total:,} weights in {len(check.layers)} layers are zero, as in {weights}",
         f"largest difference from PyTorch: boxes {check.max_box_difference:.2g} px, "
         f"scores {check.max_score_difference:.2g}",
@@ -130,7 +109,7 @@ def export_onnx(
     size = _image_size(model, imgsz)
     masks = read_masks(weights)
     fused = model.fuse(verbose=False)
-    with tempfile.TemporaryDirectory() as folder, exporter_warnings_off():
+    with tempfile.TemporaryDirectory() as folder, silence():
         shutil.copyfile(weights, Path(folder) / "model.pt")
         written = Path(
             YOLO(Path(folder) / "model.pt").export(
