@@ -7,11 +7,16 @@ from detprune_yolo.listing import list_data, list_models
 
 def _implement() -> Implementation:
     from detprune_yolo.export.command import export_formats
+    from detprune_yolo.first_recipe import first_recipe
     from detprune_yolo.recipe import DetectionRecipe
     from detprune_yolo.task import DetectionTask
 
     return Implementation(
-        DetectionRecipe, DetectionTask, formats=export_formats(), int8=export_formats(int8=True)
+        DetectionRecipe,
+        DetectionTask,
+        formats=export_formats(),
+        int8=export_formats(int8=True),
+        first_recipe=first_recipe,
     )
 
 

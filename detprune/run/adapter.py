@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from detprune.run.directory import RunDirectory
+    from detprune.run.first_recipe import FirstRun
     from detprune.run.recipe import Recipe, Settings
     from detprune.run.task import Task
 
@@ -35,6 +36,7 @@ class Implementation:
         formats: name of an export format → (run directory, file or None) → lines to print, for ``detprune export``.
         rebuild: the result of ``Task.describe_network`` → the dense network, for ``detprune.load``.
         int8: as ``formats``, for ``detprune export --int8``.
+        first_recipe: writes a commented recipe for a checkpoint, for ``detprune init`` and ``detprune prune``.
     """
 
     recipe: "type[Recipe]"
@@ -42,6 +44,7 @@ class Implementation:
     formats: "Mapping[str, Export]" = field(default_factory=dict)
     rebuild: "Callable[[Mapping[str, Any]], nn.Module] | None" = None
     int8: "Mapping[str, Export]" = field(default_factory=dict)
+    first_recipe: "Callable[[FirstRun], str] | None" = None
 
 
 @dataclass(frozen=True)
@@ -106,17 +109,30 @@ def load_recipe(path: Path, settings: "Sequence[Settings]" = ()) -> "tuple[Imple
     Raises:
         InputError: everything that is wrong with it.
     """
-    from detprune.run.recipe import assign, read_yaml, validate  # pydantic, which no adapter needs
+    from detprune.run.recipe import read_yaml  # pydantic, which no adapter needs
 
-    values = read_yaml(path)
+    return recipe_of(read_yaml(path), str(path), settings)
+
+
+def recipe_of(
+    values: Mapping[str, Any], where: str, settings: "Sequence[Settings]" = ()
+) -> "tuple[Implementation, Recipe]":
+    """The recipe with these values, after the settings; ``where`` names it in messages.
+
+    Raises:
+        InputError: everything that is wrong with it.
+    """
+    from detprune.run.recipe import assign, validate
+
+    changed = dict(values)
     for each in settings:
-        values = assign(values, each)
-    if "task" not in values:
+        changed = assign(changed, each)
+    if "task" not in changed:
         raise InputError(
-            f"{path}: task is missing; it names the adapter: {', '.join(sorted(adapter_entry_points()))}"
+            f"{where}: task is missing; it names the adapter: {', '.join(sorted(adapter_entry_points()))}"
         )
-    found = implementation(str(values["task"]))
-    return found, validate(found.recipe, values)
+    found = implementation(str(changed["task"]))
+    return found, validate(found.recipe, changed)
 
 
 def load_entry(entry: "EntryPoint") -> Any:

@@ -147,7 +147,9 @@ def _gain(request: _Request, image: Tensor, size: tuple[int, int]) -> Iterator[s
     """Bytes and milliseconds against the dense network in float32, in the same format."""
     bytes_after = size_of(request.out)
     wanted = request.wanted
-    if not wanted.float32 or request.data is None:  # the dense network is built for the data set's classes
+    if (
+        not wanted.float32 or request.data is None
+    ):  # the dense network is built for the data set's classes
         yield f"{bytes_after:,} bytes"
         return
     with (

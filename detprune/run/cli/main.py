@@ -1,4 +1,4 @@
-"""The command line: ``detprune run | study | progressive | suggest | validate | list | report | measure …``.
+"""The command line: ``detprune prune | init | run | study | progressive | suggest | validate | list | measure …``.
 
 Exit codes: 0: done; 1: the run failed (training diverged, or the saved file did not pass its check); 2: bad input;
 128 + the signal's number after a signal (Ctrl-C 130, SIGTERM 143).
@@ -15,7 +15,7 @@ from detprune.errors import DetpruneError, InputError
 from detprune.files.storage import plain_refusals
 from detprune.loggers import logger
 from detprune.run.adapter import load_entry
-from detprune.run.cli import plan, results, studies
+from detprune.run.cli import first, plan, results, studies
 from detprune.run.cli.measure import measure
 from detprune.run.cli.run import run
 from detprune.run.cli.signals import exit_on_signals
@@ -31,6 +31,8 @@ app = typer.Typer(
 )
 
 _COMMANDS: dict[str, Callable[..., None]] = {
+    "prune": first.prune,
+    "init": first.init,
     "run": run,
     "study": studies.study,
     "progressive": studies.progressive,

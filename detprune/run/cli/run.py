@@ -32,11 +32,8 @@ def run(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
 ) -> None:
     """Run all stages of a recipe: dense, constrained, hard pruning, retraining, proof, report."""
-    from rich.console import Console
-
     from detprune.run.adapter import load_recipe
-    from detprune.run.claim import claim, located, set_aside
-    from detprune.run.cli.terminal import gains, headline, log_to_terminal
+    from detprune.run.claim import set_aside
     from detprune.run.recipe import read_assignments
 
     if resume and overwrite:
@@ -53,13 +50,31 @@ def run(
             "it back, or start the replacing run again with its recipe file"
         )
     implementation, resolved = load_recipe(recipe, read_assignments(assignments or []))
-    directory = located(out or Path("runs") / resolved.name)
+    directory = out or Path("runs") / resolved.name
+    run_recipe(implementation, resolved, directory, resume=resume, overwrite=overwrite)
+
+
+def run_recipe(
+    implementation: "Implementation",
+    recipe: "Recipe",
+    directory: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Run all stages of a recipe in a folder, and print what came of it."""
+    from rich.console import Console
+
+    from detprune.run.claim import claim, located
+    from detprune.run.cli.terminal import gains, headline, log_to_terminal
+
+    place = located(directory)
     log_to_terminal()
     with (
-        claim(directory, resolved, resume=resume, overwrite=overwrite) as run_directory,
+        claim(place, recipe, resume=resume, overwrite=overwrite) as run_directory,
         run_directory.log_file(),
     ):
-        summary = _logged(implementation, resolved, run_directory)
+        summary = _logged(implementation, recipe, run_directory)
     if summary is not None:
         Console(markup=False).print(headline(summary))
         if (gained := gains(summary)) is not None:

@@ -1,0 +1,101 @@
+"""The commands to begin with a checkpoint: ``detprune init`` and ``detprune prune``."""
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from detprune.errors import InputError
+from detprune.run.cli.options import Assignments
+from detprune.run.cli.run import run_recipe
+
+if TYPE_CHECKING:
+    from detprune.run.adapter import Implementation
+    from detprune.run.first_recipe import FirstRun
+    from detprune.run.recipe import Recipe
+
+Checkpoint = Annotated[Path, typer.Argument(help="A trained network, such as best.pt.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Its data set (a YAML file); the one that the checkpoint names by default."),
+]
+Share = Annotated[float | None, typer.Option(help="Share of the MACs that is left.")]
+Parameters = Annotated[float | None, typer.Option(help="Share of the parameters that is left.")]
+Epochs = Annotated[
+    int | None,
+    typer.Option(min=2, help="Epochs in all; a share of the checkpoint's own by default."),
+]
+
+
+def init(
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option(help="File for the recipe.")],
+    data: Data = None,
+    macs: Share = None,
+    parameters: Parameters = None,
+    epochs: Epochs = None,
+) -> None:
+    """Write a commented recipe that prunes channels of a checkpoint; half of its MACs by default."""
+    from detprune.files import check_output_path
+    from detprune.files.atomic import atomic
+
+    check_output_path(out, "--out")
+    if os.path.lexists(out):
+        raise InputError(f"--out: {out} exists already; choose another file")
+    text, _ = _recipe(_wanted(checkpoint, data, macs, parameters, epochs), [])
+    with atomic(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    typer.echo(f"recipe: {out}")
+    typer.echo(f"run it with: detprune run {shlex.quote(str(out))}")
+
+
+def prune(
+    checkpoint: Checkpoint,
+    data: Data = None,
+    macs: Share = None,
+    parameters: Parameters = None,
+    epochs: Epochs = None,
+    assignments: Assignments = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory; runs/<checkpoint>_<budget> by default.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
+) -> None:
+    """Prune channels of a checkpoint, half of its MACs by default, with the recipe that init writes."""
+    _, (implementation, recipe) = _recipe(
+        _wanted(checkpoint, data, macs, parameters, epochs), assignments or []
+    )
+    run_recipe(implementation, recipe, out or Path("runs") / recipe.name, overwrite=overwrite)
+
+
+def _wanted(
+    checkpoint: Path,
+    data: Path | None,
+    macs: float | None,
+    parameters: float | None,
+    epochs: int | None,
+) -> "FirstRun":
+    from detprune.run.first_recipe import FirstRun
+
+    given = {"macs": macs, "parameters": parameters}
+    budget = {name: value for name, value in given.items() if value is not None} or {"macs": 0.5}
+    if len(budget) > 1:
+        names = " and ".join(f"--{name}" for name in budget)
+        raise InputError(f"{names} are given; give one budget")
+    return FirstRun(checkpoint, budget, data, epochs)
+
+
+def _recipe(
+    wanted: "FirstRun", assignments: list[str]
+) -> "tuple[str, tuple[Implementation, Recipe]]":
+    """The recipe for a checkpoint as text, and as what runs it after the settings."""
+    from detprune.files import parse_yaml
+    from detprune.run.adapter import recipe_of
+    from detprune.run.first_recipe import first_recipe
+    from detprune.run.recipe import read_assignments
+
+    text = first_recipe(wanted)
+    where = f"the recipe for {wanted.checkpoint}"
+    return text, recipe_of(parse_yaml(text, where), where, read_assignments(assignments))
