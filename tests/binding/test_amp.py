@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
+from torch.optim import Optimizer
+
 from core_models import (
     HALF,
     METHOD_EXAMPLES,
@@ -17,9 +20,6 @@ from core_models import (
     tensors_of,
     train,
 )
-from torch import nn
-from torch.optim import Optimizer
-
 from detprune import ADMM, SLR, Method, Pruner
 
 DATA = batches(8)

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
 from core_models import (
     HALF,
     METHOD_EXAMPLES,
@@ -21,9 +24,6 @@ from core_models import (
     train,
     zeros_in,
 )
-from torch import nn
-from torch.optim.swa_utils import AveragedModel
-
 from detprune import (
     ADMM,
     SASADMM,

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from core_models import HALF, pruned_weights, sgd, small_net, tensors_of
 from torch import nn
 
+from core_models import HALF, pruned_weights, sgd, small_net, tensors_of
 from detprune import ADMM, SASADMM, SLR, Growth, InputError, Method, Pruner, Pull
 
 THROUGH_THE_GRADIENT = ADMM(rho="auto", penalty="gradient")

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from core_models import (
     METHOD_EXAMPLES,
     assert_same,
@@ -17,8 +19,6 @@ from core_models import (
     tensors_of,
     train,
 )
-from torch import Tensor, nn
-
 from detprune import ADMM, SLR, Budget, CoupledChannels, Method, Pruner
 from detprune.channels import BoundChannels
 

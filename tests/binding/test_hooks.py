@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
 from core_models import (
     HALF,
     METHOD_EXAMPLES,
@@ -21,9 +24,6 @@ from core_models import (
     train,
     zeros_in,
 )
-from torch import Tensor, nn
-from torch.optim import Optimizer
-
 from detprune import ADMM, SLR, InputError, Method, Pruner
 
 DATA = batches(8)

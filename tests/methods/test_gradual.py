@@ -5,6 +5,9 @@ import copy
 
 import pytest
 import torch
+from method_references import project_each
+from torch import Tensor, nn
+
 from core_models import (
     HALF,
     batches,
@@ -15,9 +18,6 @@ from core_models import (
     small_net,
     tensors_of,
 )
-from method_references import project_each
-from torch import Tensor, nn
-
 from detprune import (
     ADMM,
     DPF,

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from core_models import HALF, METHOD_EXAMPLES, batches, loss_of, sgd, small_net, train
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from core_models import HALF, METHOD_EXAMPLES, batches, loss_of, sgd, small_net, train
 from detprune import Budget, InputError, Pruner
 
 DATA = batches(6)

@@ -7,6 +7,10 @@ import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
 from core_reference import (
     CASES,
     all_supports,
@@ -17,10 +21,6 @@ from core_reference import (
     promised_kernels,
     reference_mask,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
-
 from detprune import NM, Block, Column, Filter, InputError, Pattern, SparsitySet, Unstructured
 from detprune.sets import SETS
 from detprune.sets.pattern import EIGHT_PATTERNS

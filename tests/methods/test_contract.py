@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from core_models import (
     HALF,
     HALVES,
@@ -25,8 +27,6 @@ from core_models import (
     train,
     zeros_in,
 )
-from torch import Tensor
-
 from detprune import (
     Budget,
     Growth,

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from core_models import METHOD_EXAMPLES, small_net
 from torch import Tensor, nn
 
+from core_models import METHOD_EXAMPLES, small_net
 from detprune import ADMM, Budget, Method, Pruner
 
 

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+
 from core_models import (
     HALF,
     METHOD_EXAMPLES,
@@ -16,8 +18,6 @@ from core_models import (
     train,
     zeros_in,
 )
-from torch import nn
-
 from detprune import (
     ADMM,
     DPF,

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from core_models import (
     HALF,
     assert_same,
@@ -22,8 +24,6 @@ from core_models import (
     tensors_of,
     train,
 )
-from torch import Tensor, nn
-
 from detprune import SASADMM, Pruner
 
 DATA = batches(9)

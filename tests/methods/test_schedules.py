@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from core_models import HALF, assert_same, batches, pruned_weights, sgd, small_net, train
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
 import detprune as dp
+from core_models import HALF, assert_same, batches, pruned_weights, sgd, small_net, train
 
 BATCHES, OUTER, LR = 16, 20, 0.1
 STEPS = BATCHES * OUTER

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from core_models import HALF, batches, loss_of, pruned_weights, sgd, small_net, train, zeros_in
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from core_models import HALF, batches, loss_of, pruned_weights, sgd, small_net, train, zeros_in
 from detprune import ADMM, SLR, InputError, Magnitude, Pruner
 from detprune.networks.optimizers import usable_optimizer
 

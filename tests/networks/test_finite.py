@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from core_models import small_net
 from torch import nn
 
+from core_models import small_net
 from detprune import NonFiniteError
 from detprune.networks.finite import check_finite
 
