@@ -10,7 +10,6 @@ from rich.progress import track
 from rich.table import Table
 
 from detprune.budgets import Budget
-from detprune.channels import CoupledChannels
 from detprune.errors import InputError
 from detprune.layers import Layer, select_layers
 from detprune.run.adapter import Implementation
@@ -73,11 +72,6 @@ def suggest_plan(implementation: Implementation, recipe: Recipe, images: int) ->
         raise InputError(
             "the recipe names no weights of a dense network, whose layers could be scanned; add "
             "--set model.weights=runs/…/checkpoints/dense.pt"
-        )
-    if isinstance(recipe.set, CoupledChannels):
-        raise InputError(
-            "suggest finds sparsities of single layers, but coupled channels run through many layers; use "
-            "budget.allocation: global, which weighs channels against their cost"
         )
     with TemporaryDirectory(prefix="detprune-") as scratch:
         task = implementation.task(recipe, RunDirectory(Path(scratch)))

@@ -1,0 +1,228 @@
+"""The metric that a dense network keeps at several budgets, right after its channels are removed, without training.
+
+Retraining makes up for most of the loss, so a value is a floor of what a run reaches. Values rank budgets and
+allocations of one network; docs/results.md compares that ranking with trained networks.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import torch
+from rich.progress import track
+from rich.table import Table
+from torch import nn
+
+from detprune.budgets import Budget
+from detprune.channels import CoupledChannels
+from detprune.errors import InputError
+from detprune.methods import OneShot
+from detprune.pruner import Pruner
+from detprune.run.adapter import Implementation
+from detprune.run.directory import RunDirectory
+from detprune.run.metrics import Metric
+from detprune.run.recipe import Recipe
+from detprune.run.report.style import BLUE, ORANGE, drawing, new_figure, save
+from detprune.run.shrinking import macs
+from detprune.run.task import Task
+
+SHARES = (0.8, 0.6, 0.4, 0.3)
+"""Shares of the dense network that are tried, beside the recipe's own."""
+
+Spread = Literal["uniform", "global"]
+ALLOCATIONS: tuple[Spread, ...] = ("uniform", "global")
+
+
+_WORDS = {"macs": "MACs", "parameters": "parameters"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network from which channels were removed, measured before any training.
+
+    Attributes:
+        allocation: how the budget was spread over the layers.
+        share: the budget.
+        macs, parameters: shares of the dense network's that are left.
+        loss: task loss on training images.
+        metric: the headline metric on the test data.
+    """
+
+    allocation: Spread
+    share: float
+    macs: float
+    parameters: float
+    loss: float
+    metric: float
+
+
+@dataclass(frozen=True)
+class BudgetCurve:
+    """Points of one network.
+
+    Attributes:
+        kind: what the budget bounds, ``macs`` or ``parameters``.
+        name: name of the network.
+        headline: the metric.
+        dense: the metric of the dense network.
+        dense_loss: its task loss.
+        own: the recipe's budget.
+        points: by share, falling, then in the order of ``ALLOCATIONS``.
+        unreachable: shares that the parts which always stay exceed, with the reason.
+        recipe: the recipe, with the better allocation at its own budget.
+    """
+
+    kind: str
+    name: str
+    headline: Metric
+    dense: float
+    dense_loss: float
+    own: float
+    points: Sequence[Point]
+    unreachable: Mapping[float, str]
+    recipe: Recipe
+
+    def table(self) -> Table:
+        """The points as rows."""
+        table = Table(
+            title=f"{self.name}: channels removed, before any training", title_justify="left"
+        )
+        other = "parameters" if self.kind == "macs" else "macs"
+        table.add_column(_WORDS[self.kind], justify="right")
+        for allocation in ALLOCATIONS:
+            table.add_column(f"{allocation}: {self.headline.name}", justify="right")
+            table.add_column("loss", justify="right")
+            table.add_column(_WORDS[other], justify="right")
+        table.add_row("1", f"{self.dense:.4f}", f"{self.dense_loss:.3f}", "1")
+        for share in sorted({point.share for point in self.points}, reverse=True):
+            cells = [f"{share:g}"]
+            for point in self.points:
+                if point.share == share:
+                    left = getattr(point, other)
+                    cells += [f"{point.metric:.4f}", f"{point.loss:.3f}", f"{left:.2f}"]
+            table.add_row(*cells)
+        table.caption = "\n".join(
+            [
+                "Batch norm's statistics are estimated anew. Retraining makes up for most of the loss: a value is a "
+                "floor, and ranks budgets of this network.",
+                *(f"{share:g} is out of reach: {why}" for share, why in self.unreachable.items()),
+            ]
+        )
+        table.caption_justify = "left"
+        return table
+
+    def draw(self, path: Path) -> None:
+        """Draw the curve into a PNG file."""
+        with drawing():
+            figure = new_figure(3.6, width=6.0)
+            axes = figure.subplots()
+            for allocation, colour, style in zip(
+                ALLOCATIONS, (BLUE, ORANGE), ("-o", "--s"), strict=True
+            ):
+                own = [(1.0, self.dense)]
+                own += [(p.share, p.metric) for p in self.points if p.allocation == allocation]
+                axes.plot(*zip(*own, strict=True), style, color=colour, label=allocation)
+            axes.set_xlabel(f"share of the {self.kind} that is left")
+            axes.set_ylabel(f"{self.headline.name}, before any training")
+            axes.invert_xaxis()
+            axes.legend()
+            save(figure, path)
+
+
+def budget_curve(implementation: Implementation, recipe: Recipe, images: int) -> BudgetCurve:
+    """Remove channels of the recipe's dense network at several budgets, and measure each.
+
+    Args:
+        implementation: implementation of the recipe's task.
+        recipe: names the weights of the dense network, and a budget in MACs or parameters.
+        images: training images on which the loss is measured.
+
+    Raises:
+        InputError: no weights, or no such budget.
+    """
+    if not recipe.has_weights:
+        raise InputError(
+            "the recipe names no weights of a dense network, from which channels could be removed; add "
+            "--set model.weights=runs/…/checkpoints/dense.pt"
+        )
+    kind = next((k for k in ("macs", "parameters") if getattr(recipe.budget, k) is not None), None)
+    if kind is None:
+        raise InputError(
+            "suggest compares shares of the network that are left; give budget.macs or budget.parameters"
+        )
+    own = float(getattr(recipe.budget, kind))
+    with TemporaryDirectory(prefix="detprune-") as scratch:
+        task = implementation.task(recipe, RunDirectory(Path(scratch)))
+        model = task.build_model().eval()
+        loss = task.loss_probe(model, images)()
+        dense = float(task.evaluate(model)[task.metric])
+        shares = sorted({*SHARES, own}, reverse=True)
+        points, unreachable = _points(task, model, kind, shares, images)
+    best = _best([point for point in points if point.share == own])
+    planned = replace(recipe.budget, allocation=best) if best else recipe.budget
+    return BudgetCurve(
+        kind,
+        task.model_name,
+        task.metrics[0],
+        dense,
+        loss,
+        own,
+        points,
+        unreachable,
+        recipe.model_copy(update={"budget": planned}),
+    )
+
+
+def _points(
+    task: Task, model: nn.Module, kind: str, shares: Sequence[float], images: int
+) -> tuple[list[Point], dict[float, str]]:
+    points: list[Point] = []
+    unreachable: dict[float, str] = {}
+    for share in track(list(shares), "removing channels", transient=True):
+        try:
+            changes: list[dict[str, Any]] = [{kind: share, "allocation": a} for a in ALLOCATIONS]
+            budgets = [replace(task.budget(model), **change) for change in changes]
+            points += [
+                _point(task, model, budget, share, allocation, images)
+                for budget, allocation in zip(budgets, ALLOCATIONS, strict=True)
+            ]
+        except InputError as error:
+            if share == getattr(task.recipe.budget, kind):
+                raise
+            unreachable[share] = str(error).partition(";")[0]
+    return points, unreachable
+
+
+def _point(
+    task: Task, model: nn.Module, budget: Budget, share: float, allocation: Spread, images: int
+) -> Point:
+    channels = task.sparsity_set(model)
+    if not isinstance(channels, CoupledChannels):
+        raise TypeError("the set does not remove whole channels")
+    clone = copy.deepcopy(model)
+    optimizer = torch.optim.SGD([p for p in clone.parameters() if p.requires_grad], lr=0.0)
+    pruner = Pruner(clone, optimizer, OneShot(), channels, budget)
+    pruner.hard_prune()
+    small = pruner.shrink()
+    task.finish_shrinking(small)
+    task.renew_batch_norm(small)
+    return Point(
+        allocation,
+        share,
+        macs(small, channels) / macs(model, channels),
+        _numel(small) / _numel(model),
+        task.loss_probe(small, images)(),
+        float(task.evaluate(small)[task.metric]),
+    )
+
+
+def _best(points: Sequence[Point]) -> Spread | None:
+    """The allocation of least loss; the first of equal ones."""
+    return min(points, key=lambda point: point.loss).allocation if points else None
+
+
+def _numel(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
