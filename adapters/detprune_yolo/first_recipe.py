@@ -71,6 +71,7 @@ def _train(args: Mapping[str, Any], images: int) -> dict[str, Any]:
     batch, size = args.get("batch"), args.get("imgsz")
     kept["batch"] = batch if isinstance(batch, int) and batch > 0 else 16
     kept["imgsz"] = size if isinstance(size, int) else 640
+    kept["verbose"] = False  # no table of all classes after every stage
     if images < _SMALL:
         kept["nbs"] = kept["batch"]
     return check_options(
