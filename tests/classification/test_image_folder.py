@@ -297,3 +297,16 @@ def test_what_is_no_image_file_is_found_before_training(
     make(next((folder / "train").iterdir()) / "odd.png")
     with pytest.raises(InputError, match=rf"odd\.png' .*{text}"):
         build_data("image_folder", root=folder, image_size=128)
+
+
+def test_no_image_is_run_by_ghostscript(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EPS is a program; Pillow gives it to Ghostscript under any name."""
+
+    def ghostscript(*_: object, **__: object) -> None:
+        raise AssertionError("Ghostscript was called")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", ghostscript)
+    file = next(f for f in (folder / "train").rglob("*") if f.is_file())
+    file.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(InputError, match=r"cannot be decoded \(cannot identify"):
+        load_rgb(str(file))

@@ -92,7 +92,7 @@ def load_rgb(path: str) -> Image.Image:
         InputError: with its path, where it cannot be decoded or holds numbers of unknown range.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_formats()) as image:
             # PNG and PGM are of mode I in some versions of Pillow, with values up to 65535
             if image.mode.startswith("I;16") or (
                 image.mode == "I" and image.format in ("PNG", "PPM")
@@ -110,6 +110,12 @@ def load_rgb(path: str) -> Image.Image:
         raise InputError(
             f"image {path!r} cannot be decoded ({error}); repair or remove the file"
         ) from error
+
+
+def _formats() -> list[str]:
+    """Formats of Pillow without EPS: it hands such a file, whatever its name, to Ghostscript, which runs it."""
+    Image.init()
+    return [name for name in Image.OPEN if name != "EPS"]
 
 
 def _scaled(image: Image.Image) -> Image.Image:
