@@ -39,6 +39,12 @@ def file_fact(file: str | Path) -> tuple[str, str, int]:
     return path.parent.name, path.name, path.stat().st_size if path.is_file() else -1
 
 
+def content_fact(file: str | Path) -> tuple[str, bytes]:
+    """Name and content of a small file, such as one of labels; empty where there is none."""
+    path = Path(file)
+    return path.name, path.read_bytes() if path.is_file() else b""
+
+
 def check_beginning(
     recipe: Recipe, run: RunDirectory, facts: Callable[[], Mapping[str, str]]
 ) -> list[str]:
