@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -133,11 +133,17 @@ def _list(folder: Path) -> ImageFolder:
             f"no folder {str(folder)!r} in data set 'image_folder'; expected {_LAYOUT}"
         )
     try:
-        if not any(entry.is_dir() for entry in folder.iterdir()):
+        entries = list(folder.iterdir())
+        if lost := sorted(str(entry) for entry in entries if not entry.exists()):
+            raise InputError(
+                f"{lost[0]!r} is a link that leads nowhere, so that a class may be missing; repair or remove it"
+            )
+        if not any(entry.is_dir() for entry in entries):
             raise InputError(f"no class folder in {str(folder)!r}; expected {_LAYOUT}")
         listing = ImageFolder(folder, allow_empty=True)
     except OSError as error:
         raise InputError(f"{error.filename!r} cannot be read: {error.strerror}") from error
+    _require_no_folder_twice(path for path, _ in listing.samples)
     for path, _ in listing.samples:
         _require_image_file(path)
     filled = set(listing.targets)
@@ -148,6 +154,17 @@ def _list(folder: Path) -> ImageFolder:
             f"{', '.join(empty)}; image files end in {', '.join(IMG_EXTENSIONS)}"
         )
     return listing
+
+
+def _require_no_folder_twice(images: Iterable[str]) -> None:
+    """Refuse links by which images are found under two paths, and so counted twice, or as of two classes."""
+    first: dict[str, str] = {}
+    for folder in dict.fromkeys(map(os.path.dirname, images)):
+        other = first.setdefault(os.path.realpath(folder), folder)
+        if other != folder:
+            raise InputError(
+                f"{folder!r} leads to a folder whose images are counted already, as {other!r}; remove the link"
+            )
 
 
 def _require_image_file(path: str) -> None:
