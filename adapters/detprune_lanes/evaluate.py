@@ -16,6 +16,7 @@ from detprune.run.cli.evaluation import (
     read_recipe,
 )
 from detprune.run.cli.options import Assignments
+from detprune_lanes.measure.submission import is_submission
 from detprune_lanes.recipe import LaneRecipe
 from detprune_lanes.task import LaneNetworkTask
 
@@ -31,7 +32,7 @@ def evaluate_lanes(
 ) -> None:
     """TuSimple's accuracy, F1, FP, FN and the sparsity of a lane detector, as JSON."""
     if submission is not None:
-        check_output_path(submission, "--submission")
+        check_output_path(submission, "--submission", replaces=is_submission)
     task = LaneNetworkTask(read_recipe(LaneRecipe, recipe, assignments))
     model = load_for_evaluation(task, checkpoint)
     if submission is not None:

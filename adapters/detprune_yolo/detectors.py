@@ -11,6 +11,7 @@ from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
 from detprune.errors import InputError
 from detprune.files import load_yaml
+from detprune_yolo.descriptions import check_description
 from detprune_yolo.weights.diagnosis import classes_in
 
 HEADS = ("Detect", "v10Detect")
@@ -63,6 +64,7 @@ def read_layers(cfg: str) -> dict[str, Any]:
         raise unknown
     if (head := str(rows[-1][2])) not in HEADS:
         raise _other(cfg, f"ends in {head}")
+    check_description(layers, f"model.cfg is {cfg!r}")
     return layers
 
 
@@ -70,7 +72,7 @@ def check_network(network: nn.Module, what: object) -> None:
     """Refuse a network that is not a detector with fixed classes.
 
     Raises:
-        InputError: it is another.
+        InputError: it is another, or its description calls something else than layers.
     """
     layers = getattr(network, "model", None)
     head = type(layers[-1]).__name__ if isinstance(layers, nn.Sequential) else "something else"
@@ -81,6 +83,7 @@ def check_network(network: nn.Module, what: object) -> None:
     task = args.get("task") if isinstance(args, Mapping) else getattr(args, "task", None)
     if task not in (None, "detect"):
         raise _other(what, f"holds a {kind} for the task {task!r}")
+    check_description(getattr(network, "yaml", None), what)  # training builds the network from it
 
 
 def _check_classes(names: set[str], what: object) -> None:

@@ -105,6 +105,10 @@ _LIMITS: Mapping[str, tuple[float, float, str]] = {
 """Options whose range Ultralytics does not check → least value, largest value, and meaning."""
 
 
+_BATCH = int(DEFAULT_CFG_DICT["batch"])
+"""Ultralytics' number of images in a batch, also where it cannot search for one."""
+
+
 def _check_values(options: Mapping[str, Any]) -> None:
     for key, (least, most, what) in _LIMITS.items():
         value = options.get(key)
@@ -121,9 +125,11 @@ def _check_values(options: Mapping[str, Any]) -> None:
         ):
             raise unknown(key, word, allowed)
     _check_freeze(options.get("freeze"))
-    if options.get("batch", 16) == 0:
+    batch = options.get("batch", _BATCH)
+    if batch == 0 or (isinstance(batch, float) and batch >= 1):
         raise InputError(
-            "batch is 0; give the number of images, or -1 for what a GPU's memory holds"
+            f"batch is {batch!r}; give a whole number of images, or for a GPU -1 or the share of its memory to fill "
+            "(0.7)"
         )
     device = options.get("device")
     parts = _devices(device)
@@ -132,6 +138,15 @@ def _check_values(options: Mapping[str, Any]) -> None:
         raise InputError(
             f"device is {device!r}; allowed are cpu, the number of a GPU (0), or a list of them ([0, 1])"
         )
+
+
+def images_of_a_batch(options: Mapping[str, Any]) -> int | None:
+    """The number of images in a batch; None where Ultralytics finds it by the memory of a GPU."""
+    batch = options.get("batch", _BATCH)
+    if batch >= 1:
+        return int(batch)
+    on_gpu = torch.cuda.is_available() and set(_devices(options.get("device"))) != {"cpu"}
+    return None if on_gpu else _BATCH
 
 
 def _check_freeze(freeze: object) -> None:

@@ -26,7 +26,7 @@ from detprune_yolo.exclusions import (
 )
 from detprune_yolo.network_task import DetectionNetworkTask, first_device, take_up
 from detprune_yolo.networks import architecture
-from detprune_yolo.options import check_device
+from detprune_yolo.options import check_device, images_of_a_batch
 from detprune_yolo.pictures import detection_pictures
 from detprune_yolo.training.distillation import check_fits
 from detprune_yolo.training.epochs import check_every
@@ -82,8 +82,8 @@ class DetectionTask(DetectionNetworkTask, Task):
                 check_sizes(model, self.recipe.options(stage), self._images_of_an_epoch(stage))
         options = self.recipe.options("constrained")
         check_not_frozen(self.recipe.budget, model, options.get("freeze"))
-        batch, constrained = int(options.get("batch", 16)), self.recipe.stages.constrained
-        if batch >= 1 and not self.recipe.method.has_inner_loop:
+        batch, constrained = images_of_a_batch(options), self.recipe.stages.constrained
+        if batch is not None and not self.recipe.method.has_inner_loop:
             images = self._images_of_an_epoch("constrained")
             accumulated = max(1, round(int(options.get("nbs", 64)) / batch))
             check_every(constrained.every, math.ceil(images / batch), accumulated)

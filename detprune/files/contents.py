@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -157,17 +158,25 @@ def check_replaceable(path: Path) -> None:
             )
 
 
-def check_output_path(path: Path, option: str, *, makes_folder: bool = False) -> None:
+def check_output_path(
+    path: Path,
+    option: str,
+    *,
+    makes_folder: bool = False,
+    replaces: Callable[[Path], bool] | None = None,
+) -> None:
     """Check, before any long work starts, that a file can be written at a path.
 
     Args:
         path: path of the file to be written; it need not exist.
         option: the option by which the user gave it, for example ``--out``.
         makes_folder: the folder is made where it is missing.
+        replaces: whether a file that is there is one of the command's own kind, which may be replaced; by default
+            any file may.
 
     Raises:
         InputError: there is no such folder, it cannot be written, the name is too long, or something else than
-            a file is there.
+            a file is there, or a file that is not to be replaced.
     """
     way_out = f"choose another {option}"
     folder = path.parent
@@ -183,6 +192,11 @@ def check_output_path(path: Path, option: str, *, makes_folder: bool = False) ->
             kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), None)
             if kind is not None:
                 raise InputError(f"{option} is {path}, which is {kind}; {way_out}")
+            if replaces is not None and found.st_size and not replaces(path):
+                raise InputError(
+                    f"{option} is {path}, which holds something else than this command writes, so that it is not "
+                    f"replaced; {way_out}, or move it away"
+                )
         probe = folder / temporary_name(path).name
         probe.touch(exist_ok=False)
         probe.unlink()

@@ -39,6 +39,12 @@ def file_fact(file: str | Path) -> tuple[str, str, int]:
     return path.parent.name, path.name, path.stat().st_size if path.is_file() else -1
 
 
+def content_fact(file: str | Path) -> tuple[str, bytes]:
+    """Name and content of a small file, such as one of labels; empty where there is none."""
+    path = Path(file)
+    return path.name, path.read_bytes() if path.is_file() else b""
+
+
 def check_beginning(
     recipe: Recipe, run: RunDirectory, facts: Callable[[], Mapping[str, str]]
 ) -> list[str]:
@@ -69,11 +75,11 @@ def check_beginning(
     if not all(isinstance(then.get(key), dict) for key in now):
         raise InputError(f"{file} has not {' and '.join(now)}; {way_out}")
     _check_data(then["data"], now["data"], run)
-    changes = list(_changes(spelled_out(then["recipe"], type(recipe)), now["recipe"]))
-    if not changes:
+    edited = list(changes(spelled_out(then["recipe"], type(recipe)), now["recipe"]))
+    if not edited:
         return []
     note = (
-        f"recipe.yaml was edited after the run had begun: {'; '.join(changes)}. What was trained before that "
+        f"recipe.yaml was edited after the run had begun: {'; '.join(edited)}. What was trained before that "
         "was trained with the first values."
     )
     LOGGER.warning("%s", note)
@@ -94,9 +100,10 @@ def _check_data(then: Mapping[str, Any], now: Mapping[str, str], run: RunDirecto
         )
 
 
-def _changes(then: Any, now: Any, path: str = "") -> Iterator[str]:
+def changes(then: Any, now: Any, path: str = "") -> Iterator[str]:
+    """The keys at which two recipes differ, with both values."""
     if isinstance(then, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys((*then, *now)):
-            yield from _changes(then.get(key), now.get(key), f"{path}.{key}" if path else str(key))
+            yield from changes(then.get(key), now.get(key), f"{path}.{key}" if path else str(key))
     elif then != now:
         yield f"{path} from {json.dumps(then)} to {json.dumps(now)}"

@@ -18,12 +18,7 @@ from detprune.files.locks import hold
 from detprune.files.temporaries import sweep
 from detprune.run.directory import LOGGER, RunDirectory, is_main_process
 from detprune.run.recipe import Recipe
-
-_BEGINNING = ("recipe.yaml", "run.log", "checkpoints", "tensorboard", "progress.json")
-"""Files that a run writes before its first event."""
-
-_LATER = ("metrics.jsonl", "summary.json", "figures", "pictures", "report.html")
-"""Files that a run writes later, in addition to ``pruned.*``."""
+from detprune.run.written import BEGINNING, not_written
 
 _MARK = ".set_aside"
 """Marker file in a run that was set aside; it holds the name of the run in its place."""
@@ -176,18 +171,13 @@ def _make(path: Path, made: list[Path]) -> None:
 
 def _delete(earlier: Path) -> None:
     """Delete a run that was replaced; files that no run writes stay, with a warning."""
-    names = {*_BEGINNING, *_LATER, _MARK, LOCK}
     try:
-        strange = [
-            entry.name
-            for entry in earlier.iterdir()
-            if entry.name not in names and not entry.name.startswith("pruned.")
-        ]
+        strange = [name for name in not_written(earlier) if name != _MARK]
         if strange:
             LOGGER.warning(
                 "%s was replaced, and is kept because it holds what no run writes: %s",
                 earlier,
-                ", ".join(sorted(strange)[:5]),
+                ", ".join(strange[:5]),
             )
             (earlier / _MARK).unlink(missing_ok=True)  # from now on it is the user's
             return
@@ -198,7 +188,7 @@ def _delete(earlier: Path) -> None:
 
 def _remove(path: Path, made: list[Path]) -> None:
     """Remove a run that failed at its start, and the folders that were made for it if they are empty."""
-    for name in (*_BEGINNING, LOCK) if path.is_dir() else ():
+    for name in (*BEGINNING, LOCK) if path.is_dir() else ():
         file = path / name
         if file.is_dir() and not file.is_symlink():
             shutil.rmtree(file)

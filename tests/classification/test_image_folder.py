@@ -297,3 +297,30 @@ def test_what_is_no_image_file_is_found_before_training(
     make(next((folder / "train").iterdir()) / "odd.png")
     with pytest.raises(InputError, match=rf"odd\.png' .*{text}"):
         build_data("image_folder", root=folder, image_size=128)
+
+
+def test_a_class_that_is_a_broken_link_is_named(folder: Path) -> None:
+    for split in ("train", "test"):  # as where a disk is not mounted
+        (folder / split / "on_another_disk").symlink_to("/nowhere")
+    refused("on_another_disk' is a link that leads nowhere", root=folder)
+
+
+@pytest.mark.parametrize("target", [".", ".."])
+def test_a_link_within_the_images_counts_no_image_twice(folder: Path, target: str) -> None:
+    """``ln -s`` called again for a link that is there leaves one inside; images then count forty times."""
+    inside = next(entry for entry in (folder / "train").iterdir() if entry.is_dir())
+    (inside / "again").symlink_to(target)
+    refused("leads to a folder whose images are counted already", root=folder)
+
+
+def test_no_image_is_run_by_ghostscript(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EPS is a program; Pillow gives it to Ghostscript under any name."""
+
+    def ghostscript(*_: object, **__: object) -> None:
+        raise AssertionError("Ghostscript was called")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", ghostscript)
+    file = next(f for f in (folder / "train").rglob("*") if f.is_file())
+    file.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(InputError, match=r"cannot be decoded \(cannot identify"):
+        load_rgb(str(file))

@@ -277,6 +277,13 @@ def test_a_run_of_an_earlier_version_is_resumed(tiny: dict[str, Any], tmp_path: 
             RunDirectory.open(run.path, recipe, resume=True)
         with pytest.raises(dp.InputError, match="a run of another recipe"):
             planned.check_same()
+    elsewhere = {**spelled, "model": {**spelled["model"], "weights": "old/study/dense.pt"}}
+    file.write_text(yaml.safe_dump(elsewhere))  # as in the folder of a study that was moved
+    with pytest.raises(
+        dp.InputError,
+        match=r'\(model\.weights from "old/study/dense\.pt" to null\).*was moved back',
+    ):
+        planned.check_same()
 
 
 @pytest.mark.parametrize("name", ["admm", "slr"])

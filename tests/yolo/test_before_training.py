@@ -55,6 +55,10 @@ def begun(tiny_detector: dict[str, Any], folder: Path, *assignments: str, **part
             ],
             r"names model\.13\.conv\.weight, which freeze",
         ),
+        (  # without a GPU Ultralytics takes batches of 16
+            ["stages.constrained.every=0.1", "train.batch=-1"],
+            r"every is 0\.1 epochs, in which there is no optimizer step",
+        ),
         (
             ["stages.constrained.every=0.1", "train.nbs=640"],
             r"every is 0\.1 epochs, in which there is no optimizer step; an epoch has",

@@ -217,17 +217,28 @@ def test_a_large_set_takes_seconds(data: DataSet) -> None:
 
 
 def test_other_images_or_labels_give_other_facts(tmp_path: Path) -> None:
-    data = DataSet(tmp_path / "set")
+    data, annotations = DataSet(tmp_path / "set"), tmp_path / "val.json"
+    annotations.write_text('{"category_id": 1}', encoding="utf-8")
 
     def facts() -> Mapping[str, str]:
-        recipe = copy.deepcopy(TINY) | {"data": {"yaml": str(data.yaml)}}
+        named = {"yaml": str(data.yaml), "annotations": str(annotations)}
+        recipe = copy.deepcopy(TINY) | {"data": named}
         return DetectionNetworkTask(validate(DetectionRecipe, recipe)).data_facts()
+
+    def changed() -> set[str]:
+        nonlocal before
+        earlier, before = before, facts()
+        assert before.keys() == earlier.keys()
+        return {key for key in before if before[key] != earlier[key]}
 
     before = facts()
     assert before["classes"] == "cat, dog"
-    assert facts() == before
+    assert changed() == set()
     data.label("train/train1.txt", "0 0.5 0.5 0.25 0.2\n")
-    labelled = facts()
-    assert {key for key in before if before[key] != labelled[key]} == {"train images"}
+    assert changed() == {"train images", "train labels"}
+    data.label("val/val1.txt", "1" + GOOD[1:])  # as many bytes
+    assert changed() == {"val labels"}
+    annotations.write_text('{"category_id": 2}', encoding="utf-8")
+    assert changed() == {"annotations"}
     data.image("images/val/val9.jpg")
-    assert facts()["val images"] != labelled["val images"]
+    assert "val images" in changed()

@@ -1,9 +1,12 @@
 """Networks of other tasks are refused before anything is trained or written, in recipes and in trainers."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
+from tiny_detector import tiny_detector
 from trainings import OPTIONS, images
 
 import detprune as dp
@@ -84,3 +87,64 @@ def test_a_pose_model_is_trained_as_nothing_else(
         check_network(model, "it")
     with pytest.raises(dp.InputError, match="for the task 'obb'"):
         check_start("yolov3-tiny.yaml", "obb")
+
+
+CODE = "__import__('pathlib').Path('ran').touch()"
+
+
+def described(**changes: object) -> dict[str, Any]:
+    layers: dict[str, Any] = yaml_model_load("yolov3-tiny.yaml")
+    return {**layers, **changes}
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        *(CODE, f"nn.SiLU() if {CODE} else None", f"nn.ReLU({CODE})", f"nn.Sequential(*[{CODE}])"),
+        *("nn.SiLU", "nn.Module.__subclasses__()", "nn.functional.relu(1)", "(" * 2000, 3),
+    ],
+)
+def test_an_activation_is_a_layer_and_no_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, activation: object
+) -> None:
+    """Ultralytics evaluates it as Python."""
+    monkeypatch.chdir(tmp_path)
+    layers = described(activation=activation)
+    Path("net.yaml").write_text(yaml.safe_dump(layers), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"net\.yaml.*: activation is .* allowed is a layer"):
+        ModelSpec(cfg="net.yaml")
+    detector = tiny_detector()
+    detector.yaml = {**detector.yaml, "activation": activation}
+    for check in (lambda: check_network(detector, "start.pt"), lambda: retrained(detector)):
+        with pytest.raises(dp.InputError, match=r"activation is .*, which Ultralytics would run"):
+            check()
+    assert not Path("ran").exists()
+
+
+def retrained(detector: Any) -> None:
+    """What the trainer does with the description of the network it starts with."""
+    trainer = object.__new__(RetrainingTrainer)
+    trainer.data = {"nc": detector.yaml["nc"], "channels": 3, "names": detector.names}
+    trainer.get_model(detector.yaml, detector)
+
+
+@pytest.mark.parametrize(
+    "called",
+    [
+        *("torch_safe_load", "load_checkpoint", "Path", "eval", "os", "nn.functional", "nn.init"),
+        *("DetectionModel", "BaseModel", "torchvision.ops.nms", "torchvision.ops.misc.os.system"),
+    ],
+)
+def test_a_row_calls_a_layer(tmp_path: Path, called: str) -> None:
+    """A whole network would be built from another description, which nobody has checked."""
+    rows = described()["backbone"]
+    layers = described(backbone=[[-1, 1, called, ["file"]], *rows])
+    (tmp_path / "net.yaml").write_text(yaml.safe_dump(layers), encoding="utf-8")
+    with pytest.raises(dp.InputError, match=r"a row of backbone calls .*, which is no layer"):
+        read_layers(str(tmp_path / "net.yaml"))
+
+
+def test_ordinary_activations_are_let_through(tmp_path: Path) -> None:
+    for activation in ("nn.SiLU()", "torch.nn.LeakyReLU(0.1, inplace=True)", " nn.Hardswish() "):
+        (tmp_path / "net.yaml").write_text(yaml.safe_dump(described(activation=activation)))
+        assert read_layers(str(tmp_path / "net.yaml"))["activation"] == activation

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +92,7 @@ def load_rgb(path: str) -> Image.Image:
         InputError: with its path, where it cannot be decoded or holds numbers of unknown range.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_formats()) as image:
             # PNG and PGM are of mode I in some versions of Pillow, with values up to 65535
             if image.mode.startswith("I;16") or (
                 image.mode == "I" and image.format in ("PNG", "PPM")
@@ -112,6 +112,12 @@ def load_rgb(path: str) -> Image.Image:
         ) from error
 
 
+def _formats() -> list[str]:
+    """Formats of Pillow without EPS: it hands such a file, whatever its name, to Ghostscript, which runs it."""
+    Image.init()
+    return [name for name in Image.OPEN if name != "EPS"]
+
+
 def _scaled(image: Image.Image) -> Image.Image:
     """Scale an image of one channel of 9 to 16 bits to 8 bits; PIL's own conversion clips at 255."""
     tags = getattr(image, "tag_v2", {})
@@ -127,11 +133,17 @@ def _list(folder: Path) -> ImageFolder:
             f"no folder {str(folder)!r} in data set 'image_folder'; expected {_LAYOUT}"
         )
     try:
-        if not any(entry.is_dir() for entry in folder.iterdir()):
+        entries = list(folder.iterdir())
+        if lost := sorted(str(entry) for entry in entries if not entry.exists()):
+            raise InputError(
+                f"{lost[0]!r} is a link that leads nowhere, so that a class may be missing; repair or remove it"
+            )
+        if not any(entry.is_dir() for entry in entries):
             raise InputError(f"no class folder in {str(folder)!r}; expected {_LAYOUT}")
         listing = ImageFolder(folder, allow_empty=True)
     except OSError as error:
         raise InputError(f"{error.filename!r} cannot be read: {error.strerror}") from error
+    _require_no_folder_twice(path for path, _ in listing.samples)
     for path, _ in listing.samples:
         _require_image_file(path)
     filled = set(listing.targets)
@@ -142,6 +154,17 @@ def _list(folder: Path) -> ImageFolder:
             f"{', '.join(empty)}; image files end in {', '.join(IMG_EXTENSIONS)}"
         )
     return listing
+
+
+def _require_no_folder_twice(images: Iterable[str]) -> None:
+    """Refuse links by which images are found under two paths, and so counted twice, or as of two classes."""
+    first: dict[str, str] = {}
+    for folder in dict.fromkeys(map(os.path.dirname, images)):
+        other = first.setdefault(os.path.realpath(folder), folder)
+        if other != folder:
+            raise InputError(
+                f"{folder!r} leads to a folder whose images are counted already, as {other!r}; remove the link"
+            )
 
 
 def _require_image_file(path: str) -> None:

@@ -83,6 +83,16 @@ def evaluate_files(predictions: Path, annotations: Path) -> Scores:
     return average(scores.frames, len(frames))
 
 
+def is_submission(path: Path) -> bool:
+    """Whether the first line of a file is one of a submission, and not of a ground truth."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            first = json.loads(file.readline())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(first, dict) and "run_time" in first and "h_samples" not in first
+
+
 def read_submission(path: Path, frames: int | None = None) -> list[Prediction]:
     """Read a submission; its lanes are checked when they are scored.
 

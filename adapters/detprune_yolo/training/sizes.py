@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from detprune.errors import InputError
+from detprune_yolo.options import images_of_a_batch
 
 _CANDIDATES = 10
 """Candidates per object in Ultralytics' task-aligned assigner: feature maps need at least so many places."""
@@ -41,8 +42,8 @@ def check_sizes(model: nn.Module, options: Mapping[str, Any], images: int | None
             f"{given}, so that images of {least} pixels occur, on which this network's feature maps have "
             f"{places} places; Ultralytics needs {_CANDIDATES} or more for every object: {way_out}"
         )
-    batch = int(options.get("batch", 16))
-    if images and batch >= 1 and least < 2 * stride and images % batch == (1 if batch > 1 else 0):
+    batch = images_of_a_batch(options)
+    if images and batch and least < 2 * stride and images % batch == (1 if batch > 1 else 0):
         raise InputError(
             f"{given}, so that images of {least} pixels occur, and the last batch has one image ({images} "
             f"images in batches of {batch}): batch norm then has one value per channel. Change batch, or {way_out}"

@@ -7,6 +7,9 @@ import typer
 
 from detprune.errors import InputError, unknown
 
+_FIRST_BYTES = {"onnx": b"\x08"}
+"""First bytes of the files of an export format, so that no file of another kind is replaced by one."""
+
 
 def report(run_dir: Annotated[Path, typer.Argument(help="A finished run.")]) -> None:
     """Draw the report of a finished run again."""
@@ -37,7 +40,12 @@ def export(
             "detprune run wrote, or finish it with --resume"
         )
     if out is not None:
-        check_output_path(out, "--out", makes_folder=True)
+        begins = _FIRST_BYTES.get(file_format)
+        check_output_path(
+            *(out, "--out"),
+            makes_folder=True,
+            replaces=lambda path: begins is not None and _head(path) == begins,
+        )
     name = read_yaml(recipe).get("task")
     if not isinstance(name, str):
         raise InputError(f"{recipe}: task is missing; restore the recipe that the run started with")
@@ -55,3 +63,8 @@ def export(
         )
     for line in formats[file_format](run_dir, out):
         typer.echo(line)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1)

@@ -24,6 +24,7 @@ from detprune.files import load_yaml, parse_yaml
 from detprune.files.locks import hold
 from detprune.files.temporaries import sweep
 from detprune.run.adapter import load_recipe
+from detprune.run.beginning import changes
 from detprune.run.directory import LOGGER, RunDirectory
 from detprune.run.recipe import Recipe, Settings, assignments, dump_yaml, spelled_out
 from detprune.run.records import Summary
@@ -35,6 +36,7 @@ DENSE_ONLY: Settings = {
 }
 """Settings that turn a recipe into one that trains the dense network alone."""
 
+_SHOWN, _LONG = 4, 300  # keys, and characters, of what differs in a message
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP)
 _INTERRUPTED = {code for number in _SIGNALS for code in (-number, 128 + number)}
 
@@ -122,10 +124,14 @@ class PlannedRun:
             return
         there = spelled_out(load_yaml(file), type(self.recipe))
         planned = parse_yaml(dump_yaml(self.recipe), "the recipe")
-        if (part(there) != part(planned)) if part else (there != planned):
+        if part is not None:
+            there, planned = part(there), part(planned)
+        if there != planned:
+            differing = "; ".join(list(changes(there, planned))[:_SHOWN])[:_LONG]
             raise InputError(
-                f"{self.folder} holds a run of another recipe than the one to be run there; choose another --out, or "
-                "delete that folder to start the run again"
+                f"{self.folder} holds a run of another recipe than the one to be run there ({differing}); choose "
+                "another --out, move a folder that was moved back to where it began, or delete that folder to start "
+                "the run again"
             )
 
 

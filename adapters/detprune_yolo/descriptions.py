@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The check that an architecture's description, from a yaml or a checkpoint, calls layers and nothing else.
+
+Ultralytics evaluates ``activation`` as Python, and calls whatever of its module ``ultralytics.nn.tasks`` a row names.
+"""
+
+import ast
+from collections.abc import Mapping
+from typing import Any
+
+import torchvision
+from torch import nn
+from ultralytics.nn import tasks
+
+from detprune.errors import InputError
+
+
+def check_description(description: object, what: object) -> None:
+    """Refuse a description by which other code than that of layers would run.
+
+    Args:
+        description: Ultralytics' description of a network; other values than a mapping are left to Ultralytics.
+        what: file or key that holds it, for the error.
+
+    Raises:
+        InputError: ``activation`` is no call of a layer of ``torch.nn`` with plain values, or a row names no layer.
+    """
+    if not isinstance(description, Mapping):
+        return
+    activation = description.get("activation")
+    if activation and not _is_layer_call(activation):
+        raise InputError(
+            f"{what}: activation is {str(activation)[:80]!r}, which Ultralytics would run as code; allowed is a layer "
+            "of torch.nn with plain values, such as nn.SiLU() or nn.LeakyReLU(0.1)"
+        )
+    for part in ("backbone", "head"):
+        rows = description.get(part)
+        for row in rows if isinstance(rows, list) else ():
+            named = row[2] if isinstance(row, list | tuple) and len(row) > 2 else None
+            if isinstance(named, str) and not _is_layer(named):
+                raise InputError(
+                    f"{what}: a row of {part} calls {named[:80]!r}, which is no layer; allowed are layers of "
+                    "Ultralytics (Conv), nn.… and torchvision.ops.…"
+                )
+
+
+def _is_layer(name: str) -> bool:
+    """Whether Ultralytics finds a layer under a name; whole networks would build other descriptions, unchecked."""
+    if name.startswith("nn."):
+        found: Any = getattr(nn, name.removeprefix("nn."), None)
+    elif name.startswith("torchvision.ops."):
+        found = getattr(torchvision.ops, name.removeprefix("torchvision.ops."), None)
+    else:
+        found = getattr(tasks, name, None)
+    is_layer = isinstance(found, type) and issubclass(found, nn.Module)
+    return is_layer and not issubclass(found, tasks.BaseModel)
+
+
+def _is_layer_call(text: object) -> bool:
+    try:
+        call = ast.parse(str(text).strip(), mode="eval").body
+        if not isinstance(call, ast.Call):
+            return False
+        for value in (*call.args, *(keyword.value for keyword in call.keywords)):
+            ast.literal_eval(value)
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+        return False
+    name = ast.unparse(call.func).removeprefix("torch.")
+    return name.startswith("nn.") and _is_layer(name)
