@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Ultralytics' detection data set, changed so that it trusts no cache file and changes no file of the user.
+"""Ultralytics' data sets, changed so that they trust no cache file and change no file of the user.
 
 Ultralytics unpickles ``labels/*.cache``, so that a data set could run code; it overwrites that file, reads
 ``*.npy`` beside images in their place, deletes those that it cannot read, and rewrites JPEG files whose end
@@ -8,6 +8,7 @@ is missing. Labels are scanned into a folder of this process instead, and image 
 
 import atexit
 import glob
+import hashlib
 import os
 import shutil
 import stat
@@ -20,12 +21,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from ultralytics.data import utils
-from ultralytics.data.dataset import YOLODataset
+from ultralytics.data.dataset import ClassificationDataset, YOLODataset
 from ultralytics.data.utils import get_split_fraction
+from ultralytics.models.rtdetr.val import RTDETRDataset
 from ultralytics.utils import colorstr
 
 from detprune.errors import InputError, listed
 from detprune_yolo.data.problem_kinds import NOT_A_FILE
+from detprune_yolo.kinds import DETECT, RTDETR, Kind
 
 LABELS = "DETPRUNE_YOLO_LABELS"
 """Environment variable with the folder of scanned labels; the processes of one training share the folder."""
@@ -70,6 +73,37 @@ class DetectionImages(YOLODataset):  # type: ignore[misc]
         *values, message = super().result_to_label(result)
         return (*values, message.replace(_REPAIRED, _AS_IT_IS))
 
+    def verify_labels(self, labels: list[dict[str, Any]], cache_path: Path) -> None:
+        """Ultralytics' check that all labels are of the task, in our words.
+
+        Raises:
+            InputError: labels of another task.
+        """
+        try:
+            super().verify_labels(labels, cache_path)
+        except ValueError as error:
+            what = "rotated boxes (class x1 y1 … x4 y4)" if self.use_obb else "polygons"
+            raise InputError(
+                f"the labels of {self.img_path} are boxes (class cx cy w h), at least some, but the network learns "
+                f"from {what}; give a data set of its task, or a network for detection"
+            ) from error
+
+    def get_labels(self) -> list[dict[str, Any]]:
+        """The labels of all images.
+
+        Raises:
+            InputError: not one image has labels in the form of the task.
+        """
+        try:
+            labels: list[dict[str, Any]] = super().get_labels()
+        except RuntimeError as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise InputError(
+                f"no image of {self.img_path} can be used with its labels: {lines[min(1, len(lines) - 1)]}; give a "
+                "data set of the network's task"
+            ) from error
+        return labels
+
     def check_cache_disk(self, safety_margin: float = 0.1) -> bool:
         """Whether there is room for ``cache="disk"``; it is refused where it would overwrite files of the user."""
         sizes = [label.get("shape") for label in self.labels]
@@ -108,41 +142,73 @@ class DetectionImages(YOLODataset):  # type: ignore[misc]
             ) from error
 
 
+class StretchedImages(DetectionImages, RTDETRDataset):  # type: ignore[misc]
+    """Images for RT-DETR: stretched to squares."""
+
+
+class ClassImages(ClassificationDataset):  # type: ignore[misc]
+    """``ClassificationDataset`` with caches of its own, which changes no file of the user.
+
+    Raises:
+        InputError: an image that is no regular file.
+    """
+
+    def verify_images(self) -> list[tuple[str, int]]:
+        """Ultralytics' list of images that can be read, and of their folders."""
+        refuse_odd_files(file for file, _ in self.samples)
+        held = self.root
+        own = labels_folder() / hashlib.sha256(str(Path(held).resolve()).encode()).hexdigest()[:16]
+        own.mkdir(exist_ok=True)
+        self.root = str(own / Path(held).name)  # the cache lies beside it
+        try:
+            with _no_repairs():
+                found: list[tuple[str, int]] = super().verify_images()
+        finally:
+            self.root = held
+        return found
+
+
 def build_images(
     options: Any,
     img_path: str | list[str],
     batch: int | None,
     data: dict[str, Any],
+    kind: Kind = DETECT,
     *,
     mode: str = "train",
     rect: bool = False,
     stride: int = 32,
     fraction: float | None = None,
-) -> DetectionImages:
-    """Build the data set that Ultralytics' ``build_yolo_dataset`` builds for detection, as ``DetectionImages``.
+) -> DetectionImages | ClassImages:
+    """Build the data set that Ultralytics' own trainer or validator builds, without its caches.
 
     Args:
         options: Ultralytics' settings.
         img_path: folder, list of images, or several of them.
         batch: images at a time.
-        data: the data set as ``check_det_dataset`` reads it.
+        data: the data set as ``check_det_dataset`` or ``check_cls_dataset`` reads it.
+        kind: the kind of the network.
         mode: with augmentation for ``train``, without for ``val``.
         rect: pad to the shapes of a batch only.
         stride: stride of the network, in pixels.
         fraction: share of the images; that of the settings by default.
     """
+    split = "train" if mode == "train" else options.split
+    if kind.labels == "folders":
+        augment = mode == "train"
+        return ClassImages(img_path, options, augment, prefix=split or "val", names=data["names"])
     if data.get("complete"):
         fraction = 1.0
     elif fraction is None:
-        split = "train" if mode == "train" else options.split
         fraction = get_split_fraction(options.fraction, split)
-    return DetectionImages(
+    stretched = kind == RTDETR
+    return (StretchedImages if stretched else DetectionImages)(
         img_path=img_path,
         imgsz=options.imgsz,
         batch_size=batch,
         augment=mode == "train",
         hyp=options,
-        rect=options.rect or rect,
+        rect=(options.rect or rect) and not stretched,
         cache=options.cache or None,
         single_cls=options.single_cls or False,
         stride=stride,

@@ -18,6 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detprune.errors import InputError
+from detprune_yolo.kinds import CocoType
 from detprune_yolo.measure import entries
 from detprune_yolo.measure.entries import some
 
@@ -48,6 +49,8 @@ def evaluate(
     predictions: Sequence[Mapping[str, Any]],
     *,
     image_ids: Sequence[int] | None = None,
+    kind: CocoType = "bbox",
+    sigmas: Sequence[float] | None = None,
 ) -> CocoScores:
     """Compare predictions with a COCO ground truth.
 
@@ -56,11 +59,14 @@ def evaluate(
             iscrowd is 0.
         predictions: entries of image_id, category_id, bbox and score; none at all score 0.
         image_ids: images to compare, all by default.
+        kind: what is compared: boxes, masks (``segmentation``), or key points (``keypoints``).
+        sigmas: how far from each key point a prediction may be, in units of the object's size; COCO's by default,
+            which are those of 17 points.
 
     Raises:
         InputError: an entry cannot be used, or these images have no ground truth.
     """
-    truth = entries.ground_truth(annotations)
+    truth = entries.ground_truth(annotations, kind)
     known = {image["id"] for image in truth["images"]}
     chosen = known if image_ids is None else set(image_ids)
     if not chosen <= known:
@@ -68,16 +74,19 @@ def evaluate(
             f"image_ids {some(chosen - known)} are no images of the annotations, which have "
             f"{some(sorted(known))}"
         )
-    categories = {category["id"] for category in truth["categories"]}
-    found = entries.checked_predictions(predictions, known, categories)
+    found = entries.checked_predictions(predictions, truth, kind)
     with redirect_stdout(StringIO()):
         # filled in directly: loadRes changes what it is given and fails without predictions
-        evaluation = COCOeval(_indexed(truth), _indexed({**truth, "annotations": found}), "bbox")
+        evaluation = COCOeval(_indexed(truth), _indexed({**truth, "annotations": found}), kind)
         evaluation.params.imgIds = sorted(chosen)
+        if kind == "keypoints":
+            _set_sigmas(evaluation.params, sigmas, [*truth["annotations"], *found])
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     everything, at50, _, *sizes = (float(value) for value in evaluation.stats[:6])
+    if kind == "keypoints":  # there are no small poses in COCO
+        sizes = [-1.0, *sizes[:2]]
     if everything < 0:  # pycocotools' value where there was nothing to find
         raise InputError(
             f"the annotations have no object in the {len(chosen)} images that are evaluated, so "
@@ -96,6 +105,19 @@ def evaluate(
         ),
         predictions=sum(entry["image_id"] in chosen for entry in found),
     )
+
+
+def _set_sigmas(
+    params: Any, sigmas: Sequence[float] | None, objects: Sequence[Mapping[str, Any]]
+) -> None:
+    if sigmas is not None:
+        params.kpt_oks_sigmas = np.asarray(sigmas, dtype=np.float64)
+    points = len(params.kpt_oks_sigmas)
+    if other := {len(entry["keypoints"]) // 3 for entry in objects} - {points}:
+        raise InputError(
+            f"objects have {some(sorted(other))} key points, but there are sigmas for {points}; give the annotations "
+            "of the data set, and its kpt_oks_sigmas"
+        )
 
 
 def remap(
@@ -138,6 +160,7 @@ def remap(
                 "category_id": classes[category],
                 "bbox": entries.box(entry, where),
                 "score": entries.real(entry, "score", where),
+                **{key: entry[key] for key in ("segmentation", "keypoints") if key in entry},
             }
         )
     return mapped
@@ -147,6 +170,9 @@ def from_labels(
     images: Sequence[tuple[str, int, int]],
     labels: Sequence[NDArray[np.floating[Any]]],
     names: Mapping[int, str],
+    *,
+    polygons: Sequence[Sequence[NDArray[np.floating[Any]]]] | None = None,
+    keypoints: Sequence[NDArray[np.floating[Any]]] | None = None,
 ) -> dict[str, Any]:
     """Build a COCO ground truth from YOLO labels, with the categories 1, 2, … in the names' order.
 
@@ -157,6 +183,9 @@ def from_labels(
         labels: per image an array (n, 5) of class index, then centre x, centre y, width and height
             as fractions of the image.
         names: class index → class name.
+        polygons: per image the outline of each object, (points, 2), as fractions of the image.
+        keypoints: per image the key points of the objects, (n, points, 3): x and y as fractions of the image, and
+            visibility.
 
     Raises:
         InputError: labels and images do not fit each other, or two images share a base name.
@@ -183,7 +212,8 @@ def from_labels(
         if unknown := {float(row[0]) for row in rows} - set(category_ids):
             raise InputError(f"{where} have class {some(unknown)}; known: {some(category_ids)}")
         size = np.array([image["width"], image["height"]])
-        for row in rows:
+        number = int(image["id"]) - 1
+        for place, row in enumerate(rows):
             corner = np.clip((row[1:3] - row[3:] / 2) * size, 0, size)
             extent = np.clip((row[1:3] + row[3:] / 2) * size, 0, size) - corner
             truth["annotations"].append(
@@ -196,6 +226,15 @@ def from_labels(
                     "iscrowd": 0,
                 }
             )
+            added = truth["annotations"][-1]
+            if polygons is not None:
+                outline = np.asarray(polygons[number][place], np.float64) * size
+                added["segmentation"] = [outline.ravel().tolist()]
+                del added["area"]  # that of the mask
+            if keypoints is not None:
+                points = np.asarray(keypoints[number][place], np.float64) * [*size, 1]
+                added["keypoints"] = points.ravel().tolist()
+                added["area"] *= entries.BOX_AREA_OF_POSES
     return truth
 
 
