@@ -20,7 +20,7 @@ from detprune.run.metrics import Metric
 from detprune.run.recipe import Recipe
 from detprune.run.seeds import seed_all
 from detprune.run.task import NetworkTask
-from detprune_yolo.channels import budget_of, example, mark, run_detector, state_widths
+from detprune_yolo.channels import budget_of, mark, state_widths
 from detprune_yolo.data.check import DetectionData, check_data
 from detprune_yolo.data.drawing import cached
 from detprune_yolo.exclusions import (
@@ -28,6 +28,7 @@ from detprune_yolo.exclusions import (
     frozen_batch_norms,
     merged_note,
 )
+from detprune_yolo.forward import example, run_detector
 from detprune_yolo.kinds import Kind, is_end_to_end
 from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm, task_loss
 from detprune_yolo.measure.validation import validate
@@ -62,7 +63,8 @@ class DetectionNetworkTask(NetworkTask):
             return spec.yaml.expanduser().absolute()
         if spec.drawn is None:
             raise InputError("data needs either yaml or drawn")
-        return cached(replace(spec.drawn, task=spec.drawn.task or self._kind.task))
+        task: Any = spec.drawn.task or self._kind.task
+        return cached(replace(spec.drawn, task=task))
 
     @cached_property
     def _data(self) -> DetectionData:

@@ -29,6 +29,7 @@ def build_network(
         any_classes: it is going to be trained before it is pruned, so that a checkpoint of another
             number of classes only gives the weights that fit, as in Ultralytics' own fine-tuning.
     """
+    network: Any
     if spec.weights is None:
         network = _built(
             architecture(spec),
@@ -39,7 +40,7 @@ def build_network(
         )
         network.names, network.nc = dict(names), len(names)
         return network
-    network: Any = load_model(spec.weights, trust=spec.unsafe_load)
+    network = load_model(spec.weights, trust=spec.unsafe_load)
     kind = kind_of(network)
     points = getattr(network, "kpt_shape", None)
     other_points = kind == POSE and kpt_shape is not None and list(points or ()) != list(kpt_shape)

@@ -156,7 +156,7 @@ class ClassImages(ClassificationDataset):  # type: ignore[misc]
     def verify_images(self) -> list[tuple[str, int]]:
         """Ultralytics' list of images that can be read, and of their folders."""
         refuse_odd_files(file for file, _ in self.samples)
-        held = self.root
+        held = str(vars(self)["root"])
         own = labels_folder() / hashlib.sha256(str(Path(held).resolve()).encode()).hexdigest()[:16]
         own.mkdir(exist_ok=True)
         self.root = str(own / Path(held).name)  # the cache lies beside it

@@ -25,7 +25,7 @@ def polygon(box: Box) -> Array:
     Parts, and holes of a ring, are joined by lines there and back, which have no area, because a YOLO label is one
     polygon. Filling by the even-odd rule, as OpenCV and pycocotools do, gives the visible part.
     """
-    fine = np.kron(box.seen.astype(np.uint8), np.ones((_FINER, _FINER), np.uint8))
+    fine = np.asarray(np.kron(box.seen, np.ones((_FINER, _FINER))), np.uint8)
     contours, _ = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     parts = []
     for contour in contours:

@@ -145,7 +145,7 @@ def remap(
         raise InputError(f"there are {len(indices)} names but {len(given)} category_ids")
     wanted = entries.categories_by_name(annotations, [names[index] for index in indices])
     classes = dict(zip(given, wanted, strict=True))
-    mapped = []
+    mapped: list[dict[str, Any]] = []
     for number, entry in enumerate(_by_file_name(predictions, annotations)):
         where = f"prediction {number}"
         category = entries.integer(entry, "category_id", where)
@@ -160,8 +160,10 @@ def remap(
                 "category_id": classes[category],
                 "bbox": entries.box(entry, where),
                 "score": entries.real(entry, "score", where),
-                **{key: entry[key] for key in ("segmentation", "keypoints") if key in entry},
             }
+        )
+        mapped[-1].update(
+            {key: entry[key] for key in ("segmentation", "keypoints") if key in entry}
         )
     return mapped
 

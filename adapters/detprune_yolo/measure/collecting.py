@@ -85,12 +85,14 @@ class _Collecting(BaseValidator):  # type: ignore[misc]
 class _CollectingMasks(_Collecting):
     """Ultralytics compares masks at a quarter of the resolution; COCO's numbers are those of whole masks."""
 
+    _parts: tuple[Tensor, Tensor] | None = None
+
     def init_metrics(self, model: nn.Module) -> None:
         super().init_metrics(model)
-        self.process, self._parts = self._coarse, None
+        self.process = self._coarse
 
     def _coarse(self, proto: Tensor, coefficients: Tensor, bboxes: Tensor, shape: Any) -> Tensor:
-        self._parts: tuple[Tensor, Tensor] | None = (proto, coefficients)
+        self._parts = proto, coefficients
         masks: Tensor = ops.process_mask(proto, coefficients, bboxes, shape=shape)
         return masks
 

@@ -98,7 +98,8 @@ def validate(
     one-to-one branch is measured, without non-maximum suppression.
 
     Args:
-        model: a network of Ultralytics, or one that answers as its detectors do, with the data set's classes in the data set's order.
+        model: a network of Ultralytics, or one that answers as its detectors do, with the data set's classes in the
+            data set's order.
         data_yaml: Ultralytics' description of the data set; for a classifier its folder.
         imgsz: size in pixels to which the longer side of an image is scaled.
         split: key of the data set, train, val or test.

@@ -45,7 +45,8 @@ class TaskTrainer(BaseTrainer):  # type: ignore[misc]
         kind = check_start(given.get("model"), given.get("task"))
         if kind is None:
             kind = TASKS[given.get("task") or "detect"]
-        return super().__new__(_of_kind(cls, kind))  # type: ignore[no-any-return]
+        made: type[Any] = _of_kind(cls, kind)  # type: ignore[arg-type]  # a class is hashable
+        return super().__new__(made)  # type: ignore[no-any-return]
 
     def __init__(
         self,
