@@ -200,6 +200,8 @@ def _drawn(result: Any, side: int, confidence: bool) -> Image.Image:
     factors = torch.tensor([size[0] / width, size[1] / height])
     if "boxes" in parts:
         parts["boxes"][:, :4] *= factors.repeat(2)
+        # yolo26's boxes, of four plain numbers, may have their right side on the left
+        parts["boxes"][:, 2:4] = parts["boxes"][:, 2:4].maximum(parts["boxes"][:, :2])
     if "obb" in parts:
         parts["obb"][:, :4] *= factors.repeat(2)  # both are equal, but for rounding
     if "keypoints" in parts:

@@ -16,7 +16,8 @@ from detprune.errors import DetpruneError, InputError
 from detprune.run.export import onnx_files
 from detprune_yolo.weights.checkpoints import load_model, pruned_checkpoint, save_checkpoint
 from detprune_yolo.weights.export import ExportCheck, export, export_onnx
-from detprune_yolo.weights.onnx_checks import compare_outputs, count_zeros, write_pad_axes
+from detprune_yolo.weights.onnx_checks import count_zeros, write_pad_axes
+from detprune_yolo.weights.onnx_outputs import compare_outputs
 
 SIZE = (64, 96)
 

@@ -13,20 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from ultralytics.models.yolo import YOLO
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn.tasks import BaseModel
 from ultralytics.utils.checks import check_imgsz
 
 from detprune.errors import InputError
 from detprune.files.atomic import atomic
 from detprune.run.directory import RunDirectory
 from detprune.run.export.onnx_files import check_request, exporter_warnings_off
+from detprune_yolo.kinds import is_end_to_end, kind_of
 from detprune_yolo.weights.checkpoints import load_model, read_masks, train_args_of
-from detprune_yolo.weights.onnx_checks import (
-    LayerZeros,
-    compare_outputs,
-    count_zeros,
-    write_pad_axes,
-)
+from detprune_yolo.weights.onnx_checks import LayerZeros, count_zeros, write_pad_axes
+from detprune_yolo.weights.onnx_outputs import compare_outputs
 
 _PACKAGES = ("onnx", "onnxslim", "onnxruntime")
 
@@ -44,6 +41,7 @@ class ExportCheck:
         max_box_difference: pixels, ONNX Runtime against PyTorch in float32.
         max_score_difference: class scores between 0 and 1.
         runtime_note: note for users of the file, or None.
+        end_to_end: whether the file gives the boxes of a one-to-one branch, which need no non-maximum suppression.
     """
 
     path: Path
@@ -54,6 +52,7 @@ class ExportCheck:
     max_box_difference: float
     max_score_difference: float
     runtime_note: str | None
+    end_to_end: bool = False
 
 
 def export(run_dir: Path, out: Path | None = None, **options: Any) -> list[str]:
@@ -74,12 +73,12 @@ def export(run_dir: Path, out: Path | None = None, **options: Any) -> list[str]:
             f"detprune run {run_dir} --resume"
         )
     with RunDirectory(run_dir).own_file():
-        load_model(weights)
-    size = options.pop("imgsz", None) or train_args_of(weights).get("imgsz") or 640
+        usual = kind_of(load_model(weights)).imgsz
+    size = options.pop("imgsz", None) or train_args_of(weights).get("imgsz") or usual
     check = export_onnx(weights, out or run_dir / "pruned.onnx", imgsz=size, **options)
     total = check.nonzero + check.zeros
     lines = [
-        str(check.path),
+        str(check.path) + (" (one-to-one branch, nms=False)" if check.end_to_end else ""),
         f"{check.zeros:,} of {total:,} weights in {len(check.layers)} layers are zero, as in {weights}",
         f"largest difference from PyTorch: boxes {check.max_box_difference:.2g} px, "
         f"scores {check.max_score_difference:.2g}",
@@ -101,10 +100,13 @@ def export_onnx(
     dynamic: bool = False,
     tolerance: float = 1e-2,
 ) -> ExportCheck:
-    """Write an ONNX file of a detector, float32, and check it; nothing is written if a check fails.
+    """Write an ONNX file of a network, float32, and check it; nothing is written if a check fails.
 
-    Input ``images``: (batch, channels, height, width), RGB between 0 and 1. Output ``output0``: (batch,
-    4 + classes, anchors), boxes as centre, width and height in pixels, then the class scores.
+    Input ``images``: (batch, channels, height, width), RGB between 0 and 1. Output ``output0`` of a detector: (batch,
+    4 + classes, anchors), boxes as centre, width and height in pixels, then the class scores, then mask coefficients,
+    key points or the angle; masks have their prototypes in ``output1``. With a one-to-one branch (yolov10, yolo26) it
+    is what that branch gives, without non-maximum suppression: (batch, boxes, 6 + …), corners, score and class, best
+    first. Of a classifier: (batch, classes), probabilities.
 
     Args:
         weights: an Ultralytics checkpoint, with or without masks.
@@ -122,11 +124,7 @@ def export_onnx(
     if batch < 1:
         raise InputError(f"batch is {batch}; it has to be at least 1")
     model = load_model(weights)
-    if getattr(model, "end2end", False):
-        raise InputError(
-            f"{weights} has an end-to-end head, whose ranked list of boxes cannot be compared entry by "
-            f"entry; export it with Ultralytics alone: yolo export model={weights} format=onnx"
-        )
+    end_to_end = is_end_to_end(model)
     size = _image_size(model, imgsz)
     masks = read_masks(weights)
     fused = model.fuse(verbose=False)
@@ -140,6 +138,7 @@ def export_onnx(
                 opset=opset,
                 simplify=simplify,
                 dynamic=dynamic,
+                nms=False if end_to_end else None,
                 device="cpu",
             )
         )
@@ -155,10 +154,10 @@ def export_onnx(
             shutil.copyfile(written, temporary)
     zeros = sum(layer.zeros for layer in layers.values())
     total = sum(layer.size for layer in layers.values())
-    return ExportCheck(out, total - zeros, zeros, layers, absent, boxes, scores, note)
+    return ExportCheck(out, total - zeros, zeros, layers, absent, boxes, scores, note, end_to_end)
 
 
-def _image_size(model: DetectionModel, imgsz: int | tuple[int, int]) -> tuple[int, int]:
+def _image_size(model: BaseModel, imgsz: int | tuple[int, int]) -> tuple[int, int]:
     stride = int(max(model.stride))
     given = [imgsz, imgsz] if isinstance(imgsz, int) else list(imgsz)
     if len(given) != 2 or any(side < stride or side % stride for side in given):
