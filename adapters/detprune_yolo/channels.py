@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 from ultralytics.nn.modules.block import SPPELAN, ADown, C2f, RepNCSPELAN4, RepVGGDW
 from ultralytics.nn.modules.conv import RepConv
+from ultralytics.nn.modules.head import RTDETRDecoder
 
 from detprune.budgets import Budget
 from detprune.channels import CoupledChannels
@@ -57,7 +58,8 @@ def budget_of(
     """The budget with a detector's default exclusions; for whole channels there are none.
 
     The first convolution has channels like any other, the last ones of the head are outputs, branches
-    that fusing merges lose the same channels, and frozen layers are known by ``requires_grad``.
+    that fusing merges lose the same channels, and frozen layers are known by ``requires_grad``. Of RT-DETR the decoder
+    keeps its channels.
 
     Args:
         budget, sparsity_set: the user's budget and set.
@@ -65,6 +67,10 @@ def budget_of(
         freeze: Ultralytics' option: the first n layers, or a list of layer numbers and names.
     """
     if isinstance(sparsity_set, CoupledChannels):
+        layers: Any = model.get_submodule("model")
+        if isinstance(layers[-1], RTDETRDecoder):
+            decoder = f"model.{len(layers) - 1}.*"
+            return dataclasses.replace(budget, exclude=(*budget.exclude, decoder))
         return budget
     return detector_budget(budget, model, freeze)
 

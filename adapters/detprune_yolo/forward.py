@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from ultralytics.nn.modules.head import Detect
+from ultralytics.nn.modules.head import Detect, RTDETRDecoder
 
-_OF_INFERENCE = ("export", "anchors", "strides", "shape")
+_OF_INFERENCE = ("export", "anchors", "strides", "shape", "shapes", "valid_mask")
 _ABSENT = object()
 
 
@@ -24,10 +24,12 @@ def run_detector(model: nn.Module, *inputs: Tensor) -> Any:
         inputs: images, (N, channels, height, width).
 
     Returns:
-        The outputs of each branch by name; for heads without boxes at places of a grid (classes, RT-DETR) what they
-        return.
+        The outputs of each branch by name; of a classifier what it returns; of RT-DETR, in evaluation mode, what its
+        decoder gets.
     """
     head: Any = model.get_submodule("model")[-1]  # type: ignore[index]
+    if isinstance(head, RTDETRDecoder) and not head.training:
+        return _into_decoder(model, head, *inputs)
     with _for_inference(head):
         outputs: Any = model(*inputs)
     if not isinstance(head, Detect):
@@ -35,6 +37,26 @@ def run_detector(model: nn.Module, *inputs: Tensor) -> Any:
     raw: Any = outputs if head.training else outputs[1]
     branches = [raw["one2many"], raw["one2one"]] if "one2one" in raw else [raw]
     return [{k: v for k, v in own.items() if k != "feats"} for own in branches if own]
+
+
+def _into_decoder(model: nn.Module, head: Any, *inputs: Tensor) -> list[Tensor]:
+    """What the decoder of RT-DETR gets, of each level; the whole network runs.
+
+    The decoder's own outputs cannot be compared: it takes the best of thousands of places, and a change by rounding
+    takes others.
+    """
+    found: list[Tensor] = []
+    hooks = [
+        level.register_forward_hook(lambda module, given, output: found.append(output))
+        for level in head.input_proj
+    ]
+    try:
+        with _for_inference(head):
+            model(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
 
 
 @contextmanager

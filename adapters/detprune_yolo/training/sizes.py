@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from detprune.errors import InputError
+from detprune_yolo.kinds import CLASSIFY, RTDETR, kind_of
 
 _CANDIDATES = 10
 """Candidates per object in Ultralytics' task-aligned assigner: feature maps need at least so many places."""
@@ -25,6 +26,8 @@ def check_sizes(model: nn.Module, options: Mapping[str, Any], images: int | None
         InputError: the smallest size has fewer places than an object is assigned to, or one value per channel in
             the last batch, of which batch norm has no variance.
     """
+    if kind_of(model) in (CLASSIFY, RTDETR):  # they assign no places of a grid
+        return
     stated: Any = model.stride
     strides = [int(value) for value in stated]
     stride = max(*strides, 32)
