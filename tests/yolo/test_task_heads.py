@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 import detprune as dp
 
 # isort: split
-from detprune_yolo.data.images import build_images
+from detprune_yolo.data.building import build_images
 from detprune_yolo.data.places import check_class_folders
 from detprune_yolo.exclusions import detector_budget
 from detprune_yolo.forward import run_detector

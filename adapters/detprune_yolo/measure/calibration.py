@@ -14,7 +14,7 @@ from ultralytics.data.utils import check_det_dataset
 
 from detprune.files import load_yaml
 from detprune.networks.batch_norm import estimate_statistics, even_batches
-from detprune_yolo.data.images import build_images
+from detprune_yolo.data.building import build_images
 from detprune_yolo.data.places import check_class_folders
 from detprune_yolo.kinds import CLASSIFY, DETECT, RTDETR, Kind, kind_of
 from detprune_yolo.process_state import as_before, quiet

@@ -20,6 +20,12 @@ from pycocotools.cocoeval import COCOeval
 from detprune.errors import InputError
 from detprune_yolo.kinds import CocoType
 from detprune_yolo.measure import entries
+from detprune_yolo.measure.compared import (
+    BOX_AREA_OF_POSES,
+    checked_predictions,
+    ground_truth,
+    set_sigmas,
+)
 from detprune_yolo.measure.entries import some
 
 
@@ -66,7 +72,7 @@ def evaluate(
     Raises:
         InputError: an entry cannot be used, or these images have no ground truth.
     """
-    truth = entries.ground_truth(annotations, kind)
+    truth = ground_truth(annotations, kind)
     known = {image["id"] for image in truth["images"]}
     chosen = known if image_ids is None else set(image_ids)
     if not chosen <= known:
@@ -74,13 +80,13 @@ def evaluate(
             f"image_ids {some(chosen - known)} are no images of the annotations, which have "
             f"{some(sorted(known))}"
         )
-    found = entries.checked_predictions(predictions, truth, kind)
+    found = checked_predictions(predictions, truth, kind)
     with redirect_stdout(StringIO()):
         # filled in directly: loadRes changes what it is given and fails without predictions
         evaluation = COCOeval(_indexed(truth), _indexed({**truth, "annotations": found}), kind)
         evaluation.params.imgIds = sorted(chosen)
         if kind == "keypoints":
-            _set_sigmas(evaluation.params, sigmas, [*truth["annotations"], *found])
+            set_sigmas(evaluation.params, sigmas, [*truth["annotations"], *found])
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -105,19 +111,6 @@ def evaluate(
         ),
         predictions=sum(entry["image_id"] in chosen for entry in found),
     )
-
-
-def _set_sigmas(
-    params: Any, sigmas: Sequence[float] | None, objects: Sequence[Mapping[str, Any]]
-) -> None:
-    if sigmas is not None:
-        params.kpt_oks_sigmas = np.asarray(sigmas, dtype=np.float64)
-    points = len(params.kpt_oks_sigmas)
-    if other := {len(entry["keypoints"]) // 3 for entry in objects} - {points}:
-        raise InputError(
-            f"objects have {some(sorted(other))} key points, but there are sigmas for {points}; give the annotations "
-            "of the data set, and its kpt_oks_sigmas"
-        )
 
 
 def remap(
@@ -236,7 +229,7 @@ def from_labels(
             if keypoints is not None:
                 points = np.asarray(keypoints[number][place], np.float64) * [*size, 1]
                 added["keypoints"] = points.ravel().tolist()
-                added["area"] *= entries.BOX_AREA_OF_POSES
+                added["area"] *= BOX_AREA_OF_POSES
     return truth
 
 

@@ -12,7 +12,7 @@ from ultralytics.engine.validator import BaseValidator
 from ultralytics.utils import ops
 
 from detprune.errors import InputError
-from detprune_yolo.data.images import build_images
+from detprune_yolo.data.building import build_images
 from detprune_yolo.kinds import DETECT, Kind
 
 

@@ -10,7 +10,8 @@ from torch import nn
 from detprune_yolo.kinds import Kind, kind_of
 from detprune_yolo.measure.collecting import collecting_validator
 from detprune_yolo.measure.entries import read_json
-from detprune_yolo.measure.validation import Scores, compared, ground_truth_of
+from detprune_yolo.measure.truth import ground_truth_of
+from detprune_yolo.measure.validation import Scores, compared
 from detprune_yolo.process_state import quiet
 
 

@@ -12,12 +12,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
-from PIL import Image
 from torch import nn
-from ultralytics.data.utils import check_det_dataset, exif_size
+from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import RANK
 
 from detprune.errors import InputError
@@ -25,16 +23,13 @@ from detprune.files import load_yaml
 from detprune.run.directory import LOGGER
 from detprune_yolo.data.places import check_class_folders
 from detprune_yolo.kinds import DETECT, CocoType, Kind, head_of, kind_of_head
-from detprune_yolo.measure.coco import CocoScores, evaluate, from_labels, remap
+from detprune_yolo.measure.coco import CocoScores, evaluate, remap
 from detprune_yolo.measure.collecting import collecting_validator
 from detprune_yolo.measure.entries import (
-    categories_by_name,
-    ground_truth,
-    images_by_name,
-    integer,
     read_json,
     some,
 )
+from detprune_yolo.measure.truth import ground_truth_of
 from detprune_yolo.process_state import as_before, quiet
 
 
@@ -232,66 +227,6 @@ def _names_of(data_yaml: Path, split: str, kind: Kind) -> dict[int, str]:
         raise InputError(f"{data_yaml} cannot be used for split {split!r}: {error}") from error
     names: dict[int, str] = data["names"]
     return names
-
-
-def ground_truth_of(
-    labels: list[dict[str, Any]],
-    names: dict[int, str],
-    coco: Any,
-    file: Path | None,
-    kind: Kind = DETECT,
-) -> tuple[dict[str, Any], list[int]]:
-    """COCO annotations, and the ids of the split's images in them.
-
-    Args:
-        labels: labels of an Ultralytics data set.
-        names: class index → class name.
-        coco: content of a COCO file; None builds annotations from the labels.
-        file: its path, for messages.
-        kind: the kind of the network, which says what is compared.
-
-    Raises:
-        InputError: an image or a class is missing, occurs twice, or has another size in ``coco``.
-    """
-    # sorted by name: ids decide between predictions of equal score, and Ultralytics' order depends on rect
-    labels = sorted(labels, key=lambda label: str(label["im_file"]))
-    images = [_sized(label["im_file"]) for label in labels]
-    if coco is None:
-        rows = [np.concatenate([label["cls"], label["bboxes"]], axis=1) for label in labels]
-        shapes: dict[str, Any] = {}
-        if kind.labels == "polygons":
-            shapes["polygons"] = [label["segments"] for label in labels]
-        elif kind.labels == "keypoints":
-            shapes["keypoints"] = [label["keypoints"] for label in labels]
-        truth = from_labels(images, rows, names, **shapes)
-        categories_by_name(truth, list(names.values()))  # refuses names that occur twice
-        return truth, [image["id"] for image in truth["images"]]
-    try:
-        for own in kind.coco_types:
-            ground_truth(coco, own)
-        categories_by_name(coco, list(names.values()))
-        annotated = images_by_name(coco)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
-    if missing := [path for path, _, _ in images if Path(path).name not in annotated]:
-        raise InputError(
-            f"{len(missing)} of {len(images)} images are not in {file}: {some(missing)}; give the "
-            "annotations of this split"
-        )
-    for path, width, height in images:
-        stored = annotated[Path(path).name]
-        if (stored.get("width", width), stored.get("height", height)) != (width, height):
-            raise InputError(
-                f"{path} has {width} × {height} pixels, but in {file} {stored.get('width')} × "
-                f"{stored.get('height')}; give the images that were annotated"
-            )
-    return coco, [integer(annotated[Path(path).name], "id", path) for path, _, _ in images]
-
-
-def _sized(path: str) -> tuple[str, int, int]:
-    """File, width and height of an image, upright as Ultralytics loads it; its labels lose the shape with rect."""
-    with Image.open(path) as image:
-        return (path, *exif_size(image))
 
 
 def _warn_about_dropped(dataset: Any) -> None:

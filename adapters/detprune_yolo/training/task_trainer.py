@@ -16,7 +16,8 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from detprune.errors import InputError
 from detprune_yolo.channels import network_to_train
-from detprune_yolo.data.images import build_images, labels_folder
+from detprune_yolo.data.building import build_images
+from detprune_yolo.data.images import labels_folder
 from detprune_yolo.data.places import check_place
 from detprune_yolo.detectors import check_network, check_start
 from detprune_yolo.kinds import DETECT, TASKS, Kind, is_end_to_end
