@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from detprune.errors import InputError
-from detprune_yolo.kinds import CLASSIFY, RTDETR, kind_of
+from detprune_yolo.kinds import CLASSIFY, RTDETR, head_of, kind_of_head
 
 _CANDIDATES = 10
 """Candidates per object in Ultralytics' task-aligned assigner: feature maps need at least so many places."""
@@ -26,8 +26,6 @@ def check_sizes(model: nn.Module, options: Mapping[str, Any], images: int | None
         InputError: the smallest size has fewer places than an object is assigned to, or one value per channel in
             the last batch, of which batch norm has no variance.
     """
-    if kind_of(model) in (CLASSIFY, RTDETR):  # they assign no places of a grid
-        return
     stated: Any = model.stride
     strides = [int(value) for value in stated]
     stride = max(*strides, 32)
@@ -39,7 +37,8 @@ def check_sizes(model: nn.Module, options: Mapping[str, Any], images: int | None
     given = f"imgsz is {imgsz}" + (f" and multi_scale {spread:g}" if spread else "")
     way_out = "give a larger imgsz" + (", or a smaller multi_scale" if spread else "")
     places = sum((least // own) ** 2 for own in strides)
-    if places < _CANDIDATES:
+    of_grid = kind_of_head(head_of(model)) not in (CLASSIFY, RTDETR)  # they assign no places
+    if of_grid and places < _CANDIDATES:
         raise InputError(
             f"{given}, so that images of {least} pixels occur, on which this network's feature maps have "
             f"{places} places; Ultralytics needs {_CANDIDATES} or more for every object: {way_out}"
