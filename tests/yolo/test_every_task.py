@@ -82,7 +82,7 @@ HEADLINES = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "version"),
-    [("segment", "yolov8n"), ("pose", "yolo26n"), ("obb", "yolo11n"), ("classify", "yolov8n")],
+    [("segment", "yolov8n"), ("pose", "yolov8n"), ("obb", "yolo26n"), ("classify", "yolov8n")],
 )
 def test_a_run(
     task: str,
