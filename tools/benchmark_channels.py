@@ -27,7 +27,8 @@ from rich.table import Table
 import detprune as dp
 
 # isort: split
-from detprune_yolo.channels import detector_set, example, smaller_detector
+from detprune_yolo.channels import detector_set, smaller_detector
+from detprune_yolo.forward import example
 from detprune_yolo.weights.checkpoints import pruned_checkpoint, save_checkpoint
 
 # isort: split

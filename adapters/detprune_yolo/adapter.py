@@ -21,7 +21,7 @@ def _implement() -> Implementation:
 
 
 adapter = Adapter(
-    line="YOLO detectors, trained by Ultralytics (AGPL-3.0)",
+    line="YOLO networks of all tasks, trained by Ultralytics (AGPL-3.0)",
     requires=("ultralytics", "pycocotools", "cv2"),
     models=list_models,
     data_sets=list_data,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Whole channels of detectors: how a detector is run to find them, and how one with fewer channels is trained.
+"""Whole channels of Ultralytics' networks: the set of one, and how a network with fewer channels is trained.
 
 A checkpoint of Ultralytics pickles the network itself, so that a network with fewer channels loads, validates,
 predicts and exports. But ``train()`` builds a network anew from its yaml, which describes all channels, and copies
@@ -10,14 +10,13 @@ the network itself.
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from ultralytics.nn.modules.block import SPPELAN, ADown, C2f, RepNCSPELAN4, RepVGGDW
 from ultralytics.nn.modules.conv import RepConv
+from ultralytics.nn.modules.head import RTDETRDecoder
 
 from detprune.budgets import Budget
 from detprune.channels import CoupledChannels
@@ -26,56 +25,13 @@ from detprune.errors import InputError
 from detprune.pruner import Pruner
 from detprune.sets import SparsitySet
 from detprune_yolo.exclusions import detector_budget
+from detprune_yolo.forward import example, run_detector
 
 CHANNELS_REMOVED = (
     "channels were taken out of this network by detprune, so that it cannot be built from its yaml: train it with "
     "trainer=detprune_yolo.RetrainingTrainer"
 )
 """The name of the first layer in the yaml of such a network."""
-
-_OF_INFERENCE = ("export", "anchors", "strides", "shape")
-_ABSENT = object()
-
-
-def run_detector(model: nn.Module, *inputs: Tensor) -> list[dict[str, Tensor]]:
-    """Raw predictions of a detector, boxes and scores; in training mode, those of all branches of its head.
-
-    In evaluation mode of the branch alone that inference uses, which is what a fused or exported network
-    computes. The features that go into the head are no outputs, though Ultralytics returns them.
-
-    Args:
-        model: an Ultralytics ``DetectionModel``; it stays as it is.
-        inputs: images, (N, channels, height, width).
-    """
-    head: Any = model.get_submodule("model")[-1]  # type: ignore[index]
-    with _for_inference(head):
-        outputs: Any = model(*inputs)
-    raw = outputs if head.training else outputs[1]
-    branches = [raw["one2many"], raw["one2one"]] if "one2one" in raw else [raw]
-    return [{k: v for k, v in own.items() if k != "feats"} for own in branches if own]
-
-
-@contextmanager
-def _for_inference(head: Any) -> Iterator[None]:
-    """Run a head without the branch that fusing removes, unless it is in training mode; restore it afterwards."""
-    held = {name: vars(head).get(name, _ABSENT) for name in _OF_INFERENCE}
-    double = getattr(head, "one2one_cv2", None) is not None and head.cv2 is not None
-    prefix = "" if head.end2end else "one2one_"
-    idle = ("cv2", "cv3") if double and not head.training else ()
-    parts = {f"{prefix}{name}": getattr(head, f"{prefix}{name}") for name in idle}
-    try:
-        head.export = False
-        for name in parts:
-            setattr(head, name, None)
-        yield
-    finally:
-        for name, part in parts.items():
-            setattr(head, name, part)
-        for name, value in held.items():
-            if value is not _ABSENT:
-                setattr(head, name, value)
-            else:
-                vars(head).pop(name, None)
 
 
 def detector_set(given: SparsitySet, model: nn.Module, imgsz: int | Sequence[int]) -> SparsitySet:
@@ -93,14 +49,6 @@ def detector_set(given: SparsitySet, model: nn.Module, imgsz: int | Sequence[int
     return dataclasses.replace(given, example_inputs=inputs, forward=forward)
 
 
-def example(model: nn.Module, imgsz: int | Sequence[int]) -> Tensor:
-    """An image of noise, (1, channels, height, width), on the model's device."""
-    weight = next(m for m in model.modules() if isinstance(m, nn.Conv2d)).weight
-    size = (imgsz, imgsz) if isinstance(imgsz, int) else tuple(imgsz)
-    noise = torch.rand(1, weight.shape[1], *size, generator=torch.Generator().manual_seed(0))
-    return noise.to(weight.device, weight.dtype)
-
-
 def budget_of(
     budget: Budget,
     sparsity_set: SparsitySet,
@@ -110,7 +58,8 @@ def budget_of(
     """The budget with a detector's default exclusions; for whole channels there are none.
 
     The first convolution has channels like any other, the last ones of the head are outputs, branches
-    that fusing merges lose the same channels, and frozen layers are known by ``requires_grad``.
+    that fusing merges lose the same channels, and frozen layers are known by ``requires_grad``. Of RT-DETR the decoder
+    keeps its channels.
 
     Args:
         budget, sparsity_set: the user's budget and set.
@@ -118,6 +67,10 @@ def budget_of(
         freeze: Ultralytics' option: the first n layers, or a list of layer numbers and names.
     """
     if isinstance(sparsity_set, CoupledChannels):
+        layers: Any = model.get_submodule("model")
+        if isinstance(layers[-1], RTDETRDecoder):
+            decoder = f"model.{len(layers) - 1}.*"
+            return dataclasses.replace(budget, exclude=(*budget.exclude, decoder))
         return budget
     return detector_budget(budget, model, freeze)
 

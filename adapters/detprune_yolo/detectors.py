@@ -7,47 +7,57 @@ from typing import Any
 
 import yaml
 from torch import nn
-from ultralytics.nn.tasks import DetectionModel, yaml_model_load
+from ultralytics.nn.tasks import yaml_model_load
 
 from detprune.errors import InputError
 from detprune.files import load_yaml
 from detprune_yolo.descriptions import check_description
+from detprune_yolo.kinds import KINDS, Kind, kind_of, kind_of_head, unsupported
 from detprune_yolo.weights.diagnosis import classes_in
 
-HEADS = ("Detect", "v10Detect")
 _HEAD_MODULE, _NETWORK_MODULE = "ultralytics.nn.modules.head.", "ultralytics.nn.tasks."
 
 
-def check_start(model: object, task: object = None) -> None:
+def check_start(model: object, task: object = None) -> Kind | None:
     """Refuse a model that training cannot start with, before anything is written.
 
     Args:
         model: a checkpoint, a description (``*.yaml``), or a network; nothing is known of other values.
         task: Ultralytics' task, if it is set.
 
+    Returns:
+        The kind of the network; None if nothing is known of it.
+
     Raises:
-        InputError: another task than detection, or another network than a detector of fixed classes.
+        InputError: a network that cannot be pruned, or one of another task.
     """
+    kind = None
     if isinstance(model, nn.Module):
-        check_network(model, "the model")
+        kind = check_network(model, "the model")
     elif isinstance(model, str | Path):
         if Path(model).suffix.lower() in (".yaml", ".yml"):
-            read_layers(str(model))
+            kind = kind_of_head(str(read_layers(str(model))["head"][-1][2]))
         elif Path(model).suffix.lower() == ".pt" and Path(model).is_file():
-            _check_classes(classes_in(Path(model)), model)
-    if task not in (None, "detect"):
-        raise _other(model, f"is for the task {task!r}")
+            kind = _kind_of_classes(classes_in(Path(model)), model)
+    if task is not None and task not in {known.task for known in KINDS}:
+        raise unsupported(f"{_shown(model)} is for the task {task!r}")
+    if kind is not None and task not in (None, kind.task):
+        raise InputError(
+            f"the task is {task!r}, but {_shown(model)} is a network for {kind.description()}; leave the task out, or "
+            "give a network of that task"
+        )
+    return kind
 
 
 def read_layers(cfg: str) -> dict[str, Any]:
-    """Ultralytics' description of a detector.
+    """Ultralytics' description of a network.
 
     Raises:
-        InputError: there is none, it cannot be used, or it describes another network.
+        InputError: there is none, it cannot be used, or it describes a network that cannot be pruned.
     """
     unknown = InputError(
-        f"model.cfg is {cfg!r}, which is neither an architecture of Ultralytics (yolov3-tiny.yaml, "
-        "yolov3-spp.yaml, yolov3.yaml, …) nor a readable file with backbone and head"
+        f"model.cfg is {cfg!r}, which is neither an architecture of Ultralytics (yolov3-tiny.yaml, yolo11n.yaml, "
+        "yolov8n-seg.yaml, …) nor a readable file with backbone and head"
     )
     if "://" in cfg:
         raise unknown
@@ -62,41 +72,44 @@ def read_layers(cfg: str) -> dict[str, Any]:
         raise unknown
     if not isinstance(rows[-1], list) or len(rows[-1]) != 4:
         raise unknown
-    if (head := str(rows[-1][2])) not in HEADS:
-        raise _other(cfg, f"ends in {head}")
+    if kind_of_head(head := str(rows[-1][2])) is None:
+        raise unsupported(f"{cfg} ends in {head}")
     check_description(layers, f"model.cfg is {cfg!r}")
     return layers
 
 
-def check_network(network: nn.Module, what: object) -> None:
-    """Refuse a network that is not a detector with fixed classes.
+def check_network(network: nn.Module, what: object) -> Kind:
+    """Refuse a network that cannot be pruned, or that says that it is for another task than its head.
 
     Raises:
         InputError: it is another, or its description calls something else than layers.
     """
-    layers = getattr(network, "model", None)
-    head = type(layers[-1]).__name__ if isinstance(layers, nn.Sequential) else "something else"
-    kind = type(network).__name__
-    if not isinstance(network, DetectionModel) or head not in HEADS:
-        raise _other(what, f"holds a {kind}, which ends in {head}")
+    kind = kind_of(network, _shown(what))
     args = getattr(network, "args", None) or {}
     task = args.get("task") if isinstance(args, Mapping) else getattr(args, "task", None)
-    if task not in (None, "detect"):
-        raise _other(what, f"holds a {kind} for the task {task!r}")
-    check_description(getattr(network, "yaml", None), what)  # training builds the network from it
+    if task not in (None, kind.task):
+        raise InputError(
+            f"{_shown(what)} holds a {type(network).__name__} for the task {task!r}, but its head is for "
+            f"{kind.description()}; give a checkpoint that Ultralytics or detprune wrote"
+        )
+    check_description(
+        getattr(network, "yaml", None), _shown(what)
+    )  # training builds the network from it
+    return kind
 
 
-def _check_classes(names: set[str], what: object) -> None:
+def _kind_of_classes(names: set[str], what: object) -> Kind | None:
+    """The kind of the network in a file, by the classes that the file refers to; None if it refers to none."""
     heads = {n.removeprefix(_HEAD_MODULE) for n in names if n.startswith(_HEAD_MODULE)}
-    kinds = {n.removeprefix(_NETWORK_MODULE) for n in names if n.startswith(_NETWORK_MODULE)}
-    if other := sorted(heads - {*HEADS}) or sorted(kinds - {"DetectionModel"}):
-        raise _other(what, f"holds a {other[0]}")
+    networks = {n.removeprefix(_NETWORK_MODULE) for n in names if n.startswith(_NETWORK_MODULE)}
+    known = {head for kind in KINDS for head in kind.heads}
+    if other := sorted(heads - known):
+        raise unsupported(f"{what} holds a {other[0]}")
+    if other := sorted(networks - {kind.network.__name__ for kind in KINDS}):
+        raise unsupported(f"{what} holds a {other[0]}")
+    fitting = [k for k in KINDS if k.network.__name__ in networks and heads & {*k.heads}]
+    return fitting[0] if fitting else None
 
 
-def _other(what: object, problem: str) -> InputError:
-    shown = type(what).__name__ if isinstance(what, nn.Module) else what
-    return InputError(
-        f"{shown} {problem}; only detectors with fixed classes (a Detect head, task 'detect') can be "
-        "pruned here, no networks for segmentation, poses, oriented boxes, depth or classification, no "
-        "RT-DETR, YOLO-World or YOLOE; take a detector, such as yolov3-tinyu.pt or yolo11n.yaml"
-    )
+def _shown(what: object) -> object:
+    return type(what).__name__ if isinstance(what, nn.Module) else what

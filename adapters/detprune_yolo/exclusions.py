@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Layers that stay dense in a detector by default.
+"""Layers that stay dense in a network of Ultralytics by default.
 
-The first convolution sees the image, and the last ones of the head give boxes and classes: each has a
-small part of the weights, and pruning it costs the most accuracy. The DFL layer is a fixed integral.
+The first convolution sees the image, and the last layers of the head give boxes, classes, masks, key points or
+angles: each has a small part of the weights, and pruning it costs the most accuracy. Layers that serve the loss alone
+are no part of the network that is used. The DFL layer is a fixed integral.
 Branches of RepConv (yolov9), RepVGGDW (yolov10) and Conv2 are added to one convolution when a network is
 fused or exported: a weight of the sum is zero only where it is zero in all branches.
 """
@@ -16,8 +17,7 @@ from ultralytics.nn.modules.conv import Conv2, RepConv
 
 from detprune.budgets import Budget, matches
 from detprune.errors import InputError, listed
-
-_BRANCHES = ("cv2", "cv3", "cv4", "one2one_cv2", "one2one_cv3", "one2one_cv4")
+from detprune_yolo.outputs import output_weights
 
 
 def detector_budget(
@@ -80,18 +80,9 @@ def _first_and_last(model: nn.Module) -> Iterator[str]:
         if isinstance(module, nn.Conv2d):
             yield f"{name}.weight"
             break
-    for name, module in model.named_modules():
-        if ".dfl." in f".{name}.":
-            yield f"{name}.weight"
-        for branch in _BRANCHES:
-            scales = getattr(module, branch, None)
-            if hasattr(module, "reg_max") and isinstance(scales, nn.ModuleList):
-                for index, scale in enumerate(scales):
-                    last = [n for n, m in scale.named_modules() if isinstance(m, nn.Conv2d)][-1:]
-                    yield from (
-                        ".".join(part for part in (name, branch, str(index), n, "weight") if part)
-                        for n in last
-                    )
+    yield from (f"{name}.weight" for name, _ in model.named_modules() if ".dfl." in f".{name}.")
+    for names in output_weights(model):
+        yield from names
 
 
 def _frozen(weights: set[str], freeze: int | Sequence[int | str] | None) -> Iterator[str]:

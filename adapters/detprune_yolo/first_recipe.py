@@ -12,6 +12,7 @@ from detprune.errors import InputError
 from detprune.files import dump_yaml_line
 from detprune.run.first_recipe import FirstRun
 from detprune_yolo.data.check import check_data
+from detprune_yolo.kinds import kind_of
 from detprune_yolo.options import check_options
 from detprune_yolo.weights.checkpoints import load_model, train_args_of
 
@@ -41,7 +42,7 @@ def first_recipe(wanted: FirstRun) -> str:
     network = load_model(wanted.checkpoint)
     args = train_args_of(wanted.checkpoint)
     data = _data(wanted, args)
-    found = check_data(data, nc=len(network.names))
+    found = check_data(data, nc=len(network.names), kind=kind_of(network))
     train = _train(args, len(found.images["train"]))
     return "\n".join([*_head(wanted, data), *_body(wanted, args, train)]) + "\n"
 
@@ -54,7 +55,7 @@ def _data(wanted: FirstRun, args: Mapping[str, Any]) -> Path:
         raise InputError(
             f"{wanted.checkpoint} names no data set; give the one that it was trained on with --data"
         )
-    if not Path(str(named)).is_file():
+    if not Path(str(named)).exists():  # a classifier's is a folder
         raise InputError(
             f"{wanted.checkpoint} was trained on {named}, which is not on this machine; give the data set with --data"
         )

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The network of a detection task: Ultralytics' networks and data, measured by pycocotools' mAP."""
+"""The network of a run: Ultralytics' networks and data, measured by pycocotools and Ultralytics' own validator."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ from detprune.run.metrics import Metric
 from detprune.run.recipe import Recipe
 from detprune.run.seeds import seed_all
 from detprune.run.task import NetworkTask
-from detprune_yolo.channels import budget_of, example, mark, run_detector, state_widths
+from detprune_yolo.channels import budget_of, mark, state_widths
 from detprune_yolo.data.check import DetectionData, check_data
 from detprune_yolo.data.drawing import cached
 from detprune_yolo.exclusions import (
@@ -27,14 +28,9 @@ from detprune_yolo.exclusions import (
     frozen_batch_norms,
     merged_note,
 )
+from detprune_yolo.forward import example, run_detector
+from detprune_yolo.kinds import Kind, is_end_to_end
 from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm, task_loss
-from detprune_yolo.measure.metrics import (
-    COCO,
-    HEADLINE,
-    METRICS,
-    ULTRALYTICS,
-    ULTRALYTICS_50_95,
-)
 from detprune_yolo.measure.validation import validate
 from detprune_yolo.networks import build_network
 from detprune_yolo.process_state import quiet
@@ -46,11 +42,19 @@ from detprune_yolo.weights.deployment import open_file
 
 
 class DetectionNetworkTask(NetworkTask):
-    """Builds and measures an Ultralytics detector, in float32, with the weights as files hold them (half precision)."""
+    """Builds and measures a network of Ultralytics, in float32, with weights as files hold them (half precision)."""
 
-    metrics: ClassVar[tuple[Metric, ...]] = METRICS
     recipe_type: ClassVar[type[Recipe]] = DetectionRecipe
     recipe: DetectionRecipe
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics of the network's kind; of boxes, masks and poses mAP, of classes accuracy."""
+        return self._kind.metrics
+
+    @cached_property
+    def _kind(self) -> Kind:
+        return self.recipe.kind
 
     @cached_property
     def _yaml(self) -> Path:
@@ -59,11 +63,12 @@ class DetectionNetworkTask(NetworkTask):
             return spec.yaml.expanduser().absolute()
         if spec.drawn is None:
             raise InputError("data needs either yaml or drawn")
-        return cached(spec.drawn)
+        task: Any = spec.drawn.task or self._kind.task
+        return cached(replace(spec.drawn, task=task))
 
     @cached_property
     def _data(self) -> DetectionData:
-        return check_data(self._yaml)
+        return check_data(self._yaml, kind=self._kind)
 
     @property
     def data_yaml(self) -> Path:
@@ -95,14 +100,14 @@ class DetectionNetworkTask(NetworkTask):
                 f"Constrained training and masked retraining learn from {taught.teacher or 'the dense detector'} "
                 f"too: weight {taught.weight:g}."
             )
-        split = self.recipe.data.split
+        split, metric = self.recipe.data.split, self.metric
         if split == "train":
             notes.append(
-                "mAP is measured on the training images, so it shows how well they are remembered."
+                f"{metric} is measured on the training images, so it shows how well they are remembered."
             )
         if split == "test":
             notes.append(
-                "mAP is measured on the test images, which training never saw; Ultralytics picked its "
+                f"{metric} is measured on the test images, which training never saw; Ultralytics picked its "
                 "best epochs on the validation images."
             )
         return notes
@@ -111,7 +116,8 @@ class DetectionNetworkTask(NetworkTask):
         """The classes; number and digest of the images by their sizes; digests of labels and annotations by content."""
         found = {"classes": ", ".join(map(str, self._data.names.values()))}
         for split, images in self._data.images.items():
-            labels = img2label_paths([str(image) for image in images])
+            paths = [] if self._kind.labels == "folders" else [str(image) for image in images]
+            labels = img2label_paths(paths)
             facts = map(file_fact, (*images, *labels))
             found[f"{split} images"] = f"{len(images):,} ({digest(facts)})"
             found[f"{split} labels"] = digest(map(content_fact, labels))
@@ -124,12 +130,23 @@ class DetectionNetworkTask(NetworkTask):
         seed_all(self.recipe.seed)
         fixed = self.recipe.stages.dense is None
         with quiet():
-            network = build_network(self.recipe.model, self._data.names, any_classes=not fixed)
+            network = build_network(
+                self.recipe.model,
+                self._data.names,
+                any_classes=not fixed,
+                kpt_shape=self._data.kpt_shape,
+            )
         if fixed:
-            check_data(self._yaml, nc=len(network.names))
+            check_data(self._yaml, nc=len(network.names), kind=self._kind)
         if isinstance(self.recipe.set, CoupledChannels):  # single weights are excluded by name
             freeze_layers(network, self.recipe.options("constrained").get("freeze"))
+        self._choose_branch(network)
         return network
+
+    def _choose_branch(self, network: Any) -> None:
+        """Let a network with two branches be measured by the one that the option ``nms`` names."""
+        if is_end_to_end(network):
+            network.end2end = self.recipe.options("retrain").get("nms") is not True
 
     def budget(self, model: nn.Module) -> Budget:
         """The budget, with the first convolution, the head's last ones and frozen layers left dense.
@@ -149,18 +166,26 @@ class DetectionNetworkTask(NetworkTask):
         mark(network)
 
     def plan_notes(self, model: nn.Module) -> Sequence[str]:
-        """Notes on branches that fusing merges, which lose the same channels, and on key points, which are ignored."""
+        """Notes on branches that fusing merges, on the branch that is measured, and on key points that are ignored."""
         whole = isinstance(self.recipe.set, CoupledChannels)
         note = None if whole else merged_note(self.recipe.budget, model)
         notes = [] if note is None else [note]
-        if self._data.pose:
+        if is_end_to_end(model):
+            one = getattr(model, "end2end", False)
+            notes.append(
+                "all numbers are those of the head's one-to-one branch, without non-maximum suppression; Ultralytics "
+                "takes it with nms=False"
+                if one
+                else "all numbers are those of the head's one-to-many branch, with non-maximum suppression (nms: true)"
+            )
+        if self._data.pose and self._kind.labels == "boxes":
             notes.append(
                 "the data yaml has kpt_shape: from pose labels the detector learns the boxes, but no key points"
             )
         return notes
 
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
-        """pycocotools' mAP, and Ultralytics' own on the same detections, in float32."""
+        """The metrics by pycocotools and by Ultralytics on the same predictions, in float32."""
         return self._scores(model)
 
     def evaluate_exported(self, model: nn.Module, path: Path | None = None) -> Mapping[str, float]:
@@ -186,12 +211,7 @@ class DetectionNetworkTask(NetworkTask):
             max_det=int(options.get("max_det", 300)),
             **how,
         )
-        return {
-            HEADLINE.name: scores.coco.map50,
-            COCO.name: scores.coco.map50_95,
-            ULTRALYTICS.name: scores.ultralytics_map50,
-            ULTRALYTICS_50_95.name: scores.ultralytics_map50_95,
-        }
+        return scores.of(self._kind)
 
     def estimate_batch_norm(self, model: nn.Module) -> int:
         """Estimate the statistics on training images, loaded as in validation."""
@@ -201,12 +221,14 @@ class DetectionNetworkTask(NetworkTask):
         return len(images)
 
     def loss_probe(self, model: nn.Module, images: int) -> Callable[[], float]:
-        """A function that gives Ultralytics' detection loss per image."""
+        """A function that gives Ultralytics' loss of the task per image."""
         probes = self._training_images(images)
         return lambda: task_loss(model, probes, self._device)
 
     def _training_images(self, count: int) -> TrainingImages:
-        return TrainingImages(self._yaml, count=count, imgsz=self._image_size, batch=self._batch)
+        return TrainingImages(
+            self._yaml, count=count, imgsz=self._image_size, batch=self._batch, kind=self._kind
+        )
 
     @property
     def _device(self) -> torch.device:
@@ -219,7 +241,7 @@ class DetectionNetworkTask(NetworkTask):
 
     @property
     def _image_size(self) -> int:
-        return int(self.recipe.options("retrain").get("imgsz", 640))
+        return int(self.recipe.options("retrain").get("imgsz", self._kind.imgsz))
 
     def load_weights(self, model: nn.Module, path: Path) -> None:
         """Load an Ultralytics checkpoint of the same architecture."""
@@ -229,6 +251,7 @@ class DetectionNetworkTask(NetworkTask):
         """The network in a checkpoint, with fewer channels where they were removed."""
         if isinstance(self.recipe.set, CoupledChannels):
             network: nn.Module = load_model(path)
+            self._choose_branch(network)
             return network
         return super().load_network(path)
 

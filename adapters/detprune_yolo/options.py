@@ -11,6 +11,7 @@ from ultralytics.cfg import get_cfg
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from detprune.errors import InputError, nearest, unknown
+from detprune_yolo.kinds import KINDS, Kind, Labels
 
 SET_BY_DETPRUNE: Mapping[str, str] = {
     "model": "write it as model: of the recipe",
@@ -24,7 +25,7 @@ SET_BY_DETPRUNE: Mapping[str, str] = {
     "name": "use detprune run --out",
     "exist_ok": "use detprune run --overwrite",
     "save": "it is always on, because each stage starts with the file of the one before",
-    "task": "it is always detect",
+    "task": "it follows from the model",
     "mode": "it is always train",
     "cfg": "write its options as train: of the recipe",
     "pretrained": "write it as model.weights of the recipe",
@@ -36,11 +37,15 @@ SET_BY_DETPRUNE: Mapping[str, str] = {
 """Ultralytics' options that a recipe may not give → what to do instead."""
 
 
+_OF_LABELS: Mapping[Labels, tuple[str, ...]] = {
+    "polygons": ("overlap_mask", "mask_ratio", "retina_masks"),
+    "folders": ("dropout", "auto_augment", "erasing"),
+    "keypoints": ("pose", "kobj", "rle"),
+    "corners": ("angle",),
+}
+"""Options that have an effect for one kind of labels alone."""
+
 _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
-    "segmentation": ("overlap_mask", "mask_ratio", "retina_masks"),
-    "classification": ("dropout", "auto_augment", "erasing"),
-    "pose estimation": ("pose", "kobj", "rle"),
-    "oriented boxes": ("angle",),
     "depth": ("dlog", "dgrad", "dlam"),
     "prediction": ("source", "vid_stride", "stream_buffer", "embed", "tracker", "dnn"),
     "drawing predictions": (
@@ -49,7 +54,24 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     ),
     "export": ("format", "optimize", "dynamic", "simplify", "opset", "workspace"),
 }
-"""Options that have no effect while a detector trains, by their purpose."""
+"""Options that have no effect in training, by their purpose."""
+
+_BOXES_ONLY = (
+    *(
+        "box",
+        "cls",
+        "dfl",
+        "cls_pw",
+        "nms",
+        "max_det",
+        "iou",
+        "rect",
+        "multi_scale",
+        "close_mosaic",
+    ),
+    *("mosaic", "mixup", "cutmix", "copy_paste", "degrees", "translate", "shear", "perspective"),
+)
+"""Options without an effect where images have one class each."""
 
 
 def check_device(device: Any) -> None:
@@ -190,16 +212,27 @@ def check_options(options: dict[str, Any]) -> dict[str, Any]:
         get_cfg(overrides=dict(options))
     except (TypeError, ValueError) as error:
         raise InputError(f"Ultralytics refuses an option: {error}") from error
-    _check_use(options)
     return options
 
 
-def _check_use(options: Mapping[str, Any]) -> None:
-    """Refuse options that would have no effect; a default that is spelled out is accepted."""
-    for purpose, keys in _ELSEWHERE.items():
+def check_use(options: Mapping[str, Any], kind: Kind) -> None:
+    """Refuse options that would have no effect; a default that is spelled out is accepted.
+
+    Args:
+        options: Ultralytics' options.
+        kind: the kind of the network that trains.
+    """
+    unused = dict(_ELSEWHERE)
+    for labels, keys in _OF_LABELS.items():
+        if labels != kind.labels:
+            unused[next(k.name for k in KINDS if k.labels == labels)] = keys
+    if kind.labels == "folders":
+        unused["networks that give boxes"] = _BOXES_ONLY
+    what = "detector" if kind.labels == "boxes" else f"network for {kind.name}"
+    for purpose, keys in unused.items():
         for key in keys:
             if key in options and options[key] != DEFAULT_CFG_DICT.get(key):
                 raise InputError(
-                    f"{key} is {options[key]!r}, but it is for {purpose}, and does nothing while a detector trains; "
+                    f"{key} is {options[key]!r}, but it is for {purpose}, and does nothing while a {what} trains; "
                     "leave it out"
                 )

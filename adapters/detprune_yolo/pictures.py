@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Pictures of detections for the report: one row per image, the labels beside the detections of each model.
+"""Pictures of predictions for the report: one row per image, the labels beside the predictions of each model.
 
-Ultralytics predicts and draws the boxes; only the choice of the images and the sheet are made here.
+Ultralytics predicts and draws boxes, masks and key points; only the choice of the images and the sheet are made here.
 """
 
 import io
@@ -13,15 +13,16 @@ import cv2
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
+from torch.nn import functional
 from ultralytics.engine.results import Results
-from ultralytics.models.yolo.detect import DetectionPredictor
 from ultralytics.utils.checks import check_font
 from ultralytics.utils.ops import make_divisible
 
 from detprune.errors import InputError
 from detprune.files.atomic import atomic
 from detprune_yolo.data.examples import Example, Pixels, choose_examples, data_set
-from detprune_yolo.process_state import as_before
+from detprune_yolo.kinds import DETECT, kind_of
+from detprune_yolo.process_state import as_before, quiet
 
 SHEET = "detections.jpg"
 
@@ -43,15 +44,15 @@ def detection_pictures(
     device: torch.device | str | int | None = None,
     seed: int = 0,
 ) -> list[dict[str, str]]:
-    """Draw labels and detections side by side into ``out/detections.jpg``.
+    """Draw labels and predictions side by side into ``out/detections.jpg``.
 
     The images are spread over the split, those with about four labelled objects first, and are the
     same for the same data and ``seed``. The models are copied, never changed, random states stay as
     they are, and nothing else is written.
 
     Args:
-        models: column title → Ultralytics detection model, in the order of the columns.
-        data_yaml: Ultralytics' description of the data set.
+        models: column title → network of Ultralytics, in the order of the columns; all of one kind.
+        data_yaml: Ultralytics' description of the data set; for classification its folder.
         out: folder, made if it is missing.
         imgsz: side in pixels to which images are fitted, rounded up to the model's stride.
         images: number of rows; fewer if the split has fewer images that can be read.
@@ -66,14 +67,16 @@ def detection_pictures(
     """
     if images < 1:
         raise InputError(f"images is {images}; a picture needs at least 1")
-    data = data_set(Path(data_yaml), split)
-    examples = choose_examples(data, split, images, seed)
+    kind = next((kind_of(model) for model in models.values()), DETECT)
+    with quiet():
+        data = data_set(Path(data_yaml), split, kind)
+    examples = choose_examples(data, split, images, seed, kind)
     if not examples:
         raise InputError(
             f"the split {split!r} of {data_yaml} has no image that can be read, with labels that "
             "can be used; check the paths in that file"
         )
-    truth = [_result(example.pixels, example.boxes, data["names"]) for example in examples]
+    truth = [_truth(example, data["names"]) for example in examples]
     columns = {"ground truth": truth}
     for title, model in models.items():
         columns[title] = []
@@ -81,14 +84,17 @@ def detection_pictures(
             examples, _detect(model, examples, imgsz, conf, device), strict=True
         ):
             names = {**found.names, **data["names"]}
-            columns[title].append(_result(example.pixels, found.boxes.data.cpu(), names))
+            columns[title].append(_result(example.pixels, names, **_parts(found)))
     out.mkdir(parents=True, exist_ok=True)
     with atomic(out / SHEET) as temporary:
         temporary.write_bytes(_compressed(_sheet(columns, [e.file.name for e in examples])))
-    caption = (
-        f"{len(examples)} images of the {split} split, spread over it, those with several labelled "
-        f"objects preferred. Boxes of a confidence of at least {conf:g} are drawn; the number "
-        "behind the class is the confidence."
+    caption = f"{len(examples)} images of the {split} split, spread over it"
+    if kind.labels == "folders":
+        caption += "; the number behind the class is its probability."
+        return [{"file": SHEET, "title": "Classes before and after pruning", "caption": caption}]
+    caption += (
+        f", those with several labelled objects preferred. Boxes of a confidence of at least {conf:g} are drawn; the "
+        "number behind the class is the confidence."
     )
     return [{"file": SHEET, "title": "Detections before and after pruning", "caption": caption}]
 
@@ -113,9 +119,11 @@ def _detect(
         "rect": False,  # one size for all images, so that they are one batch
         "save": False,
         "verbose": False,
+        "retina_masks": True,  # masks of the image's size
+        "nms": False if getattr(model, "end2end", False) else None,
     }
     with as_before(home):
-        predictor = DetectionPredictor(overrides=overrides)
+        predictor = kind_of(model).predictor(overrides=overrides)
         predictor.setup_model(model, verbose=False)  # ``model`` is a deep copy
         found: list[Any] = predictor([example.pixels for example in examples])
     return found
@@ -124,8 +132,23 @@ def _detect(
 # ---------------------------------------------------------------- the sheet
 
 
-def _result(pixels: Pixels, boxes: torch.Tensor, names: Mapping[int, str]) -> Any:
-    return Results(pixels, path="", names=dict(names), boxes=boxes)
+def _result(pixels: Pixels, names: Mapping[int, str], **parts: torch.Tensor) -> Any:
+    return Results(pixels, path="", names=dict(names), **parts)
+
+
+def _truth(example: Example, names: Mapping[int, str]) -> Any:
+    """The labels of an image as if they were predictions."""
+    parts = dict(example.shapes)
+    if not {"obb", "probs"} & {*parts}:
+        parts["boxes"] = example.boxes
+    return _result(example.pixels, names, **parts)
+
+
+def _parts(found: Any) -> dict[str, torch.Tensor]:
+    """Boxes, masks, key points, rotated boxes and probabilities of ``Results``, as far as there are some."""
+    names = ("boxes", "masks", "keypoints", "obb", "probs")
+    held = {name: getattr(found, name) for name in names}
+    return {name: own.data.cpu().clone() for name, own in held.items() if own is not None}
 
 
 def _sheet(columns: Mapping[str, Sequence[Any]], files: Sequence[str]) -> Image.Image:
@@ -149,24 +172,44 @@ def _sheet(columns: Mapping[str, Sequence[Any]], files: Sequence[str]) -> Image.
             sheet.paste(picture, (left + (cell - picture.width) // 2, top))
             top += picture.height
             short = file if len(file) <= 24 else f"{file[:11]}…{file[-12:]}"
-            count = f"{len(result) or 'no'} {'object' if column == 0 else 'detection'}"
-            text = ("" if column else f"{short}: ") + count + ("" if len(result) == 1 else "s")
+            text = ("" if column else f"{short}: ") + _described(result, truth=column == 0)
             draw.text((left + cell // 2, top + 3), text, "#5B6472", strip_font, anchor="ma")
             top += _STRIP + _GAP
     return sheet
 
 
+def _described(result: Any, truth: bool) -> str:
+    """How many objects there are, or the class of the whole image."""
+    if result.probs is not None:
+        name = result.names[result.probs.top1]
+        return name if truth else f"{name} {float(result.probs.top1conf):.2f}"
+    kind = "object" if truth else "detection"
+    return f"{len(result) or 'no'} {kind}" + ("" if len(result) == 1 else "s")
+
+
 def _drawn(result: Any, side: int, confidence: bool) -> Image.Image:
-    """Draw the boxes onto the image in its final size: text scaled with the image would be unreadable."""
+    """Draw a result onto the image in its final size: text scaled with the image would be unreadable."""
     height, width = result.orig_shape
     scale = side / max(height, width)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     pixels = cv2.resize(
         result.orig_img, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     )
-    boxes = result.boxes.data.clone()
-    boxes[:, :4] *= torch.tensor([size[0] / width, size[1] / height] * 2)
-    picture: Image.Image = _result(pixels, boxes, result.names).plot(
+    parts = _parts(result)
+    parts.pop("probs", None)
+    factors = torch.tensor([size[0] / width, size[1] / height])
+    if "boxes" in parts:
+        parts["boxes"][:, :4] *= factors.repeat(2)
+        # yolo26's boxes, of four plain numbers, may have their right side on the left
+        parts["boxes"][:, 2:4] = parts["boxes"][:, 2:4].maximum(parts["boxes"][:, :2])
+    if "obb" in parts:
+        parts["obb"][:, :4] *= factors.repeat(2)  # both are equal, but for rounding
+    if "keypoints" in parts:
+        parts["keypoints"][..., :2] *= factors
+    if "masks" in parts:
+        masks = parts["masks"][None].float()
+        parts["masks"] = functional.interpolate(masks, size[::-1])[0]
+    picture: Image.Image = _result(pixels, result.names, **parts).plot(
         conf=confidence, pil=True, line_width=_LINE, font_size=_LABEL_SIZE
     )
     return picture

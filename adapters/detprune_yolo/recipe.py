@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The recipe of a detection run."""
+"""The recipe of a run with a network of Ultralytics."""
 
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -10,14 +10,15 @@ from detprune.errors import InputError
 from detprune.run.recipe import Recipe, Section, Settings
 from detprune_yolo.data.drawing import DrawnSet
 from detprune_yolo.detectors import check_start
-from detprune_yolo.options import check_options
+from detprune_yolo.kinds import DETECT, Kind
+from detprune_yolo.options import check_options, check_use
 
 
 class ModelSpec(Section):
-    """The detector.
+    """The network; its head says for which task it is.
 
     Attributes:
-        cfg: an architecture of Ultralytics (``yolov3-tiny.yaml``), or a file of that form.
+        cfg: an architecture of Ultralytics (``yolov3-tiny.yaml``, ``yolo11n-seg.yaml``), or a file of that form.
         width: width multiple that replaces the architecture's own.
         weights: an Ultralytics checkpoint, in place of ``cfg``.
         unsafe_load: whether the checkpoint may run code while it is loaded (pickle).
@@ -39,16 +40,23 @@ class ModelSpec(Section):
                 f"model.width is {self.width:g}, but the widths of a checkpoint are fixed; leave model.width out, "
                 "or give model.cfg, an architecture to train"
             )
-        check_start(self.cfg or self.weights)
+        _ = self.kind
         return self
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of the network; of a file that is not there, detection."""
+        return check_start(self.cfg or self.weights) or DETECT
 
 
 class DataSpec(Section):
     """The images.
 
     Attributes:
-        yaml: a data set file in Ultralytics' format.
-        drawn: settings of a drawn data set, used in place of ``yaml``; it goes into the user's cache folder.
+        yaml: a data set file in Ultralytics' format; for classification a folder with ``train/<class>/<image>`` and
+            ``val/<class>/<image>``.
+        drawn: settings of a drawn data set, used in place of ``yaml``; it goes into the user's cache folder. Its labels
+            are those of the network's task.
         annotations: COCO annotations of the images of ``split``; left out, they are made from the label files.
         split: the images on which mAP is measured. Ultralytics picks its best epoch on them too, except with
             ``test``: then it picks on ``val``, and training never sees the test images.
@@ -98,8 +106,9 @@ class ConstrainedSpec(StageSpec):
     Attributes:
         every: epochs per outer iteration; 0.5 updates Z and the multipliers twice an epoch. Left out, an outer
             iteration is one epoch; in runs of fewer than 20 epochs there are 20 outer iterations.
-        check_every: epochs between measurements of mAP after hard pruning, on a copy; 0: none.
-        stop_at: mAP@0.5 after hard pruning at which constrained training ends early.
+        check_every: epochs between measurements of the headline metric after hard pruning, on a copy; 0: none.
+        stop_at: value of the headline metric after hard pruning at which constrained training ends early: mAP@0.5 of
+            boxes, masks or poses, rotated mAP50, or top-1 accuracy.
         prune: the weights that are hard-pruned: Ultralytics' moving average (``ema``) or the live ones (``live``).
     """
 
@@ -146,10 +155,10 @@ class DistillationSpec(Section):
 
 
 class DetectionRecipe(Recipe):
-    """Prune an Ultralytics detector.
+    """Prune a network of Ultralytics: detection, segmentation, poses, oriented boxes, classification.
 
     Attributes:
-        model: the detector.
+        model: the network.
         data: the images.
         train: Ultralytics' options for all stages.
         stages: length of each stage, and Ultralytics' options for it alone.
@@ -170,6 +179,25 @@ class DetectionRecipe(Recipe):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        drawn = self.data.drawn
+        allowed = (None, self.kind.task)
+        if drawn is not None and drawn.task not in allowed and self.kind.labels != "boxes":
+            raise InputError(
+                f"data.drawn.task is {drawn.task!r}, but the model is a network for {self.kind.description()}; leave "
+                "the task out, so that it follows from the model"
+            )
+        if drawn is not None and drawn.task == "classify" != self.kind.task:
+            raise InputError(
+                "data.drawn.task is 'classify', whose images have no boxes, but the model is a network for "
+                f"{self.kind.description()}; leave the task out, so that it follows from the model"
+            )
+        if self.data.annotations is not None and not self.kind.coco_types:
+            raise InputError(
+                f"data.annotations is {self.data.annotations}, but a network for {self.kind.name} is measured by "
+                "Ultralytics' validator alone; leave annotations out"
+            )
+        for stage in (self, *(s for s in vars(self.stages).values() if s is not None)):
+            check_use(stage.train, self.kind)
         if self.stages.dense is None and self.model.weights is None:
             raise InputError(
                 "there is no dense baseline: give stages.dense to train one, or model.weights to load one"
@@ -186,6 +214,11 @@ class DetectionRecipe(Recipe):
                 f"constrained training is {optimizer!r}; leave penalty out, use SGD, or give rho as a number"
             )
         return self
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of the network, which follows from the model."""
+        return self.model.kind
 
     @property
     def has_weights(self) -> bool:
@@ -218,7 +251,12 @@ class DetectionRecipe(Recipe):
     def options(self, stage: str) -> dict[str, Any]:
         """Ultralytics' options of a stage, with what constrained training fixes."""
         spec = getattr(self.stages, stage)
-        options = {"plots": False, **self.train, **(spec.train if spec else {})}
+        options = {
+            "plots": False,
+            "imgsz": self.kind.imgsz,
+            **self.train,
+            **(spec.train if spec else {}),
+        }
         if stage == "constrained":
             if str(options.get("optimizer", "auto")).lower() == "auto":
                 options["optimizer"] = "SGD"

@@ -24,9 +24,6 @@ from detprune.sets import SparsitySet
 class NetworkTask(ABC):
     """The network and data of a recipe: it builds, loads and measures networks, and needs no run directory."""
 
-    metrics: ClassVar[tuple[Metric, ...]]
-    """Metrics that ``evaluate`` returns, with unit and direction; the first is the headline metric."""
-
     recipe_type: ClassVar[type[Recipe]] = Recipe
     """Type of the recipe."""
 
@@ -38,6 +35,14 @@ class NetworkTask(ABC):
                 f"the recipe is a {type(recipe).__name__}, not a {self.recipe_type.__name__}"
             )
         self.recipe = recipe
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[Metric, ...]:
+        """Metrics that ``evaluate`` returns, with unit and direction; the first is the headline metric.
+
+        A class variable where they are the same for all recipes.
+        """
 
     @property
     def metric(self) -> str:

@@ -72,7 +72,7 @@ def test_what_is_checked_and_saved_has_the_statistics_of_the_images(
         checked.append(network)
         return 0.5
 
-    monkeypatch.setattr("detprune_yolo.training.trainers.hard_pruned_map50", check)
+    monkeypatch.setattr("detprune_yolo.training.trainers.hard_pruned_metric", check)
     settings = constrained_settings(check_every=2, batch_norm_images=10)
     trainer = trainer_of(ConstrainedTrainer, settings, start_file(tmp_path), tmp_path, epochs=2)
     trainer.train()

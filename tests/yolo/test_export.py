@@ -14,7 +14,8 @@ from torch import Tensor
 from detprune.errors import DetpruneError, InputError
 from detprune.run.export import onnx_files
 from detprune_yolo.export.onnx import ExportCheck, export_onnx, lines_of
-from detprune_yolo.export.onnx_checks import compare_outputs, count_zeros, write_pad_axes
+from detprune_yolo.export.onnx_checks import count_zeros, write_pad_axes
+from detprune_yolo.export.onnx_outputs import compare_outputs
 from detprune_yolo.weights.checkpoints import load_model, pruned_checkpoint, save_checkpoint
 
 SIZE = (64, 96)

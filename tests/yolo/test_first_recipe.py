@@ -42,7 +42,14 @@ def test_it_follows_the_training_of_the_checkpoint(tmp_path: Path, data: Path) -
     assert found.name == "best_macs_0.4"
     assert found.model.weights == path
     assert found.budget.macs == 0.4
-    assert found.train == {"imgsz": 64, "batch": 8, "nbs": 8, "degrees": 10.0, "mosaic": 0.5, "verbose": False}
+    assert found.train == {
+        "imgsz": 64,
+        "batch": 8,
+        "nbs": 8,
+        "degrees": 10.0,
+        "mosaic": 0.5,
+        "verbose": False,
+    }
     assert (found.stages.constrained.epochs, found.stages.retrain.epochs) == (13, 27)
     assert found.options("constrained")["lr0"] == 0.008
     assert found.stages.dense is None

@@ -1,11 +1,15 @@
-"""Networks of other tasks are refused before anything is trained or written, in recipes and in trainers."""
+"""Networks that cannot be pruned, and contradicting tasks, are refused before anything is written."""
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 import torch
 import yaml
+from task_networks import DESCRIPTIONS, layers_of, start_file
 from tiny_detector import tiny_detector
 from trainings import OPTIONS, images
 
@@ -13,24 +17,25 @@ import detprune as dp
 
 # isort: split
 from detprune_yolo.detectors import check_network, check_start, read_layers
+from detprune_yolo.kinds import DETECT, POSE
 from detprune_yolo.recipe import ModelSpec
 from detprune_yolo.training.constrained import constrained
+from detprune_yolo.training.task_trainer import _of_kind
 from detprune_yolo.training.trainers import RetrainingTrainer
+from detprune_yolo.weights.checkpoints import load_model
 
 # isort: split
-from ultralytics import YOLO
-from ultralytics.nn.tasks import PoseModel, yaml_model_load
+from ultralytics.nn.tasks import WorldModel, yaml_model_load
 
 OTHERS = [
-    *("yolov8n-pose.yaml", "yolo11n-seg.yaml", "yolo11n-obb.yaml", "yolov8n-cls.yaml"),
-    *("rtdetr-l.yaml", "yolov8s-world.yaml", "yolov8s-worldv2.yaml", "yoloe-11s.yaml"),
-    *("yoloe-v8s-seg.yaml", "yolo26n-depth.yaml", "yolo26n-sem.yaml", "yolov8-rtdetr.yaml"),
+    *("yolov8s-world.yaml", "yolov8s-worldv2.yaml", "yoloe-11s.yaml", "yoloe-v8s-seg.yaml"),
+    *("yoloe-26-seg.yaml", "yolo26n-depth.yaml", "yolo26n-sem.yaml"),
 ]
 
 
 @pytest.mark.parametrize("cfg", OTHERS)
 def test_other_descriptions(cfg: str) -> None:
-    with pytest.raises(ValueError, match=f"{cfg} ends in .*; only detectors"):
+    with pytest.raises(ValueError, match=f"{cfg} ends in .*; what can be pruned here"):
         ModelSpec(cfg=cfg)
 
 
@@ -58,35 +63,74 @@ def test_descriptions_that_are_none(tmp_path: Path, text: str, message: str) -> 
 
 
 @pytest.fixture(scope="module")
-def pose(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pose") / "start.pt"
-    model = PoseModel(yaml_model_load("yolov8n-pose.yaml"), verbose=False)
-    model.args = {"task": "pose"}
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("world") / "start.pt"
+    model = WorldModel(yaml_model_load("yolov8s-world.yaml"), verbose=False)
+    model.args = {"task": "detect"}
     torch.save({"model": model}, path)
     return path
 
 
-def test_a_pose_model_is_trained_as_nothing_else(
-    pose: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(ValueError, match=r"start\.pt holds a Pose; only detectors"):
-        ModelSpec(weights=pose)
+def test_a_world_model_is_refused_everywhere(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"start\.pt holds a WorldDetect; .* no YOLO-World and no"):
+        ModelSpec(weights=world)
     kinds = (constrained(dp.ADMM(), dp.Budget(compression=2)), RetrainingTrainer)
     for kind in kinds:
-        for task in (None, "detect", "pose"):
-            overrides = {**OPTIONS, "model": str(pose), "data": str(images())}
-            with pytest.raises(dp.InputError, match="only detectors"):
+        for task in (None, "detect"):
+            overrides = {**OPTIONS, "model": str(world), "data": str(images())}
+            with pytest.raises(dp.InputError, match="no YOLO-World"):
                 kind(overrides={**overrides, "project": str(tmp_path), "task": task})
-        with pytest.raises(dp.InputError, match="only detectors"):
-            YOLO(str(pose)).train(
-                trainer=kind, data=str(images()), project=str(tmp_path), **OPTIONS
-            )
     assert not list(tmp_path.iterdir())
-    model = torch.load(pose, weights_only=False)["model"]
-    with pytest.raises(dp.InputError, match="PoseModel, which ends in Pose"):
+    model = torch.load(world, weights_only=False)["model"]
+    with pytest.raises(dp.InputError, match="it holds a WorldModel, which ends in WorldDetect"):
         check_network(model, "it")
-    with pytest.raises(dp.InputError, match="for the task 'obb'"):
+
+
+@pytest.fixture(scope="module")
+def pose(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return start_file(tmp_path_factory.mktemp("pose") / "start.pt", "yolov8n-pose")
+
+
+def test_a_network_is_trained_for_its_own_task_alone(pose: Path, tmp_path: Path) -> None:
+    kinds = (constrained(dp.ADMM(), dp.Budget(compression=2)), RetrainingTrainer)
+    for kind in kinds:
+        overrides = {**OPTIONS, "model": str(pose), "data": str(images())}
+        for task in ("detect", "segment"):
+            with pytest.raises(
+                dp.InputError, match=f"task is '{task}', but .*start.pt is a .* poses?"
+            ):
+                kind(overrides={**overrides, "project": str(tmp_path), "task": task})
+        with pytest.raises(dp.InputError, match="is for the task 'depth'; what can be pruned"):
+            kind(overrides={**overrides, "project": str(tmp_path), "task": "depth"})
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(
+        dp.InputError, match=r"task is 'obb', but yolov3-tiny\.yaml is a network for"
+    ):
         check_start("yolov3-tiny.yaml", "obb")
+    model = load_model(pose)
+    model.args["task"] = "obb"
+    with pytest.raises(
+        dp.InputError, match="PoseModel for the task 'obb', but its head is for pose"
+    ):
+        check_network(model, "it")
+
+
+@pytest.mark.parametrize("description", DESCRIPTIONS)
+def test_the_trainer_is_made_from_ultralytics_own(description: str) -> None:
+    kind = layers_of(description)[1]
+    assert check_start(f"{description}.yaml") == kind
+    for trainer in (RetrainingTrainer, constrained(dp.ADMM(), dp.Budget(compression=2))):
+        made = _of_kind(trainer, kind)
+        assert issubclass(made, trainer)
+        assert issubclass(made, kind.trainer)
+        assert made is _of_kind(trainer, kind)  # one class for all objects
+        order = [c.__name__ for c in made.__mro__]
+        assert order.index("TaskTrainer") < order.index(kind.trainer.__name__)
+        other = pickle.loads(cloudpickle.dumps(made))
+        assert other.settings == made.settings
+        assert _of_kind(made, copy.copy(kind)) is made  # as in several processes
+    with pytest.raises(dp.InputError, match="this trainer was made for"):
+        _of_kind(_of_kind(RetrainingTrainer, POSE), DETECT)
 
 
 CODE = "__import__('pathlib').Path('ran').touch()"

@@ -222,7 +222,7 @@ def test_training_stops_once_the_check_reaches_its_threshold(
 ) -> None:
     values = iter([0.2, 0.6, 0.9])
     monkeypatch.setattr(
-        "detprune_yolo.training.trainers.hard_pruned_map50", lambda *_: next(values)
+        "detprune_yolo.training.trainers.hard_pruned_metric", lambda *_: next(values)
     )
     settings = constrained_settings(check_every=1, stop_at=0.5)
     trainer = trainer_of(ConstrainedTrainer, settings, start_file(tmp_path), tmp_path, epochs=9)

@@ -12,8 +12,9 @@ from trainings import OPTIONS, start_file, tiny_model
 import detprune as dp
 
 # isort: split
+from detprune_yolo.data.building import build_images
 from detprune_yolo.data.drawing import DrawnSet, draw
-from detprune_yolo.data.images import DetectionImages, build_images, labels_folder
+from detprune_yolo.data.images import DetectionImages, labels_folder
 from detprune_yolo.measure.calibration import TrainingImages
 from detprune_yolo.measure.validation import validate
 from detprune_yolo.training.constrained import constrained

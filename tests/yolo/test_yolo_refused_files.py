@@ -12,7 +12,7 @@ import pytest
 import torch
 from tiny_detector import tiny_detector, write_pruned
 from torch import nn
-from ultralytics.nn.tasks import SegmentationModel
+from ultralytics.nn.tasks import SemanticSegmentationModel, yaml_model_load
 
 from detprune.errors import InputError
 from detprune_yolo.weights.checkpoints import (
@@ -193,14 +193,10 @@ def test_torchscript(tmp_path: Path) -> None:
         load_model(tmp_path / "script.pt")
 
 
-def test_other_tasks(tmp_path: Path) -> None:
-    description = {
-        "nc": 2,
-        "backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Conv", [8, 3, 2]]],
-        "head": [[[0, 1], 1, "Segment", [2, 4, 8]]],
-    }
-    torch.save({"model": SegmentationModel(description, verbose=False)}, tmp_path / "start.pt")
+def test_networks_that_cannot_be_pruned(tmp_path: Path) -> None:
+    network = SemanticSegmentationModel(yaml_model_load("yolo26n-sem.yaml"), verbose=False)
+    torch.save({"model": network}, tmp_path / "start.pt")
     with pytest.raises(
-        InputError, match=r"SegmentationModel, which ends in Segment; only detectors"
+        InputError, match=r"SemanticSegmentationModel, which ends in SemanticSegment; what can"
     ):
         load_model(tmp_path / "start.pt")

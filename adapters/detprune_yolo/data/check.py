@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The check of a detection data set before training; one error lists all faults.
+"""The check of a data set before training; one error lists all faults.
 
 Ultralytics drops an image with a malformed label after one line in its log, takes an image without
 a label file for background, and may follow the data set's ``download`` key. This check downloads and
@@ -16,31 +16,35 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from ultralytics.data.utils import check_det_dataset, img2label_paths
+from ultralytics.data.utils import check_det_dataset
 
 from detprune.errors import InputError, listed
 from detprune.files import load_yaml
-from detprune.files.problems import Kind, Problems, refuse
+from detprune.files.problems import Kind as Fault
+from detprune.files.problems import Problems, refuse
 from detprune_yolo.data import problem_kinds as kinds
 from detprune_yolo.data.images import image_files
+from detprune_yolo.data.label_lines import Rules, check_labels
+from detprune_yolo.data.places import check_class_folders, check_keypoints
+from detprune_yolo.kinds import DETECT, Kind
+from detprune_yolo.process_state import quiet
 
-_TOLERANCE = 0.01  # Ultralytics' value; it drops an image whose labels exceed it
-_COLUMNS = 5
 _SMALLEST = 10  # pixels a side
 _SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class DetectionData:
-    """A detection data set that was checked.
+    """A data set that was checked.
 
     Attributes:
-        yaml: the data yaml.
+        yaml: the data yaml; for classification the folder.
         names: class number → name.
         images: split → its image files in Ultralytics' order; ``test`` only if the yaml names it
             and it is there.
         labelled: split → how many of its images have boxes; the others are background.
         pose: whether the labels may be pose labels, of which a detector takes the boxes.
+        kpt_shape: number of key points, and of numbers of each; None without key points.
     """
 
     yaml: Path
@@ -48,10 +52,13 @@ class DetectionData:
     images: dict[str, list[Path]]
     labelled: dict[str, int]
     pose: bool
+    kpt_shape: tuple[int, ...] | None = None
 
 
-def check_data(yaml: Path, *, nc: int | None = None) -> DetectionData:
+def check_data(yaml: Path, *, nc: int | None = None, kind: Kind = DETECT) -> DetectionData:
     """Check a data set in Ultralytics' layout; ``nc`` is the model's number of classes, if it is set.
+
+    Labels have to be those of the network's ``kind``; a detector also takes the boxes of polygons and of poses.
 
     Images need no label file, but some of train and of val do. Test images are checked only as far
     as they and their labels are there, since no training needs them.
@@ -61,7 +68,9 @@ def check_data(yaml: Path, *, nc: int | None = None) -> DetectionData:
             images would be one; names all problems of the yaml, else all of the files, each kind
             with its number, the first few and the way out.
     """
-    data = _read(yaml, nc)
+    if kind.labels == "folders":
+        return _check_folders(yaml, nc)
+    data = _read(yaml, nc, kind)
     names: dict[int, str] = data["names"]
     keypoints = math.prod(data.get("kpt_shape") or [0])
     problems: Problems = defaultdict(list)
@@ -73,7 +82,8 @@ def check_data(yaml: Path, *, nc: int | None = None) -> DetectionData:
         if not places or (split == "test" and not all(Path(place).exists() for place in places)):
             continue
         images[split] = _image_files(split, places, problems)
-        labelled[split] = _check_labels(split, images[split], len(names), keypoints, problems)
+        rules = Rules(len(names), keypoints, kind)
+        labelled[split] = check_labels(split, images[split], rules, problems)
         if split != "train":
             _check_ids(split, images[split], problems)
     refuse(yaml, problems)
@@ -83,11 +93,44 @@ def check_data(yaml: Path, *, nc: int | None = None) -> DetectionData:
         {split: [Path(f) for f in files] for split, files in images.items()},
         labelled,
         pose=keypoints > 0,
+        kpt_shape=tuple(data["kpt_shape"]) if keypoints else None,
     )
 
 
-def _read(yaml: Path, nc: int | None) -> dict[str, Any]:
+def _check_folders(folder: Path, nc: int | None) -> DetectionData:
+    """Check a set for classification, whose images lie in the folders of their classes."""
+    with quiet():
+        data = check_class_folders(folder)
+    names: dict[int, str] = data["names"]
+    problems: Problems = defaultdict(list)
+    if nc is not None and nc != len(names):
+        problems[kinds.MODEL_NC].append(f"it has {nc} classes, {folder / 'train'} {len(names)}")
+    images: dict[str, list[str]] = {}
+    for split in _SPLITS:
+        place = data.get(split)
+        if place is None:
+            continue
+        images[split] = _image_files(split, [str(place)], problems)
+        classes = {Path(file).relative_to(place).parts[0] for file in images[split]}
+        strange = sorted(classes - {*names.values()})
+        if strange:
+            problems[kinds.OTHER_CLASSES].append(f"{split}: {listed(strange)}")
+        empty = sorted({*names.values()} - classes) if split == "train" else []
+        if empty:
+            problems[kinds.EMPTY_CLASSES].append(listed(empty))
+    refuse(folder, problems)
+    found = {split: [Path(f) for f in files] for split, files in images.items()}
+    counts = {split: len(files) for split, files in found.items()}
+    return DetectionData(folder, names, found, counts, pose=False)
+
+
+def _read(yaml: Path, nc: int | None, kind: Kind) -> dict[str, Any]:
     """The content of the yaml as Ultralytics reads it: paths resolved, names as a dict."""
+    if yaml.is_dir():
+        raise InputError(
+            f"data.yaml is the folder {yaml}, which only a classifier learns from; a network for {kind.name} needs a "
+            "file with the keys path, train, val and names"
+        )
     if not yaml.is_file():
         raise InputError(
             f"no data yaml {str(yaml)!r}; give the path of a file with the keys path, train, val and "
@@ -112,6 +155,8 @@ def _read(yaml: Path, nc: int | None) -> dict[str, Any]:
     if raw.get("names"):
         _check_names(raw["names"], raw.get("nc"), nc, problems)
     refuse(yaml, problems)
+    if kind.labels == "keypoints":
+        check_keypoints(raw, yaml)
     try:
         data: dict[str, Any] = check_det_dataset(str(yaml), autodownload=False)
     except FileNotFoundError as error:
@@ -179,7 +224,7 @@ def _image_files(split: str, places: list[str], problems: Problems) -> list[str]
     return sorted(found)
 
 
-def _image_fault(file: str) -> Kind | None:
+def _image_fault(file: str) -> Fault | None:
     """The reason for which Ultralytics would stop at an image or leave it out, from its first bytes; or None."""
     if not os.path.exists(file) and not os.path.islink(file):
         return None  # a missing file of a list, reported with the list
@@ -210,64 +255,3 @@ def _number(stem: str) -> int | str:
         return int(stem) if stem.isdecimal() else stem
     except ValueError:  # Python converts no more than 4,300 digits
         return stem
-
-
-def _check_labels(split: str, files: list[str], nc: int, keypoints: int, problems: Problems) -> int:
-    """Check the label files of a split; return the number of images with boxes."""
-    found = labelled = 0
-    places = img2label_paths(list(files))
-    for place in places:
-        if os.path.exists(place) and not os.path.isfile(place):
-            problems[kinds.NOT_A_FILE].append(place)
-            continue
-        try:
-            with open(place, encoding="utf-8-sig") as file:
-                text = file.read()
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except UnicodeDecodeError:
-            problems[kinds.MALFORMED].append(f"{place} (not text)")
-            continue
-        except OSError as error:
-            problems[kinds.UNREADABLE].append(f"{place} ({error.strerror})")
-            continue
-        found += 1
-        rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), start=1)]
-        rows = [(number, columns) for number, columns in rows if columns]
-        if keypoints:  # Ultralytics keeps the box of a pose label
-            rows = [
-                (number, columns[:_COLUMNS] if len(columns) == _COLUMNS + keypoints else columns)
-                for number, columns in rows
-            ]
-        labelled += bool(rows)
-        polygons = any(len(columns) > _COLUMNS + 1 for _, columns in rows)
-        for number, columns in rows:
-            kind = _fault(columns, nc, polygons)
-            if kind is not None:
-                problems[kind].append(f"{place}:{number}")
-    if files and not found and split != "test":
-        problems[kinds.NO_LABELS].append(f"{split}: expected {listed(places)}")
-    elif found and not labelled:
-        problems[kinds.EMPTY].append(f"{split}: {listed(places)}")
-    return labelled
-
-
-def _fault(columns: list[str], nc: int, polygons: bool) -> Kind | None:
-    """The fault of a label line, or None."""
-    try:
-        label, *points = map(float, columns)
-    except ValueError:
-        return kinds.MALFORMED
-    # Ultralytics takes all rows of a file for polygons if one of them is.
-    fits = len(points) >= 6 and len(points) % 2 == 0 if polygons else len(columns) == _COLUMNS
-    if not fits or not label.is_integer() or not all(map(math.isfinite, points)):
-        return kinds.MALFORMED
-    if not 0 <= label < nc:
-        return kinds.CLASS
-    if polygons:  # judged by its box, as Ultralytics does
-        left, right = min(points[::2]), max(points[::2])
-        top, bottom = min(points[1::2]), max(points[1::2])
-        points = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
-    if not all(-_TOLERANCE <= value <= 1 + _TOLERANCE for value in points):
-        return kinds.OUTSIDE
-    return None if points[2] > 0 and points[3] > 0 else kinds.FLAT

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""``detprune data shapes``: draw the small detection set that needs no download."""
+"""``detprune data shapes``: draw a small data set that needs no download."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +25,11 @@ def draw_shapes(
     smallest: Annotated[
         float, typer.Option(help="Side of the smallest shape, as a share of the image's side.")
     ] = _DEFAULT.smallest,
+    task: Annotated[
+        str, typer.Option(help="Task of the labels: detect, segment, pose, obb or classify.")
+    ] = "detect",
 ) -> None:
-    """Draw six shapes on textured backgrounds as a detection set, and print its data yaml."""
-    spec = DrawnSet(train, val, size, seed, test, classes, objects, smallest)
+    """Draw six shapes on textured backgrounds with the labels of a task, and print the data yaml (or folder)."""
+    kind: Any = task  # it is checked with the other values
+    spec = DrawnSet(train, val, size, seed, test, classes, objects, smallest, kind)
     typer.echo(draw(spec, out))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Ultralytics' detection data set, changed so that it trusts no cache file and changes no file of the user.
+"""Ultralytics' data sets, changed so that they trust no cache file and change no file of the user.
 
 Ultralytics unpickles ``labels/*.cache``, so that a data set could run code; it overwrites that file, reads
 ``*.npy`` beside images in their place, deletes those that it cannot read, and rewrites JPEG files whose end
@@ -21,8 +21,7 @@ import numpy as np
 from PIL import Image
 from ultralytics.data import utils
 from ultralytics.data.dataset import YOLODataset
-from ultralytics.data.utils import get_split_fraction
-from ultralytics.utils import colorstr
+from ultralytics.models.rtdetr.val import RTDETRDataset
 
 from detprune.errors import InputError, listed
 from detprune_yolo.data.problem_kinds import NOT_A_FILE
@@ -57,7 +56,7 @@ class DetectionImages(YOLODataset):  # type: ignore[misc]
     def cache_labels(self, path: Path = Path("./labels.cache")) -> dict[str, Any]:
         """Scan images and labels; ``path`` is where the result is kept."""
         try:
-            with _no_repairs():
+            with no_repairs():
                 scanned: dict[str, Any] = super().cache_labels(path)
         except ValueError as error:
             raise InputError(
@@ -69,6 +68,37 @@ class DetectionImages(YOLODataset):  # type: ignore[misc]
         """A label and its counters; the message tells that a JPEG without an end was read, not repaired."""
         *values, message = super().result_to_label(result)
         return (*values, message.replace(_REPAIRED, _AS_IT_IS))
+
+    def verify_labels(self, labels: list[dict[str, Any]], cache_path: Path) -> None:
+        """Ultralytics' check that all labels are of the task, in our words.
+
+        Raises:
+            InputError: labels of another task.
+        """
+        try:
+            super().verify_labels(labels, cache_path)
+        except ValueError as error:
+            what = "rotated boxes (class x1 y1 … x4 y4)" if self.use_obb else "polygons"
+            raise InputError(
+                f"the labels of {self.img_path} are boxes (class cx cy w h), at least some, but the network learns "
+                f"from {what}; give a data set of its task, or a network for detection"
+            ) from error
+
+    def get_labels(self) -> list[dict[str, Any]]:
+        """The labels of all images.
+
+        Raises:
+            InputError: not one image has labels in the form of the task.
+        """
+        try:
+            labels: list[dict[str, Any]] = super().get_labels()
+        except RuntimeError as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise InputError(
+                f"no image of {self.img_path} can be used with its labels: {lines[min(1, len(lines) - 1)]}; give a "
+                "data set of the network's task"
+            ) from error
+        return labels
 
     def check_cache_disk(self, safety_margin: float = 0.1) -> bool:
         """Whether there is room for ``cache="disk"``; it is refused where it would overwrite files of the user."""
@@ -108,51 +138,8 @@ class DetectionImages(YOLODataset):  # type: ignore[misc]
             ) from error
 
 
-def build_images(
-    options: Any,
-    img_path: str | list[str],
-    batch: int | None,
-    data: dict[str, Any],
-    *,
-    mode: str = "train",
-    rect: bool = False,
-    stride: int = 32,
-    fraction: float | None = None,
-) -> DetectionImages:
-    """Build the data set that Ultralytics' ``build_yolo_dataset`` builds for detection, as ``DetectionImages``.
-
-    Args:
-        options: Ultralytics' settings.
-        img_path: folder, list of images, or several of them.
-        batch: images at a time.
-        data: the data set as ``check_det_dataset`` reads it.
-        mode: with augmentation for ``train``, without for ``val``.
-        rect: pad to the shapes of a batch only.
-        stride: stride of the network, in pixels.
-        fraction: share of the images; that of the settings by default.
-    """
-    if data.get("complete"):
-        fraction = 1.0
-    elif fraction is None:
-        split = "train" if mode == "train" else options.split
-        fraction = get_split_fraction(options.fraction, split)
-    return DetectionImages(
-        img_path=img_path,
-        imgsz=options.imgsz,
-        batch_size=batch,
-        augment=mode == "train",
-        hyp=options,
-        rect=options.rect or rect,
-        cache=options.cache or None,
-        single_cls=options.single_cls or False,
-        stride=stride,
-        pad=0.0 if mode == "train" else 0.5,
-        prefix=colorstr(f"{mode}: "),
-        task=options.task,
-        classes=options.classes,
-        data=data,
-        fraction=fraction,
-    )
+class StretchedImages(DetectionImages, RTDETRDataset):  # type: ignore[misc]
+    """Images for RT-DETR: stretched to squares."""
 
 
 def image_files(place: Path) -> list[str]:
@@ -229,7 +216,7 @@ def _is_image(array: Path, size: Iterable[int] | None) -> bool:
 
 
 @contextmanager
-def _no_repairs() -> Iterator[None]:
+def no_repairs() -> Iterator[None]:
     """Let Ultralytics' check decode a JPEG file without an end instead of rewriting it.
 
     The images are left out that it would leave out: those that cannot be decoded to their end.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The kinds of problems of a detection data set, each with its way out."""
+"""The kinds of problems of a data set, each with its way out."""
 
 from ultralytics.data.utils import IMG_FORMATS
 
@@ -63,6 +63,26 @@ MALFORMED = Kind(
     "malformed label lines",
     "a line is `class cx cy w h`, or, in a file of polygons, `class x1 y1 x2 y2 x3 y3 …`; the class "
     "is a whole number",
+)
+NO_POLYGON = Kind(
+    "label lines with a box, but the network learns from polygons",
+    "a line is `class x1 y1 x2 y2 x3 y3 …`; give a data set for segmentation, or a network for detection",
+)
+NO_CORNERS = Kind(
+    "label lines with an upright box, but the network learns from rotated ones",
+    "a line is `class x1 y1 x2 y2 x3 y3 x4 y4`; give a data set for oriented boxes, or a network for detection",
+)
+NO_POSE = Kind(
+    "label lines whose number of columns does not fit `kpt_shape`",
+    "a line is `class cx cy w h` and then x, y and, with [n, 3], the visibility of every key point; correct "
+    "`kpt_shape`, or give a data set for poses",
+)
+OTHER_CLASSES = Kind(
+    "folders of classes that train does not have, whose images Ultralytics would leave out",
+    "give both splits the same folders",
+)
+EMPTY_CLASSES = Kind(
+    "folders of classes without images to learn from", "remove them, or put images there"
 )
 CLASS = Kind(
     "label lines with a class that `names` does not list", "classes are counted from 0; correct one"

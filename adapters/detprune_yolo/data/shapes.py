@@ -30,13 +30,21 @@ Points = NDArray[np.float64]
 
 
 class Box(NamedTuple):
-    """The tight box of an object's visible part: class number, then whole pixels."""
+    """An object: class number, the tight box of its visible part in whole pixels, and what its labels are made from.
+
+    Attributes:
+        seen, covered: pixels that show it, and pixels that show objects in front of it, (size, size).
+        outline: the whole outline, (points, 2), in pixels from the upper left corner; parts may be outside.
+    """
 
     label: int
     x: int
     y: int
     w: int
     h: int
+    seen: NDArray[np.bool_]
+    covered: NDArray[np.bool_]
+    outline: Points
 
 
 def draw_image(
@@ -45,6 +53,7 @@ def draw_image(
     classes: int = len(CLASSES),
     objects: int = MOST_OBJECTS,
     smallest: float = SMALLEST,
+    only: int | None = None,
 ) -> tuple[Image, list[Box]]:
     """Draw one image, (size, size, 3) in BGR, and its 1 to ``objects`` boxes.
 
@@ -54,25 +63,27 @@ def draw_image(
         classes: the first so many of `CLASSES`.
         objects: the most objects.
         smallest: larger side of the smallest object, in image sides.
+        only: class of all objects; left out, each has a class of its own.
     """
     image = _background(rng, size)
     _distractors(rng, image)
     owner = np.zeros((size, size), np.uint8)  # number of the object seen at each pixel
     areas = [0]
-    labels: list[int] = []
+    placed: list[tuple[int, Points]] = []
     for _ in range(rng.integers(1, objects + 1)):
-        label = int(rng.integers(classes))
-        if _place(rng, label, image, owner, areas, smallest):
-            labels.append(label)
+        label = int(rng.integers(classes)) if only is None else only
+        if outlines := _place(rng, label, image, owner, areas, smallest):
+            placed.append((label, outlines[0]))
     if rng.random() < 0.5:
         image = cv2.GaussianBlur(image, (3, 3), float(rng.uniform(0.4, 0.9))).astype(np.uint8)
     strength = int(rng.integers(1, 7))
     noise = rng.integers(-strength, strength, (size, size, 1), np.int16, endpoint=True)
     image = np.asarray(np.clip(image + noise, 0, 255), np.uint8)
     boxes = []
-    for number, label in enumerate(labels, start=1):
-        x, y, w, h = cv2.boundingRect((owner == number).astype(np.uint8))
-        boxes.append(Box(label, x, y, w, h))
+    for number, (label, outline) in enumerate(placed, start=1):
+        seen = owner == number
+        x, y, w, h = cv2.boundingRect(seen.astype(np.uint8))
+        boxes.append(Box(label, x, y, w, h, seen, owner > number, outline))
     return image, boxes
 
 
@@ -83,8 +94,10 @@ def _place(
     owner: Image,
     areas: list[int],
     smallest: float,
-) -> bool:
-    """Draw an object at a place where enough of every object stays visible; False if none is found.
+) -> list[Points]:
+    """Draw an object at a place where enough of every object stays visible; return its outlines in pixels.
+
+    They are none if no place is found.
 
     ``areas``: pixels of each object drawn so far if nothing covered it; [0] is the background's.
     """
@@ -110,14 +123,15 @@ def _place(
         if np.all(seen >= MIN_VISIBLE * np.array([*areas[1:], area])):
             break
     else:
-        return False
+        return []
     covered = image[rows, columns]
     paint = _paint(rng, patch, covered[solid[within]].mean(axis=0), contours)[within]
     weight = alpha[within][..., None].astype(np.int32)
     covered[:] = (covered * (255 - weight) + paint * weight + 127) // 255
     owner[:] = after
     areas.append(area)
-    return True
+    # OpenCV's coordinates are those of pixel centres
+    return [contour / 2**_SHIFT + [left + 0.5, top + 0.5] for contour in contours]
 
 
 def _contours(rng: np.random.Generator, label: int, side: float) -> list[NDArray[np.int32]]:

@@ -20,6 +20,7 @@ from detprune_yolo.export.formats import Format, formats
 from detprune_yolo.export.onnx import export_onnx, lines_of
 from detprune_yolo.export.placing import check_place, put, size_of
 from detprune_yolo.export.timing import ON_ONE_THREAD, outputs, program
+from detprune_yolo.kinds import is_end_to_end
 from detprune_yolo.task import DetectionTask
 from detprune_yolo.weights.checkpoints import load_model, pruned_checkpoint, save_checkpoint
 from detprune_yolo.weights.deployment import open_file
@@ -90,6 +91,8 @@ def _exported(request: _Request) -> Iterator[str]:
     (image,) = open_file(weights).inputs
     size = (image.shape[2], image.shape[3])
     yield str(request.out)
+    if is_end_to_end(load_model(weights)):
+        yield "one-to-one branch, nms=False"
     if wanted.name == "onnx" and not request.int8:
         yield from lines_of(export_onnx(weights, request.out, imgsz=size), weights)
         yield from _metrics(request)

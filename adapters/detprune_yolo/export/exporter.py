@@ -12,6 +12,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from torchvision import transforms
 from ultralytics.data import build_dataloader
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.engine.exporter import Exporter
@@ -19,8 +20,10 @@ from ultralytics.models.yolo import YOLO
 
 from detprune.errors import DetpruneError, InputError
 from detprune.loggers import logger
-from detprune_yolo.data.images import build_images
+from detprune_yolo.data.building import build_images
+from detprune_yolo.data.places import check_class_folders
 from detprune_yolo.export.formats import Format
+from detprune_yolo.kinds import TASKS, is_end_to_end
 from detprune_yolo.process_state import quiet
 
 LOGGER = logger(__name__)
@@ -39,9 +42,18 @@ class CalibratedExporter(Exporter):  # type: ignore[misc]
         """Training images as validation loads them, uint8."""
         options = deepcopy(self.args)
         options.imgsz, options.rect = max(self.imgsz), False
-        data = check_det_dataset(self.args.data, autodownload=False)
-        images = build_images(options, data["train"], self.args.batch, data, mode="val")
-        if hasattr(images.transforms.transforms[0], "new_shape"):
+        kind = TASKS[options.task]
+        folders = kind.labels == "folders"
+        data = (
+            check_class_folders(Path(self.args.data))
+            if folders
+            else check_det_dataset(self.args.data, autodownload=False)
+        )
+        images: Any = build_images(options, data["train"], self.args.batch, data, kind, mode="val")
+        if folders:  # resized and cropped as for inference, but not scaled
+            steps = images.torch_transforms.transforms[:2]
+            images.torch_transforms = transforms.Compose([*steps, transforms.PILToTensor()])
+        elif hasattr(images.transforms.transforms[0], "new_shape"):
             images.transforms.transforms[0].new_shape = self.imgsz  # images need not be square
         count = min(CALIBRATION_IMAGES, len(images))
         chosen = [index * len(images) // count for index in range(count)]
@@ -55,7 +67,7 @@ class _Chosen:
 
     def __init__(self, images: Any, chosen: list[int]) -> None:
         self._images, self._chosen = images, chosen
-        self.collate_fn = images.collate_fn
+        self.collate_fn = getattr(images, "collate_fn", None)
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -117,6 +129,7 @@ def exported(
             "device": None if wanted.on_cpu else "0",
             "quantize": 8 if int8 else None,
             "data": str(data) if int8 else None,
+            "nms": False if is_end_to_end(network.model) else None,
             "verbose": False,
         }
         try:

@@ -12,19 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ultralytics.models.yolo import YOLO
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn.tasks import BaseModel
 from ultralytics.utils.checks import check_imgsz
 
 from detprune.errors import InputError
 from detprune.files.atomic import atomic
 from detprune.run.export.onnx_files import check_request
 from detprune_yolo.export.exporter import silence
-from detprune_yolo.export.onnx_checks import (
-    LayerZeros,
-    compare_outputs,
-    count_zeros,
-    write_pad_axes,
-)
+from detprune_yolo.export.onnx_checks import LayerZeros, count_zeros, write_pad_axes
+from detprune_yolo.export.onnx_outputs import compare_outputs
+from detprune_yolo.kinds import is_end_to_end
 from detprune_yolo.weights.checkpoints import load_model, read_masks
 
 _PACKAGES = ("onnx", "onnxslim", "onnxruntime")
@@ -43,6 +40,7 @@ class ExportCheck:
         max_box_difference: pixels, ONNX Runtime against PyTorch in float32.
         max_score_difference: class scores between 0 and 1.
         runtime_note: note for users of the file, or None.
+        end_to_end: whether the file gives the boxes of a one-to-one branch, which need no non-maximum suppression.
     """
 
     path: Path
@@ -53,6 +51,7 @@ class ExportCheck:
     max_box_difference: float
     max_score_difference: float
     runtime_note: str | None
+    end_to_end: bool = False
 
 
 def lines_of(check: ExportCheck, weights: Path) -> list[str]:
@@ -80,10 +79,13 @@ def export_onnx(
     dynamic: bool = False,
     tolerance: float = 1e-2,
 ) -> ExportCheck:
-    """Write an ONNX file of a detector, float32, and check it; nothing is written if a check fails.
+    """Write an ONNX file of a network, float32, and check it; nothing is written if a check fails.
 
-    Input ``images``: (batch, channels, height, width), RGB between 0 and 1. Output ``output0``: (batch,
-    4 + classes, anchors), boxes as centre, width and height in pixels, then the class scores.
+    Input ``images``: (batch, channels, height, width), RGB between 0 and 1. Output ``output0`` of a detector: (batch,
+    4 + classes, anchors), boxes as centre, width and height in pixels, then the class scores, then mask coefficients,
+    key points or the angle; masks have their prototypes in ``output1``. With a one-to-one branch (yolov10, yolo26) it
+    is what that branch gives, without non-maximum suppression: (batch, boxes, 6 + …), corners, score and class, best
+    first. Of a classifier: (batch, classes), probabilities.
 
     Args:
         weights: an Ultralytics checkpoint, with or without masks.
@@ -101,11 +103,7 @@ def export_onnx(
     if batch < 1:
         raise InputError(f"batch is {batch}; it has to be at least 1")
     model = load_model(weights)
-    if getattr(model, "end2end", False):
-        raise InputError(
-            f"{weights} has an end-to-end head, whose ranked list of boxes cannot be compared entry by "
-            f"entry; export it with Ultralytics alone: yolo export model={weights} format=onnx"
-        )
+    end_to_end = is_end_to_end(model)
     size = _image_size(model, imgsz)
     masks = read_masks(weights)
     fused = model.fuse(verbose=False)
@@ -119,6 +117,7 @@ def export_onnx(
                 opset=opset,
                 simplify=simplify,
                 dynamic=dynamic,
+                nms=False if end_to_end else None,
                 device="cpu",
             )
         )
@@ -134,10 +133,10 @@ def export_onnx(
             shutil.copyfile(written, temporary)
     zeros = sum(layer.zeros for layer in layers.values())
     total = sum(layer.size for layer in layers.values())
-    return ExportCheck(out, total - zeros, zeros, layers, absent, boxes, scores, note)
+    return ExportCheck(out, total - zeros, zeros, layers, absent, boxes, scores, note, end_to_end)
 
 
-def _image_size(model: DetectionModel, imgsz: int | tuple[int, int]) -> tuple[int, int]:
+def _image_size(model: BaseModel, imgsz: int | tuple[int, int]) -> tuple[int, int]:
     stride = int(max(model.stride))
     given = [imgsz, imgsz] if isinstance(imgsz, int) else list(imgsz)
     if len(given) != 2 or any(side < stride or side % stride for side in given):

@@ -1,21 +1,17 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Checks of an ONNX file against the network that it was exported from: padding, zeros, outputs."""
+"""Checks of an ONNX file against the network that it was exported from: padding and zeros."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn.tasks import BaseModel
 
 from detprune.errors import DetpruneError
-from detprune.run.export.onnx_files import session
 
-_PAD_FUSION = "Pad_Fusion"
 _PAD_AXES = "detprune_pad_axes"
 _PAD_AXES_OPSET = 18
 
@@ -67,7 +63,7 @@ def write_pad_axes(path: Path) -> bool:
 
 
 def count_zeros(
-    path: Path, fused: DetectionModel, masks: Mapping[str, NDArray[np.bool_]] | None
+    path: Path, fused: BaseModel, masks: Mapping[str, NDArray[np.bool_]] | None
 ) -> tuple[dict[str, LayerZeros], tuple[str, ...]]:
     """Zeros by layer, each found in the file by name or else by its values.
 
@@ -111,7 +107,9 @@ def count_zeros(
             continue
         weight = own[name]
         candidates = [held[name]] if name in held else []
-        candidates += [value for value in held.values() if value.shape == weight.shape]
+        candidates += [v for v in held.values() if v.shape == weight.shape]
+        # of linear layers the file may hold the transpose
+        candidates += [v.T for v in held.values() if v.ndim == 2 and v.T.shape == weight.shape]
         found = next((c for c in candidates if _same(c, weight)), None)
         if found is None:
             raise DetpruneError(
@@ -137,71 +135,3 @@ def _same(value: Array, weight: Array) -> bool:
         and np.array_equal(value == 0, weight == 0)
         and np.allclose(value, weight, rtol=1e-4, atol=1e-7)
     )
-
-
-def compare_outputs(
-    path: Path,
-    fused: DetectionModel,
-    batch: int,
-    size: tuple[int, int],
-    *,
-    tolerance: float,
-    safe_padding: bool,
-) -> tuple[float, float, str | None]:
-    """Largest differences of boxes (px) and of scores, and a note if the runtime needs an option.
-
-    Args:
-        size: height and width in pixels.
-        tolerance: allowed difference in pixels; of scores, a hundredth of it.
-        safe_padding: the result of ``write_pad_axes``.
-
-    Raises:
-        DetpruneError: the differences are larger, or an output is not a number.
-    """
-    noise = np.random.default_rng(0).random((batch, _channels(fused), *size), dtype=np.float32)
-    images = [noise, np.zeros_like(noise)]
-    with torch.inference_mode():
-        expected = [np.asarray(fused(torch.from_numpy(image))[0]) for image in images]
-    disabled = [] if safe_padding else [_PAD_FUSION]
-    boxes, scores = _differences(path, images, expected, disabled)
-    if not (boxes <= tolerance and scores <= tolerance / 100):
-        raise DetpruneError(
-            f"the outputs of the ONNX file differ from PyTorch by {boxes:.3g} px in boxes (allowed: "
-            f"{tolerance:g}) and {scores:.3g} in scores (allowed: {tolerance / 100:g}), so it was not "
-            "written; raise the tolerance if that is small enough for the purpose, or try another opset "
-            "or simplify=False"
-        )
-    if safe_padding:
-        return boxes, scores, None
-    default, _ = _differences(path, images, expected, [])
-    return (
-        boxes,
-        scores,
-        f"ONNX Runtime's {_PAD_FUSION} is wrong for the zero padding in this network (boxes off by "
-        f"{default:.2g} px on the images of the check): make sessions with InferenceSession(…, "
-        f"disabled_optimizers=['{_PAD_FUSION}']), or export with opset {_PAD_AXES_OPSET} or later, which "
-        "needs no option",
-    )
-
-
-def _differences(
-    path: Path, images: Sequence[Array], expected: Sequence[Array], disabled: Sequence[str]
-) -> tuple[float, float]:
-    runtime = session(path, disabled=disabled)
-    boxes = scores = 0.0
-    for image, wanted in zip(images, expected, strict=True):
-        (output,) = runtime.run(None, {"images": image})
-        if output.shape != wanted.shape:
-            raise DetpruneError(
-                f"the ONNX file gives the shape {output.shape} where PyTorch gives {wanted.shape}, so it "
-                "was not written; try another opset or simplify=False"
-            )
-        gap = np.nan_to_num(np.abs(output - wanted), nan=np.inf)
-        boxes = max(boxes, float(gap[:, :4].max()))
-        scores = max(scores, float(gap[:, 4:].max()))
-    return boxes, scores
-
-
-def _channels(model: DetectionModel) -> int:
-    description: Any = model.yaml
-    return int(description.get("channels", 3))

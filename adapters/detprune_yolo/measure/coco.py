@@ -18,7 +18,14 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detprune.errors import InputError
+from detprune_yolo.kinds import CocoType
 from detprune_yolo.measure import entries
+from detprune_yolo.measure.compared import (
+    BOX_AREA_OF_POSES,
+    checked_predictions,
+    ground_truth,
+    set_sigmas,
+)
 from detprune_yolo.measure.entries import some
 
 
@@ -48,6 +55,8 @@ def evaluate(
     predictions: Sequence[Mapping[str, Any]],
     *,
     image_ids: Sequence[int] | None = None,
+    kind: CocoType = "bbox",
+    sigmas: Sequence[float] | None = None,
 ) -> CocoScores:
     """Compare predictions with a COCO ground truth.
 
@@ -56,11 +65,14 @@ def evaluate(
             iscrowd is 0.
         predictions: entries of image_id, category_id, bbox and score; none at all score 0.
         image_ids: images to compare, all by default.
+        kind: what is compared: boxes, masks (``segmentation``), or key points (``keypoints``).
+        sigmas: how far from each key point a prediction may be, in units of the object's size; COCO's by default,
+            which are those of 17 points.
 
     Raises:
         InputError: an entry cannot be used, or these images have no ground truth.
     """
-    truth = entries.ground_truth(annotations)
+    truth = ground_truth(annotations, kind)
     known = {image["id"] for image in truth["images"]}
     chosen = known if image_ids is None else set(image_ids)
     if not chosen <= known:
@@ -68,16 +80,19 @@ def evaluate(
             f"image_ids {some(chosen - known)} are no images of the annotations, which have "
             f"{some(sorted(known))}"
         )
-    categories = {category["id"] for category in truth["categories"]}
-    found = entries.checked_predictions(predictions, known, categories)
+    found = checked_predictions(predictions, truth, kind)
     with redirect_stdout(StringIO()):
         # filled in directly: loadRes changes what it is given and fails without predictions
-        evaluation = COCOeval(_indexed(truth), _indexed({**truth, "annotations": found}), "bbox")
+        evaluation = COCOeval(_indexed(truth), _indexed({**truth, "annotations": found}), kind)
         evaluation.params.imgIds = sorted(chosen)
+        if kind == "keypoints":
+            set_sigmas(evaluation.params, sigmas, [*truth["annotations"], *found])
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     everything, at50, _, *sizes = (float(value) for value in evaluation.stats[:6])
+    if kind == "keypoints":  # there are no small poses in COCO
+        sizes = [-1.0, *sizes[:2]]
     if everything < 0:  # pycocotools' value where there was nothing to find
         raise InputError(
             f"the annotations have no object in the {len(chosen)} images that are evaluated, so "
@@ -123,7 +138,7 @@ def remap(
         raise InputError(f"there are {len(indices)} names but {len(given)} category_ids")
     wanted = entries.categories_by_name(annotations, [names[index] for index in indices])
     classes = dict(zip(given, wanted, strict=True))
-    mapped = []
+    mapped: list[dict[str, Any]] = []
     for number, entry in enumerate(_by_file_name(predictions, annotations)):
         where = f"prediction {number}"
         category = entries.integer(entry, "category_id", where)
@@ -140,6 +155,9 @@ def remap(
                 "score": entries.real(entry, "score", where),
             }
         )
+        mapped[-1].update(
+            {key: entry[key] for key in ("segmentation", "keypoints") if key in entry}
+        )
     return mapped
 
 
@@ -147,6 +165,9 @@ def from_labels(
     images: Sequence[tuple[str, int, int]],
     labels: Sequence[NDArray[np.floating[Any]]],
     names: Mapping[int, str],
+    *,
+    polygons: Sequence[Sequence[NDArray[np.floating[Any]]]] | None = None,
+    keypoints: Sequence[NDArray[np.floating[Any]]] | None = None,
 ) -> dict[str, Any]:
     """Build a COCO ground truth from YOLO labels, with the categories 1, 2, … in the names' order.
 
@@ -157,6 +178,9 @@ def from_labels(
         labels: per image an array (n, 5) of class index, then centre x, centre y, width and height
             as fractions of the image.
         names: class index → class name.
+        polygons: per image the outline of each object, (points, 2), as fractions of the image.
+        keypoints: per image the key points of the objects, (n, points, 3): x and y as fractions of the image, and
+            visibility.
 
     Raises:
         InputError: labels and images do not fit each other, or two images share a base name.
@@ -183,7 +207,8 @@ def from_labels(
         if unknown := {float(row[0]) for row in rows} - set(category_ids):
             raise InputError(f"{where} have class {some(unknown)}; known: {some(category_ids)}")
         size = np.array([image["width"], image["height"]])
-        for row in rows:
+        number = int(image["id"]) - 1
+        for place, row in enumerate(rows):
             corner = np.clip((row[1:3] - row[3:] / 2) * size, 0, size)
             extent = np.clip((row[1:3] + row[3:] / 2) * size, 0, size) - corner
             truth["annotations"].append(
@@ -196,6 +221,15 @@ def from_labels(
                     "iscrowd": 0,
                 }
             )
+            added = truth["annotations"][-1]
+            if polygons is not None:
+                outline = np.asarray(polygons[number][place], np.float64) * size
+                added["segmentation"] = [outline.ravel().tolist()]
+                del added["area"]  # that of the mask
+            if keypoints is not None:
+                points = np.asarray(keypoints[number][place], np.float64) * [*size, 1]
+                added["keypoints"] = points.ravel().tolist()
+                added["area"] *= BOX_AREA_OF_POSES
     return truth
 
 

@@ -51,69 +51,6 @@ def prediction_list(predictions: Any) -> Sequence[Mapping[str, Any]]:
     return _objects(predictions, "the predictions", _PREDICTION)
 
 
-def ground_truth(annotations: Any) -> dict[str, list[dict[str, Any]]]:
-    """The part of COCO annotations that pycocotools needs: only boxes, with area, iscrowd and ids from 1.
-
-    Raises:
-        InputError: an entry is incomplete, refers to nothing, or an id occurs twice.
-    """
-    truth: dict[str, list[dict[str, Any]]] = {"images": [], "categories": [], "annotations": []}
-    for key in ("images", "categories"):
-        ids: set[int] = set()
-        for number, entry in enumerate(table(annotations, key)):
-            where = f"{key} entry {number} of the annotations"
-            i = integer(entry, "id", where)
-            if i in ids:
-                raise InputError(f"{where}: the id {i} occurs twice; make the ids unique")
-            ids.add(i)
-            truth[key].append({"id": i})
-    known = {"image_id": {image["id"] for image in truth["images"]}}
-    known["category_id"] = {category["id"] for category in truth["categories"]}
-    for number, entry in enumerate(table(annotations, "annotations")):
-        where = f"annotation {number}"
-        bbox = box(entry, where)
-        crowd = entry.get("iscrowd", 0)
-        if crowd not in (0, 1):
-            raise InputError(f"{where}: iscrowd is {crowd!r}; it is 0 or 1")
-        truth["annotations"].append(
-            {
-                # pycocotools takes an object with the id 0 for a missed one
-                "id": number + 1,
-                **{key: _reference(entry, key, known[key], where) for key in known},
-                "bbox": bbox,
-                "area": real(entry, "area", where) if "area" in entry else bbox[2] * bbox[3],
-                "iscrowd": int(crowd),
-            }
-        )
-    return truth
-
-
-def checked_predictions(
-    predictions: Any, image_ids: set[int], category_ids: set[int]
-) -> list[dict[str, Any]]:
-    """Predictions in the form that pycocotools needs, with ids from 1.
-
-    Raises:
-        InputError: an entry is incomplete or its image or category is unknown.
-    """
-    found = []
-    for number, entry in enumerate(prediction_list(predictions)):
-        where = f"prediction {number}"
-        bbox = box(entry, where)
-        found.append(
-            {
-                "id": number + 1,
-                "image_id": _reference(entry, "image_id", image_ids, where),
-                "category_id": _reference(entry, "category_id", category_ids, where),
-                "bbox": bbox,
-                "area": bbox[2] * bbox[3],
-                "iscrowd": 0,
-                "score": real(entry, "score", where),
-            }
-        )
-    return found
-
-
 def images_by_name(annotations: Any) -> dict[str, Mapping[str, Any]]:
     """The annotations' images by base name.
 
@@ -216,7 +153,7 @@ def _objects(values: Any, what: str, of: str) -> Sequence[Mapping[str, Any]]:
     return values
 
 
-def _reference(entry: Mapping[str, Any], key: str, known: set[int], where: str) -> int:
+def reference(entry: Mapping[str, Any], key: str, known: set[int], where: str) -> int:
     value = get(entry, key, where)
     if not isinstance(value, bool) and isinstance(value, Integral) and value in known:
         return int(value)

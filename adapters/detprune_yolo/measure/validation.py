@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Validation of a detector: Ultralytics' validator predicts, pycocotools scores the predictions.
+"""Validation: Ultralytics' validator of the task predicts, pycocotools scores boxes, masks and key points.
 
-The scores of the two disagree by a few points on the same predictions; reports and ``stop_at`` use pycocotools.
+The scores of the two disagree by a few points on the same predictions; reports and ``stop_at`` use pycocotools. Of
+oriented boxes and of classes there are Ultralytics' numbers alone.
 """
 
 from collections.abc import Mapping
@@ -11,47 +12,66 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
-from PIL import Image
 from torch import nn
-from ultralytics.data.utils import check_det_dataset, exif_size, get_split_fraction
-from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import RANK
 
 from detprune.errors import InputError
 from detprune.files import load_yaml
 from detprune.run.directory import LOGGER
-from detprune_yolo.data.images import build_images
-from detprune_yolo.measure.coco import CocoScores, evaluate, from_labels, remap
+from detprune_yolo.data.places import check_class_folders
+from detprune_yolo.kinds import DETECT, CocoType, Kind, head_of, kind_of_head
+from detprune_yolo.measure.coco import CocoScores, evaluate, remap
+from detprune_yolo.measure.collecting import collecting_validator
 from detprune_yolo.measure.entries import (
-    categories_by_name,
-    ground_truth,
-    images_by_name,
-    integer,
     read_json,
     some,
 )
+from detprune_yolo.measure.truth import ground_truth_of
 from detprune_yolo.process_state import as_before, quiet
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Two measurements of the same predictions.
+    """Measurements of the same predictions.
 
     Attributes:
-        coco: scores of pycocotools.
-        ultralytics_map50, ultralytics_map50_95: Ultralytics' own numbers, which are not COCO's.
+        by_type: scores of pycocotools for boxes, masks and key points, as far as the task has them.
+        own: Ultralytics' own numbers under its names, which are not COCO's.
         predictions: COCO results with the ids of the ground truth, pixels of the original images.
         images: number of images that were validated.
     """
 
-    coco: CocoScores
-    ultralytics_map50: float
-    ultralytics_map50_95: float
+    by_type: Mapping[CocoType, CocoScores]
+    own: Mapping[str, float]
     predictions: list[dict[str, Any]]
     images: int
+
+    @property
+    def coco(self) -> CocoScores:
+        """Scores of pycocotools for boxes."""
+        return self.by_type["bbox"]
+
+    @property
+    def ultralytics_map50(self) -> float:
+        """Ultralytics' own mAP50 of boxes."""
+        return self.own["metrics/mAP50(B)"]
+
+    @property
+    def ultralytics_map50_95(self) -> float:
+        """Ultralytics' own mAP50-95 of boxes."""
+        return self.own["metrics/mAP50-95(B)"]
+
+    def of(self, kind: Kind) -> dict[str, float]:
+        """The metrics of a kind: name → value."""
+        return {
+            score.metric.name: self.own[score.key]
+            if score.coco is None
+            else float(getattr(self.by_type[score.coco], score.key))
+            for score in kind.scores
+        }
 
 
 def validate(
@@ -68,13 +88,15 @@ def validate(
     rect: bool = True,
     exported: Path | None = None,
 ) -> Scores:
-    """Measure a detector in float32; the model and all random states stay as they were.
+    """Measure a network in float32; the model and all random states stay as they were.
 
-    Nothing is written, and no cache beside the labels or images is read.
+    Nothing is written, and no cache beside the labels or images is read. Where ``model.end2end`` is true, its
+    one-to-one branch is measured, without non-maximum suppression.
 
     Args:
-        model: an Ultralytics DetectionModel, with the data set's classes in the data set's order.
-        data_yaml: Ultralytics' description of the data set.
+        model: a network of Ultralytics, or one that answers as its detectors do, with the data set's classes in the
+            data set's order.
+        data_yaml: Ultralytics' description of the data set; for a classifier its folder.
         imgsz: size in pixels to which the longer side of an image is scaled.
         split: key of the data set, train, val or test.
         device: cpu, an index or name of a GPU; the model's own device by default.
@@ -98,14 +120,15 @@ def validate(
     for name, value in (("imgsz", imgsz), ("batch", batch), ("max_det", max_det)):
         if value < 1:
             raise InputError(f"{name} is {value}; it is at least 1")
-    names = _class_names(model, data_yaml, split)
+    kind = kind_of_head(head_of(model)) or DETECT
+    names = _class_names(model, data_yaml, split, kind)
     coco = None if annotations is None else read_json(annotations)
     target = _device(model, device)
     truth: dict[str, Any] = {}
     chosen: list[int] = []
     with as_before(target), TemporaryDirectory(prefix="detprune-") as scratch:
         threads = torch.get_num_threads()
-        validator = CollectingValidator(
+        validator = collecting_validator(kind)(
             save_dir=Path(scratch),
             args={
                 "data": str(data_yaml),
@@ -119,14 +142,17 @@ def validate(
                 "plots": False,
                 "verbose": False,
                 "mode": "val",
+                "nms": False if getattr(model, "end2end", False) else None,
             },
         )
 
-        def before_inference(running: DetectionValidator) -> None:
+        def before_inference(running: Any) -> None:
             torch.set_num_threads(threads)  # Ultralytics has just set its own number
             dataset = running.dataloader.dataset
+            if not kind.coco_types:
+                return
             _warn_about_dropped(dataset)
-            built, ids = ground_truth_of(dataset.labels, names, coco, annotations)
+            built, ids = ground_truth_of(dataset.labels, names, coco, annotations, kind)
             truth.update(built)
             chosen.extend(ids)
 
@@ -136,82 +162,43 @@ def validate(
         stats = validator(model=run)
         if validator.dataloader is not None:
             validator.dataloader.close()
-    collected: Any = validator.jdict
-    predictions = remap(collected, truth, names)
-    return Scores(
-        coco=evaluate(truth, predictions, image_ids=chosen),
-        ultralytics_map50=float(stats["metrics/mAP50(B)"]),
-        ultralytics_map50_95=float(stats["metrics/mAP50-95(B)"]),
-        predictions=predictions,
-        images=len(chosen),
-    )
+        count = len(validator.dataloader.dataset)
+    by_type, predictions = compared(validator, truth, names, chosen, kind)
+    return Scores(by_type, {k: float(v) for k, v in stats.items()}, predictions, count)
 
 
-class CollectingValidator(DetectionValidator):  # type: ignore[misc]
-    """Ultralytics' validator; it also keeps its predictions, in ``jdict``, as it would write them to a file.
+def compared(
+    validator: Any,
+    truth: dict[str, Any],
+    names: dict[int, str],
+    chosen: list[int],
+    kind: Kind,
+) -> tuple[dict[CocoType, CocoScores], list[dict[str, Any]]]:
+    """Scores of pycocotools for what a validator collected, and the predictions with the ids of the ground truth.
 
-    Its own ``save_json`` also scores them, with a package that it installs.
+    Args:
+        validator: a collecting validator after its run.
+        truth, chosen: COCO annotations, and the ids of the images that were validated.
+        names: class index → class name.
     """
-
-    def build_dataset(self, img_path: Any, mode: str = "val", batch: int | None = None) -> Any:
-        """The images, without Ultralytics' caches."""
-        fraction = get_split_fraction(self.args.fraction, self.args.split or "val")
-        try:
-            return build_images(
-                self.args,
-                img_path,
-                batch,
-                self.data,
-                mode=mode,
-                stride=self.stride,
-                fraction=fraction,
-            )
-        except (FileNotFoundError, RuntimeError) as error:
-            raise InputError(f"{self.args.data}: {error}") from error
-
-    def init_metrics(self, model: nn.Module) -> None:
-        self.args.save_json = False
-        super().init_metrics(model)
-        # a path that looks like COCO's switches on save_json, and COCO's own numbering of classes
-        self.args.save_json = False
-        self.class_map = list(range(1, len(model.names) + 1))  # type: ignore[arg-type]
-
-    def postprocess(self, preds: Any) -> list[dict[str, torch.Tensor]]:
-        """NMS of one image at a time: on whole batches it gives up after some seconds, with nothing found."""
-        output = preds[0] if isinstance(preds, list | tuple) else preds
-        stock = super().postprocess
-        return [found for image in output.split(1) for found in stock(image)]
-
-    def update_metrics(self, preds: list[dict[str, torch.Tensor]], batch: dict[str, Any]) -> None:
-        super().update_metrics(preds, batch)
-        for index, found in enumerate(preds):
-            image = self._prepare_batch(index, batch)
-            # Ultralytics takes a numeric stem for the id; images are found by file_name afterwards
-            name = Path(image["im_file"]).name
-            start = len(self.jdict)
-            self.pred_to_json(self.scale_preds(found, image), {**image, "im_file": "image.jpg"})
-            for entry in self.jdict[start:]:
-                entry.update(image_id=Path(name).stem, file_name=name)
-
-    def eval_json(self, stats: dict[str, Any]) -> dict[str, Any]:
-        return stats
+    if not kind.coco_types:
+        return {}, []
+    predictions = remap(validator.jdict, truth, names)
+    sigmas = getattr(validator, "sigma", None)
+    scores = {
+        own: evaluate(truth, predictions, image_ids=chosen, kind=own, sigmas=sigmas)
+        for own in kind.coco_types
+    }
+    return scores, predictions
 
 
-def _class_names(model: nn.Module, data_yaml: Path, split: str) -> dict[int, str]:
+def _class_names(model: nn.Module, data_yaml: Path, split: str, kind: Kind) -> dict[int, str]:
     """The data set's classes, after a check that Ultralytics need not look for a file elsewhere."""
-    if not data_yaml.is_file() or data_yaml.suffix not in (".yaml", ".yml"):
-        raise InputError(f"{data_yaml} is no YAML file that describes a data set")
-    load_yaml(data_yaml, strict=False)  # limits the file's size, and names the line of an error
-    try:
-        with quiet():
-            data = check_det_dataset(str(data_yaml), autodownload=False, split=split)
-    except (OSError, SyntaxError, TypeError, KeyError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{data_yaml} cannot be used for split {split!r}: {error}") from error
-    names: dict[int, str] = data["names"]
+    names = _names_of(data_yaml, split, kind)
     own = getattr(model, "names", None)
     if not isinstance(own, Mapping | list):
         raise InputError(
-            f"{type(model).__name__} has no class names; give an Ultralytics DetectionModel"
+            f"{type(model).__name__} has no class names; give a network of Ultralytics"
         )
     listed = [
         str(own[key]) for key in (sorted(own) if isinstance(own, Mapping) else range(len(own)))
@@ -229,53 +216,21 @@ def _class_names(model: nn.Module, data_yaml: Path, split: str) -> dict[int, str
     return names
 
 
-def ground_truth_of(
-    labels: list[dict[str, Any]], names: dict[int, str], coco: Any, file: Path | None
-) -> tuple[dict[str, Any], list[int]]:
-    """COCO annotations, and the ids of the split's images in them.
-
-    Args:
-        labels: labels of an Ultralytics data set.
-        names: class index → class name.
-        coco: content of a COCO file; None builds annotations from the labels.
-        file: its path, for messages.
-
-    Raises:
-        InputError: an image or a class is missing, occurs twice, or has another size in ``coco``.
-    """
-    # sorted by name: ids decide between predictions of equal score, and Ultralytics' order depends on rect
-    labels = sorted(labels, key=lambda label: str(label["im_file"]))
-    images = [_sized(label["im_file"]) for label in labels]
-    if coco is None:
-        rows = [np.concatenate([label["cls"], label["bboxes"]], axis=1) for label in labels]
-        truth = from_labels(images, rows, names)
-        categories_by_name(truth, list(names.values()))  # refuses names that occur twice
-        return truth, [image["id"] for image in truth["images"]]
+def _names_of(data_yaml: Path, split: str, kind: Kind) -> dict[int, str]:
+    if kind.labels == "folders":
+        with quiet():
+            listed: dict[int, str] = check_class_folders(data_yaml)["names"]
+        return listed
+    if not data_yaml.is_file() or data_yaml.suffix not in (".yaml", ".yml"):
+        raise InputError(f"{data_yaml} is no YAML file that describes a data set")
+    load_yaml(data_yaml, strict=False)  # limits the file's size, and names the line of an error
     try:
-        ground_truth(coco)
-        categories_by_name(coco, list(names.values()))
-        annotated = images_by_name(coco)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
-    if missing := [path for path, _, _ in images if Path(path).name not in annotated]:
-        raise InputError(
-            f"{len(missing)} of {len(images)} images are not in {file}: {some(missing)}; give the "
-            "annotations of this split"
-        )
-    for path, width, height in images:
-        stored = annotated[Path(path).name]
-        if (stored.get("width", width), stored.get("height", height)) != (width, height):
-            raise InputError(
-                f"{path} has {width} × {height} pixels, but in {file} {stored.get('width')} × "
-                f"{stored.get('height')}; give the images that were annotated"
-            )
-    return coco, [integer(annotated[Path(path).name], "id", path) for path, _, _ in images]
-
-
-def _sized(path: str) -> tuple[str, int, int]:
-    """File, width and height of an image, upright as Ultralytics loads it; its labels lose the shape with rect."""
-    with Image.open(path) as image:
-        return (path, *exif_size(image))
+        with quiet():
+            data = check_det_dataset(str(data_yaml), autodownload=False, split=split)
+    except (OSError, SyntaxError, TypeError, KeyError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{data_yaml} cannot be used for split {split!r}: {error}") from error
+    names: dict[int, str] = data["names"]
+    return names
 
 
 def _warn_about_dropped(dataset: Any) -> None:

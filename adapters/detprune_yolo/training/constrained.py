@@ -30,17 +30,17 @@ def constrained(
 ) -> type[ConstrainedTrainer]:
     """The trainer for constrained training: ``model.train(trainer=constrained(SLR(), Budget(compression=3.33)), …)``.
 
-    The class carries the settings, also to the processes that Ultralytics starts on several GPUs. The training
-    leaves ``weights/hard_pruned.pt``, from which ``trainer=RetrainingTrainer`` retrains. With
-    ``sparsity_set=CoupledChannels(), budget=Budget(macs=0.5)`` it also leaves ``weights/shrunk.pt``, the network
-    without the channels that are zero, which the same trainer retrains.
+    The class carries the settings, also to the processes that Ultralytics starts on several GPUs. It trains networks
+    of every task that can be pruned; the model says which. The training leaves ``weights/hard_pruned.pt``, from which
+    ``trainer=RetrainingTrainer`` retrains. With ``sparsity_set=CoupledChannels(), budget=Budget(macs=0.5)`` it also
+    leaves ``weights/shrunk.pt``, the network without the channels that are zero, which the same trainer retrains.
 
     Args:
         method, budget, sparsity_set: as for ``detprune.Pruner``.
         every: epochs per outer iteration; 0.5 updates Z and the multipliers twice an epoch. Left out: one per
             epoch, and in runs of fewer than 20 epochs 20.
         check_every: epochs between measurements of what hard pruning would give; 0 for none.
-        stop_at: stop once that mAP@0.5 reaches this.
+        stop_at: stop once that reaches this: mAP@0.5 of boxes, masks or poses, or top-1 accuracy.
         prune: hard-prune Ultralytics' moving average (``"ema"``) or the live weights (``"live"``).
         batch_norm_images: training images from which batch-norm statistics are estimated anew after hard
             pruning, before it is measured or saved; no weight moves; 0 for none.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Ultralytics' own detection trainer with an exact resume.
+"""Ultralytics' own trainers with an exact resume.
 
 No code of the trainer is copied: there are a subclass that Ultralytics can import in every process, and
 callbacks. An epoch counts once it is complete, in the first ``on_fit_epoch_end`` after it; neither a NaN
@@ -20,18 +20,17 @@ from detprune.pruner import Pruner
 from detprune.run.directory import RunDirectory
 from detprune.run.events import Epoch, Event
 from detprune.run.seeds import derive_seed
-from detprune_yolo.measure.metrics import ULTRALYTICS
-from detprune_yolo.training.detector_trainer import DetectorTrainer
 from detprune_yolo.training.distillation import teach
 from detprune_yolo.training.epochs import fill_mosaic_buffer, mosaic_buffer, plain, seed_epoch
 from detprune_yolo.training.sidecar import read_sidecar, remove_sidecar, taken_up, write_sidecar
 from detprune_yolo.training.sizes import check_sizes
+from detprune_yolo.training.task_trainer import TaskTrainer
 from detprune_yolo.weights.filenames import check_output_name
 
 IS_MAIN = RANK in (-1, 0)
 
 
-class ResumableTrainer(DetectorTrainer):
+class ResumableTrainer(TaskTrainer):
     """Trains as Ultralytics does, and continues an interrupted stage bit for bit."""
 
     resume: bool
@@ -225,8 +224,8 @@ class ResumableTrainer(DetectorTrainer):
             train_loss=sum(losses.values()),
             losses=losses,
             lr=self.optimizer.param_groups[0]["lr"],
-            metric=(self.metrics or {}).get("metrics/mAP50(B)") if validated else None,
-            metric_name=ULTRALYTICS.name,
+            metric=(self.metrics or {}).get(self.kind.watched.key) if validated else None,
+            metric_name=self.kind.watched.metric.name,
             seconds=round(time.perf_counter() - self._clock, 3),
         )
 

@@ -25,8 +25,8 @@ class StageSettings(Section):
         method, set, budget: as for ``detprune.Pruner``, for constrained training.
         every: epochs per outer iteration; 0.5 makes two an epoch. Left out, an outer iteration is one epoch; in
             runs of fewer than 20 epochs there are 20. SAS-ADMM has an inner loop of its own instead.
-        check_every: epochs between measurements of mAP after hard pruning, on a copy; 0: none.
-        stop_at: mAP@0.5 after hard pruning at which constrained training ends early.
+        check_every: epochs between measurements of the headline metric after hard pruning, on a copy; 0: none.
+        stop_at: value of the headline metric after hard pruning at which constrained training ends early.
         prune: which weights are hard-pruned at the end: Ultralytics' moving average (``ema``), which
             is what it validates and saves, or those that the optimizer moves (``live``).
         batch_norm_images: training images from which the batch-norm statistics of a hard-pruned network are

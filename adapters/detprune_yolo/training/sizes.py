@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from detprune.errors import InputError
+from detprune_yolo.kinds import CLASSIFY, RTDETR, head_of, kind_of_head
 from detprune_yolo.options import images_of_a_batch
 
 _CANDIDATES = 10
@@ -37,7 +38,8 @@ def check_sizes(model: nn.Module, options: Mapping[str, Any], images: int | None
     given = f"imgsz is {imgsz}" + (f" and multi_scale {spread:g}" if spread else "")
     way_out = "give a larger imgsz" + (", or a smaller multi_scale" if spread else "")
     places = sum((least // own) ** 2 for own in strides)
-    if places < _CANDIDATES:
+    of_grid = kind_of_head(head_of(model)) not in (CLASSIFY, RTDETR)  # they assign no places
+    if of_grid and places < _CANDIDATES:
         raise InputError(
             f"{given}, so that images of {least} pixels occur, on which this network's feature maps have "
             f"{places} places; Ultralytics needs {_CANDIDATES} or more for every object: {way_out}"

@@ -30,7 +30,7 @@ from detprune.run.schedule import outer_iterations
 from detprune_yolo.channels import budget_of, detector_set, lacks_channels, smaller_detector
 from detprune_yolo.exclusions import frozen_batch_norms
 from detprune_yolo.measure.calibration import TrainingImages, estimate_batch_norm
-from detprune_yolo.measure.hard_pruned import hard_pruned_map50
+from detprune_yolo.measure.hard_pruned import hard_pruned_metric
 from detprune_yolo.training.epochs import check_every, plain
 from detprune_yolo.training.resumable import IS_MAIN, ResumableTrainer
 from detprune_yolo.training.settings import StageSettings
@@ -189,7 +189,7 @@ class ConstrainedTrainer(ResumableTrainer):
             value = self._check()
             if IS_MAIN:
                 self.log_event(HardPruneCheck, metric=value)
-                LOGGER.info(f"hard-pruned copy: mAP@0.5 {value:.4f}")
+                LOGGER.info(f"hard-pruned copy: {self.kind.metrics[0].name} {value:.4f}")
                 self.stop |= settings.stop_at is not None and value >= settings.stop_at
         super().end_epoch()
 
@@ -221,7 +221,7 @@ class ConstrainedTrainer(ResumableTrainer):
         self.log_event(Outer, **vars(entry))
 
     def _check(self) -> float:
-        """mAP@0.5 of a hard-pruned copy; every rank validates its share, the first one has the result."""
+        """The headline metric of a hard-pruned copy; every rank validates its share, the first one has the result."""
         live, pruner = unwrap_model(self.model), self._bound()
         if self.settings.prune == "ema":
             held = {name: value.clone() for name, value in live.state_dict().items()}
@@ -236,7 +236,7 @@ class ConstrainedTrainer(ResumableTrainer):
         if self.world_size > 1:  # every rank has its own batch-norm statistics
             for buffer in clone.buffers():
                 dist.broadcast(buffer, src=0)
-        return hard_pruned_map50(self, clone, self.settings.annotations)
+        return hard_pruned_metric(self, clone, self.settings.annotations)
 
     def _estimate_batch_norm(self, network: nn.Module) -> None:
         if not self.settings.batch_norm_images or not statistics_layers(network):
@@ -247,6 +247,7 @@ class ConstrainedTrainer(ResumableTrainer):
                 count=self.settings.batch_norm_images,
                 imgsz=int(self.args.imgsz),
                 batch=self.batch_size,
+                kind=self.kind,
             )
         frozen = frozen_batch_norms(network, self.args.freeze)
         estimate_batch_norm(network, self._images, self.device, frozen=frozen)

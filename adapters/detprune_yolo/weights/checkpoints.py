@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import ultralytics
 from torch import Tensor, nn
-from ultralytics.nn.tasks import DetectionModel, torch_safe_load
+from ultralytics.nn.tasks import BaseModel, torch_safe_load
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 import detprune
@@ -23,6 +23,7 @@ from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.files.atomic import atomic
 from detprune.files.deflated import save_deflated
 from detprune_yolo.detectors import check_network
+from detprune_yolo.kinds import kind_of, use_one_to_one
 from detprune_yolo.weights.diagnosis import (
     LOADING_ERRORS,
     damaged,
@@ -35,28 +36,32 @@ from detprune_yolo.weights.masks import pack_beside, pack_bits, unpack
 _CARRIED = "detprune_masks"  # attribute of a network; files that detprune writes have the key ``detprune`` instead
 
 
-def load_model(path: Path, *, trust: bool = False) -> DetectionModel:
-    """The detector of an Ultralytics checkpoint: float32, on the CPU, in eval mode, all of it trainable.
+def load_model(path: Path, *, trust: bool = False) -> BaseModel:
+    """The network of an Ultralytics checkpoint: float32, on the CPU, in eval mode, all of it trainable.
 
     As Ultralytics does, the EMA is taken if the file holds one, and ``names``, ``yaml``, ``stride``,
     ``args`` (a dict), ``task`` and ``pt_path`` are set. Ultralytics' checkpoints forbid gradients
-    everywhere; here only the fixed weights under ``.dfl.`` have ``requires_grad`` False.
+    everywhere; here only the fixed weights under ``.dfl.`` have ``requires_grad`` False. A network with a one-to-one
+    branch runs that branch (``end2end``).
 
     Args:
         path: a ``.pt`` file on this machine.
         trust: run whatever code the file carries, instead of allowing known classes only.
 
     Raises:
-        InputError: the file is missing, damaged, of another format or another task, or wants to run code.
+        InputError: the file is missing, damaged, of another format, a network that cannot be pruned, or wants to run
+            code.
     """
     checkpoint = _read(path, trust)
     model = _network(path, checkpoint).float()
+    task = kind_of(model).task
     _set(
         model,
-        args={**DEFAULT_CFG_DICT, **(checkpoint.get("train_args") or {})},
+        args={**DEFAULT_CFG_DICT, **(checkpoint.get("train_args") or {}), "task": task},
         pt_path=str(path),
-        task="detect",
+        task=task,
     )
+    use_one_to_one(model)
     for module in model.modules():
         if hasattr(module, "inplace"):
             _set(module, inplace=True)
@@ -68,7 +73,7 @@ def load_model(path: Path, *, trust: bool = False) -> DetectionModel:
 
 
 def pruned_checkpoint(
-    model: DetectionModel,
+    model: BaseModel,
     masks: Mapping[str, Tensor] | None,
     *,
     train_args: Mapping[str, Any] | None = None,
@@ -95,7 +100,9 @@ def pruned_checkpoint(
     if masks is not None:
         _check_masks(model, masks)
     given = _settings(model) if train_args is None else train_args
+    kind = kind_of(model)
     settings = {k: _plain(given.get(k, v)) for k, v in DEFAULT_CFG_DICT.items()}
+    settings.update(task=kind.task, imgsz=_plain(given.get("imgsz", kind.imgsz)))
     stripped = _stripped(model, settings)
     return {
         "date": datetime.now().astimezone().isoformat(),
@@ -132,7 +139,7 @@ def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
         save_deflated(dict(checkpoint), temporary)
 
 
-def carry_masks(model: DetectionModel, masks: Mapping[str, Tensor]) -> None:
+def carry_masks(model: BaseModel, masks: Mapping[str, Tensor]) -> None:
     """Attach masks to a network, so that the checkpoints that Ultralytics itself writes hold them.
 
     They are a plain attribute of the network, which its copies have too: Ultralytics adds no key of others
@@ -187,7 +194,7 @@ def _read(path: Path, trust: bool) -> dict[str, Any]:
     return checkpoint
 
 
-def _network(path: Path, checkpoint: Mapping[str, Any]) -> DetectionModel:
+def _network(path: Path, checkpoint: Mapping[str, Any]) -> BaseModel:
     model = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(model, nn.Module):
         raise InputError(
@@ -199,8 +206,8 @@ def _network(path: Path, checkpoint: Mapping[str, Any]) -> DetectionModel:
             f"{path} is a quantization-aware checkpoint, which cannot be pruned; prune the model before"
         )
     check_network(model, path)
-    detector: DetectionModel = model
-    return detector
+    network: BaseModel = model
+    return network
 
 
 def _set(module: nn.Module, **attributes: object) -> None:
@@ -213,7 +220,7 @@ def _is_ours(module: nn.Module) -> bool:
     return type(module).__module__.partition(".")[0] in ("detprune", "detprune_yolo")
 
 
-def _settings(model: DetectionModel) -> Mapping[str, Any]:
+def _settings(model: BaseModel) -> Mapping[str, Any]:
     args = getattr(model, "args", None) or {}
     return args if isinstance(args, Mapping) else vars(args)
 
@@ -235,7 +242,7 @@ def round_to_half(model: nn.Module) -> None:
             tensor.copy_(torch.nan_to_num(tensor.half()))
 
 
-def _stripped(model: DetectionModel, settings: Mapping[str, Any]) -> DetectionModel:
+def _stripped(model: BaseModel, settings: Mapping[str, Any]) -> BaseModel:
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise NonFiniteError(
@@ -263,7 +270,7 @@ def _stripped(model: DetectionModel, settings: Mapping[str, Any]) -> DetectionMo
     return stripped.eval()
 
 
-def _check_masks(model: DetectionModel, masks: Mapping[str, Tensor]) -> None:
+def _check_masks(model: BaseModel, masks: Mapping[str, Tensor]) -> None:
     weights = dict(model.named_parameters())
     for name, mask in masks.items():
         if name not in weights or mask.shape != weights[name].shape or mask.dtype != torch.bool:

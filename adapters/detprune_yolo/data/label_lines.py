@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The check of label files: whether each line has the form that the task needs."""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ultralytics.data.utils import img2label_paths
+
+from detprune.errors import listed
+from detprune.files.problems import Kind as Fault
+from detprune.files.problems import Problems
+from detprune_yolo.data import problem_kinds as kinds
+from detprune_yolo.kinds import Kind
+
+_TOLERANCE = 0.01  # Ultralytics' value; it drops an image whose labels exceed it
+_COLUMNS = 5
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What labels have to be: number of classes, numbers of all key points of an object, and the kind."""
+
+    nc: int
+    keypoints: int
+    kind: Kind
+
+
+def check_labels(split: str, files: list[str], rules: Rules, problems: Problems) -> int:
+    """Check the label files of a split; return the number of images with boxes."""
+    found = labelled = 0
+    places = img2label_paths(list(files))
+    for place in places:
+        if os.path.exists(place) and not os.path.isfile(place):
+            problems[kinds.NOT_A_FILE].append(place)
+            continue
+        try:
+            with open(place, encoding="utf-8-sig") as file:
+                text = file.read()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except UnicodeDecodeError:
+            problems[kinds.MALFORMED].append(f"{place} (not text)")
+            continue
+        except OSError as error:
+            problems[kinds.UNREADABLE].append(f"{place} ({error.strerror})")
+            continue
+        found += 1
+        rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), start=1)]
+        rows = [(number, columns) for number, columns in rows if columns]
+        labelled += bool(rows)
+        for number, kind in _faults(rows, rules):
+            problems[kind].append(f"{place}:{number}")
+    if files and not found and split != "test":
+        problems[kinds.NO_LABELS].append(f"{split}: expected {listed(places)}")
+    elif found and not labelled:
+        problems[kinds.EMPTY].append(f"{split}: {listed(places)}")
+    return labelled
+
+
+def _faults(rows: list[tuple[int, list[str]]], rules: Rules) -> Iterator[tuple[int, Fault]]:
+    """Faults of the lines of a label file."""
+    labels, whole = rules.kind.labels, _COLUMNS + rules.keypoints
+    if labels == "keypoints":
+        for number, columns in rows:
+            if len(columns) != whole:
+                yield number, kinds.NO_POSE
+            elif kind := _fault(columns[:_COLUMNS], rules.nc, polygons=False):
+                yield number, kind
+            elif not all(map(_is_finite, columns[_COLUMNS:])):
+                yield number, kinds.MALFORMED
+        return
+    if rules.keypoints:  # Ultralytics keeps the box of a pose label
+        rows = [
+            (n, columns[:_COLUMNS] if len(columns) == whole else columns) for n, columns in rows
+        ]
+    polygons = any(len(columns) > _COLUMNS + 1 for _, columns in rows)
+    for number, columns in rows:
+        if labels != "boxes" and len(columns) == _COLUMNS:
+            yield number, kinds.NO_POLYGON if labels == "polygons" else kinds.NO_CORNERS
+        elif kind := _fault(columns, rules.nc, polygons):
+            yield number, kind
+
+
+def _is_finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _fault(columns: list[str], nc: int, polygons: bool) -> Fault | None:
+    """The fault of a label line, or None."""
+    try:
+        label, *points = map(float, columns)
+    except ValueError:
+        return kinds.MALFORMED
+    # Ultralytics takes all rows of a file for polygons if one of them is.
+    fits = len(points) >= 6 and len(points) % 2 == 0 if polygons else len(columns) == _COLUMNS
+    if not fits or not label.is_integer() or not all(map(math.isfinite, points)):
+        return kinds.MALFORMED
+    if not 0 <= label < nc:
+        return kinds.CLASS
+    if polygons:  # judged by its box, as Ultralytics does
+        left, right = min(points[::2]), max(points[::2])
+        top, bottom = min(points[1::2]), max(points[1::2])
+        points = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
+    if not all(-_TOLERANCE <= value <= 1 + _TOLERANCE for value in points):
+        return kinds.OUTSIDE
+    return None if points[2] > 0 and points[3] > 0 else kinds.FLAT
