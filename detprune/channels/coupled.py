@@ -162,13 +162,19 @@ class CoupledChannels(SparsitySet):
         _check_values(model)
         return Costs(*self._groups(model, budget, None))
 
-    def latency_of(self, model: nn.Module, budget: Budget) -> tuple[BoundChannels, float]:
-        """The set of a latency budget with a table, and the share of the time that the table predicts for it."""
+    def latency_of(self, model: nn.Module, budget: Budget) -> tuple[BoundChannels, float, float]:
+        """The set of a latency budget with a table, and two shares of the dense network's time by the table.
+
+        Returns:
+            The set, the share that its network takes, and the least that can be reached.
+        """
         bound, _, costs = self._bound(model, budget)
         table = latency_table(budget)
         if table is None:
             raise TypeError("the budget has no latency")
-        return bound, float(Latency(table, costs, bound.groups).predicted(bound.counts))
+        latency = Latency(table, costs, bound.groups)
+        fewest = allocation.least(costs.sizes, allocation.steps(bound.groups, self.round_to))
+        return bound, float(latency.predicted(bound.counts)), float(latency.predicted(fewest))
 
     def _on(self, model: nn.Module, table: LatencyTable) -> "CoupledChannels":
         """The set with example inputs of the shapes of a table."""

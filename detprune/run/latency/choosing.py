@@ -83,7 +83,7 @@ def write_table(table: LatencyTable, path: Path) -> None:
 def _of_given(
     table: LatencyTable, model: nn.Module, channels: CoupledChannels, budget: Budget
 ) -> LatencyTable:
-    _, predicted = channels.latency_of(model, budget)
+    _, predicted, _ = channels.latency_of(model, budget)
     found = {"asked": float(budget.latency or 0), "predicted": round(predicted, 4)}
     return dataclasses.replace(table, chosen=found)
 
@@ -102,12 +102,9 @@ def _adjusted(
     dense, inputs, last = subject.deployed(), subject.inputs, None
     for _ in range(_ATTEMPTS):
         write_table(table, path)
-        try:
-            bound, predicted = subject.channels.latency_of(subject.model, with_table(budget, path))
-        except InputError:
-            if best is None or error > _FAR:
-                raise
-            break
+        bound, predicted, least = subject.channels.latency_of(
+            subject.model, with_table(budget, path)
+        )
         if last is not None and bound.counts.tolist() == last:
             break
         last = bound.counts.tolist()
@@ -117,14 +114,16 @@ def _adjusted(
             error = abs(real - asked)
             found = {"asked": asked, "predicted": round(predicted, 4), "measured": round(real, 4)}
             best = dataclasses.replace(table, chosen=found)
-        if error <= _CLOSE or predicted >= 1 or real >= 1:
+        if error <= _CLOSE or predicted >= 1 or least >= 1:
             break
-        table = dataclasses.replace(table, adjust=round((1 - real) / (1 - predicted), 6))
+        # the table can be told to remove no more than everything
+        most = (1 - asked) / (1 - least) * (1 + 1e-9)
+        table = dataclasses.replace(table, adjust=max((1 - real) / (1 - predicted), most))
     if best is None:
         raise InputError(f"no widths were found for a latency of {asked:g}")
     if error > _FAR and best.chosen is not None:
         raise InputError(
             f"budget: latency is {asked:g}, but the nearest that was measured with any widths is "
-            f"{best.chosen['measured']:.3f}; ask for that, use a smaller round_to, or let more layers shrink"
+            f"{best.chosen['measured']:.3f}; ask for that, use another round_to, or let more layers shrink"
         )
     return best
