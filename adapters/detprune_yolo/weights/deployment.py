@@ -10,6 +10,7 @@ from ultralytics.nn.tasks import DetectionModel
 
 from detprune.run.measuring import Deployed, deployed
 from detprune.run.measuring.sources import Opened
+from detprune_yolo.channels import run_detector, state_widths
 from detprune_yolo.weights.checkpoints import load_model, train_args_of
 
 
@@ -19,7 +20,13 @@ def _(network: DetectionModel) -> Deployed:
     fused.fuse(verbose=False)
     head: Any = fused.model[-1]
     head.export, head.format, head.shape = True, "onnx", None
-    return Deployed(network, fused, stride=int(max(network.stride)))
+    return Deployed(
+        network,
+        fused,
+        stride=int(max(network.stride)),
+        forward=run_detector,
+        finish=state_widths,
+    )
 
 
 def open_file(path: Path) -> Opened:
