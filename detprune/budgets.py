@@ -91,15 +91,17 @@ class Budget:
 
     def _check_target(self) -> None:
         """Read a target that is a mapping, and refuse one without a latency."""
-        if isinstance(self.target, Mapping):
+        given: object = self.target
+        if isinstance(given, Mapping):
             known = [f.name for f in fields(LatencyTarget)]
-            for key in self.target:
+            for key in given:
                 if key not in known:
                     raise unknown("key of target", str(key), known)
-            object.__setattr__(self, "target", LatencyTarget(**self.target))
-        if self.target is not None and not isinstance(self.target, LatencyTarget):
+            given = LatencyTarget(**given)
+            object.__setattr__(self, "target", given)
+        if given is not None and not isinstance(given, LatencyTarget):
             raise InputError(
-                f"target is {self.target!r}; write a mapping, for example {{device: cpu, runtime: onnxruntime}}"
+                f"target is {given!r}; write a mapping, for example {{device: cpu, runtime: onnxruntime}}"
             )
         if self.target is not None and self.latency is None:
             raise InputError("target says where a latency counts; give latency=0.5 with it")

@@ -36,7 +36,11 @@ class Latency:
         self._costs = costs
         self._adjust = table.adjust
         self._layers = [
-            (times, *(_Widths([costs.rows[n][place] for n in numbers], costs) for place in (0, -1)))
+            (
+                times,
+                _Widths([costs.rows[number][0] for number in numbers], costs),
+                _Widths([costs.rows[number][-1] for number in numbers], costs),
+            )
             for times, numbers in _matched(table, costs)
         ]
         step = allocation.steps(groups, table.round_to)

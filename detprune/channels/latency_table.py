@@ -47,7 +47,7 @@ class LayerTimes:
         )
         first = (1 - part) * self.ms[low, left] + part * self.ms[low, right]
         second = (1 - part) * self.ms[high, left] + part * self.ms[high, right]
-        return np.maximum((1 - share) * first + share * second, 0.0)
+        return np.asarray(np.maximum((1 - share) * first + share * second, 0.0))
 
 
 def _place(points: Sequence[int], values: Numbers) -> tuple[Any, Numbers]:
@@ -218,7 +218,7 @@ def _layer(row: object, where: str) -> LayerTimes:
         k: _numbers(v, f"{where}: layer.{k}") for k, v in described.items() if isinstance(v, list)
     }
     try:
-        kind = LayerKind(**{**described, **lists})  # type: ignore[arg-type]
+        kind = LayerKind(**{**described, **lists})
     except TypeError as error:
         raise InputError(f"{where}: layer is {described!r}, which describes no layer") from error
     inputs, outputs = (_widths(own[key], f"{where}: {key}") for key in ("inputs", "outputs"))

@@ -294,3 +294,19 @@ def test_a_target_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("detprune.run.latency.timing.find_spec", lambda name: None)
     with pytest.raises(dp.InputError, match="pip install onnx openvino"):
         check_target(LatencyTarget(runtime="openvino"))
+
+
+@pytest.mark.parametrize(
+    ("points", "asked", "aim"),
+    [
+        ([(1.0, 1.0), (0.5, 0.6)], 0.5, 0.375),  # beyond the line through dense
+        ([(1.0, 1.0), (0.5, 0.6), (0.4, 0.45)], 0.5, 0.4333),
+        ([(1.0, 1.0), (0.5, 0.4)], 0.5, 0.5833),
+        ([(1.0, 1.0), (0.5, 0.4), (0.6, 0.55)], 0.5, 0.5667),
+        ([(1.0, 1.0), (0.9, 1.1)], 0.8, 0.72),  # the load of the machine hid the gain
+    ],
+)
+def test_the_next_widths_lie_between_those_that_were_measured(
+    points: list[tuple[float, float]], asked: float, aim: float
+) -> None:
+    assert choosing._interpolated(points, asked) == pytest.approx(aim, abs=1e-4)

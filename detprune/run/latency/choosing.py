@@ -5,7 +5,7 @@ takes seconds, and the budget holds although the table predicts with an error.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import nn
@@ -99,6 +99,7 @@ def _adjusted(
     asked = float(budget.latency or 0)
     best: LatencyTable | None = None
     error = float("inf")
+    points = [(1.0, 1.0)]  # predicted and measured
     dense, inputs, last = subject.deployed(), subject.inputs, None
     for _ in range(_ATTEMPTS):
         write_table(table, path)
@@ -116,9 +117,9 @@ def _adjusted(
             best = dataclasses.replace(table, chosen=found)
         if error <= _CLOSE or predicted >= 1 or least >= 1:
             break
-        # the table can be told to remove no more than everything
-        most = (1 - asked) / (1 - least) * (1 + 1e-9)
-        table = dataclasses.replace(table, adjust=max((1 - real) / (1 - predicted), most))
+        points.append((predicted, real))
+        aim = max(_interpolated(points, asked), least * (1 + 1e-9))
+        table = dataclasses.replace(table, adjust=(1 - asked) / (1 - aim))
     if best is None:
         raise InputError(f"no widths were found for a latency of {asked:g}")
     if error > _FAR and best.chosen is not None:
@@ -127,3 +128,16 @@ def _adjusted(
             f"{best.chosen['measured']:.3f}; ask for that, use another round_to, or let more layers shrink"
         )
     return best
+
+
+def _interpolated(points: Sequence[tuple[float, float]], asked: float) -> float:
+    """The predicted share at which the measured one would be as asked, by a line through the nearest points."""
+    above = min((own for own in points if own[1] >= asked), key=lambda own: own[1])
+    below = max((own for own in points if own[1] < asked), key=lambda own: own[1], default=None)
+    if below is None:
+        faster = [own for own in points if own[1] < 1]
+        if not faster:
+            return asked * min(own[0] for own in points)
+        above, below = (1.0, 1.0), min(faster, key=lambda own: own[1])
+    slope = (above[0] - below[0]) / (above[1] - below[1])
+    return below[0] + slope * (asked - below[1])

@@ -155,8 +155,8 @@ def fill(
         cache.save()
     layers = []
     for times in table.layers:
-        ms = [[cache.get(times.kind, i, o) for o in times.outputs] for i in times.inputs]
-        layers.append(dataclasses.replace(times, ms=np.array(ms, dtype=np.float64).round(6)))
+        rows = [[cache.get(times.kind, i, o) for o in times.outputs] for i in times.inputs]
+        layers.append(dataclasses.replace(times, ms=np.array(rows, dtype=np.float64).round(6)))
     return dataclasses.replace(
         table,
         machine=", ".join(environment.values()),
