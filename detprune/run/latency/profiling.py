@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,11 @@ _POINTS = 4
 """Most widths of a layer at which it is measured, on either side."""
 
 _PASSES = 2  # far apart, so that other load does not meet a layer twice
+_REPAIRS = 4  # most passes over layers that were disturbed
+_LATE = 1.3  # times what the other layers of the kind allow
+
+Entry = tuple[LayerKind, int, int]
+"""A kind of layer with channels that are read and written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +102,7 @@ class Subject:
 def empty_table(subject: Subject, target: LatencyTarget) -> LatencyTable:
     """The table of a network without times."""
     costs = subject.channels.traced(subject.model, subject.budget)
-    layers: dict[tuple[LayerKind, int, int], LayerTimes] = {}
+    layers: dict[Entry, LayerTimes] = {}
     for number, operation in enumerate(costs.operations):
         if operation.kind is None:
             continue
@@ -145,9 +151,10 @@ def fill(
     environment = environment_of(target)
     cache = Cache(environment) if cache is None else cache
     missing = [own for own in _entries(table) if cache.get(*own) is None]
-    found: dict[tuple[LayerKind, int, int], float] = {}
-    for _ in range(_PASSES):
-        for own in _with_progress(missing):
+    found: dict[Entry, float] = {}
+    for number in range(_PASSES + _REPAIRS):
+        again = missing if number < _PASSES else disturbed(found)
+        for own in _with_progress(again):
             found[own] = min(layer_ms(target, *own), found.get(own, math.inf))
     for own, ms in found.items():
         cache.put(*own, ms)
@@ -156,13 +163,39 @@ def fill(
     layers = []
     for times in table.layers:
         rows = [[cache.get(times.kind, i, o) for o in times.outputs] for i in times.inputs]
-        layers.append(dataclasses.replace(times, ms=np.array(rows, dtype=np.float64).round(6)))
+        layers.append(dataclasses.replace(times, ms=np.array(rows, dtype=np.float64).round(9)))
     return dataclasses.replace(
         table,
         machine=", ".join(environment.values()),
         layers=tuple(layers),
         networks=tuple(_network_times(subject, target)),
     )
+
+
+def disturbed(found: Mapping[Entry, float]) -> list[Entry]:
+    """Layers whose time was disturbed: a larger one of the kind is faster, or a smaller one for each operation.
+
+    Load on the machine can slow a short timing several times, and one such time would mislead all widths near it.
+    """
+    by_kind: dict[LayerKind, list[tuple[int, int, float]]] = defaultdict(list)
+    for (kind, i, o), ms in found.items():
+        by_kind[kind].append((i, o, ms))
+    slow = []
+    for kind, rows in by_kind.items():
+        inputs, outputs, ms = (
+            np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)
+        )
+        # (entries, others): how large the other is, as a share of the entry, on both sides
+        reads, writes = inputs / inputs[:, None], outputs / outputs[:, None]
+        larger, smaller = (reads >= 1) & (writes >= 1), (reads <= 1) & (writes <= 1)
+        most = np.minimum(
+            np.where(larger, ms, math.inf).min(1),
+            np.where(smaller, ms / (reads * writes), math.inf).min(1),
+        )
+        slow += [
+            (kind, i, o) for (i, o, _), late in zip(rows, ms > _LATE * most, strict=True) if late
+        ]
+    return slow
 
 
 def _network_times(subject: Subject, target: LatencyTarget) -> Iterator[NetworkTime]:
@@ -177,14 +210,14 @@ def _network_times(subject: Subject, target: LatencyTarget) -> Iterator[NetworkT
             yield NetworkTime(keep, round(dense_ms * times.ratios()[1], 6))
 
 
-def _entries(table: LatencyTable) -> list[tuple[LayerKind, int, int]]:
+def _entries(table: LatencyTable) -> list[Entry]:
     every = [(own.kind, i, o) for own in table.layers for i in own.inputs for o in own.outputs]
     return list(dict.fromkeys(every))
 
 
 def _with_progress(
-    entries: Sequence[tuple[LayerKind, int, int]],
-) -> Iterable[tuple[LayerKind, int, int]]:
+    entries: Sequence[Entry],
+) -> Iterable[Entry]:
     return track(entries, "timing layers", transient=True) if entries else entries
 
 
