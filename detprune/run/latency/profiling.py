@@ -182,18 +182,16 @@ def disturbed(found: Mapping[Entry, float]) -> list[Entry]:
         by_kind[kind].append((i, o, ms))
     slow = []
     for kind, rows in by_kind.items():
-        inputs, outputs, ms = (
-            np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)
-        )
+        inputs, outputs, times = np.array(rows, dtype=np.float64).T
         # (entries, others): how large the other is, as a share of the entry, on both sides
         reads, writes = inputs / inputs[:, None], outputs / outputs[:, None]
         larger, smaller = (reads >= 1) & (writes >= 1), (reads <= 1) & (writes <= 1)
         most = np.minimum(
-            np.where(larger, ms, math.inf).min(1),
-            np.where(smaller, ms / (reads * writes), math.inf).min(1),
+            np.where(larger, times, math.inf).min(1),
+            np.where(smaller, times / (reads * writes), math.inf).min(1),
         )
         slow += [
-            (kind, i, o) for (i, o, _), late in zip(rows, ms > _LATE * most, strict=True) if late
+            (kind, i, o) for (i, o, _), late in zip(rows, times > _LATE * most, strict=True) if late
         ]
     return slow
 
