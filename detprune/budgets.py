@@ -2,12 +2,13 @@
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from torch import Size
 
 from detprune.errors import InputError, nearest, unknown
+from detprune.latency_targets import LatencyTarget
 from detprune.values import check_names, check_number
 
 Allocation = Literal["uniform", "erk", "global"] | Mapping[str, float]
@@ -17,13 +18,15 @@ Allocation = Literal["uniform", "erk", "global"] | Mapping[str, float]
 class Budget:
     """A sparsity target for the pruned tensors together; for whole channels, the share of the network that is left.
 
-    Give one of ``sparsity``, ``compression``, ``macs`` and ``parameters``.
+    Give one of ``sparsity``, ``compression``, ``macs``, ``parameters`` and ``latency``.
 
     Attributes:
         sparsity: share of the weights that becomes zero, in [0, 1).
         compression: weights before / nonzero weights after, ≥ 1; 10 is the same as sparsity 0.9.
         macs, parameters: for ``CoupledChannels``: share of the dense network's multiply-accumulate operations, or
             of its parameters, that is left, in (0, 1].
+        latency: for ``CoupledChannels``: share of the dense network's time on ``target`` that is left, in (0, 1].
+        target: where the time counts; by default ONNX Runtime on one thread of this machine's processor.
         scope: ``"layer"``: every tensor has its own count; ``"global"``: all tensors are ranked together
             and share one count. For structured sets it is a count of groups (filters, blocks, …), whatever
             their sizes; only so is the joint projection exact.
@@ -47,9 +50,11 @@ class Budget:
     exclude: Sequence[str] = ()
     macs: float | None = field(default=None, kw_only=True)
     parameters: float | None = field(default=None, kw_only=True)
+    latency: float | None = field(default=None, kw_only=True)
+    target: LatencyTarget | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        targets = ("sparsity", "compression", "macs", "parameters")
+        targets = ("sparsity", "compression", "macs", "parameters", "latency")
         given = [name for name in targets if getattr(self, name) is not None]
         if len(given) > 1:
             both = " and ".join(f"{name}={getattr(self, name)}" for name in given)
@@ -59,7 +64,8 @@ class Budget:
         if self.compression is not None:
             allowed = "1 or more (10 keeps every tenth weight)"
             check_number("compression", self.compression, allowed, lambda times: times >= 1)
-        for name in ("macs", "parameters"):
+        self._check_target()
+        for name in ("macs", "parameters", "latency"):
             if getattr(self, name) is not None:
                 allowed = "a number above 0, up to 1 (0.5 leaves half of them)"
                 check_number(name, getattr(self, name), allowed, lambda share: 0 < share <= 1)
@@ -83,8 +89,25 @@ class Budget:
                 f"{self.allocation!r}, which sets them apart; leave allocation out, or use scope='layer'"
             )
 
+    def _check_target(self) -> None:
+        """Read a target that is a mapping, and refuse one without a latency."""
+        given: object = self.target
+        if isinstance(given, Mapping):
+            known = [f.name for f in fields(LatencyTarget)]
+            for key in given:
+                if key not in known:
+                    raise unknown("key of target", str(key), known)
+            given = LatencyTarget(**given)
+            object.__setattr__(self, "target", given)
+        if given is not None and not isinstance(given, LatencyTarget):
+            raise InputError(
+                f"target is {given!r}; write a mapping, for example {{device: cpu, runtime: onnxruntime}}"
+            )
+        if self.target is not None and self.latency is None:
+            raise InputError("target says where a latency counts; give latency=0.5 with it")
+
     @property
-    def target(self) -> float | None:
+    def pruned_share(self) -> float | None:
         """The target as a sparsity, whether it was given as sparsity or as compression."""
         return self.sparsity if self.compression is None else 1 - 1 / float(self.compression)
 
@@ -92,12 +115,13 @@ class Budget:
         """Refuse options that only whole channels have.
 
         Raises:
-            InputError: a target that counts MACs or parameters, or an allocation by their cost.
+            InputError: a target that counts MACs, parameters or time, or an allocation by their cost.
         """
-        if self.macs is not None or self.parameters is not None or self.allocation == "global":
+        whole = (self.macs, self.parameters, self.latency)
+        if whole != (None, None, None) or self.allocation == "global":
             raise InputError(
-                "macs, parameters and allocation='global' count whole channels, which CoupledChannels() removes; use "
-                "that set, or give sparsity=0.9 or compression=10"
+                "macs, parameters, latency and allocation='global' count whole channels, which CoupledChannels() "
+                "removes; use that set, or give sparsity=0.9 or compression=10"
             )
 
     def allocate(self, shapes: Mapping[str, Size]) -> dict[str, float]:
@@ -112,13 +136,13 @@ class Budget:
         self.check_single_weights()
         if isinstance(self.allocation, Mapping):
             return self._allocate_by_name(shapes, self.allocation)
-        if self.target is None:
+        if self.pruned_share is None:
             raise InputError(
                 "the budget has no target; give sparsity=0.9, compression=10, or an allocation by name"
             )
         if self.allocation == "erk":
-            return _erdos_renyi_kernel(shapes, 1 - self.target)
-        return dict.fromkeys(shapes, self.target)
+            return _erdos_renyi_kernel(shapes, 1 - self.pruned_share)
+        return dict.fromkeys(shapes, self.pruned_share)
 
     def _allocate_by_name(
         self, shapes: Mapping[str, Size], patterns: Mapping[str, float]
@@ -130,8 +154,8 @@ class Budget:
             own = [s for pattern, s in patterns.items() if matches(name, pattern)]
             if own:
                 allocated[name] = own[0]
-            elif self.target is not None:
-                allocated[name] = self.target
+            elif self.pruned_share is not None:
+                allocated[name] = self.pruned_share
         return allocated
 
 

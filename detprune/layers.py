@@ -64,7 +64,7 @@ def select_layers(
         worked_out = {part for whole in computed for part in whole.parts}
         tell_left_out(model, everything, {*everything} - {*names} - worked_out, budget)
     weights = {name: owners[name].parameter for name in names}
-    if budget.target is None and budget.allocation == "uniform":
+    if budget.pruned_share is None and budget.allocation == "uniform":
         sparsities = dict.fromkeys(names, sparsity_set.check_sparsity(None))
     else:
         sparsities = budget.allocate({name: weight.shape for name, weight in weights.items()})
@@ -166,7 +166,7 @@ def _chosen_names(
 
 def _wanted(whole: Computed, budget: Budget) -> bool:
     """Whether the budget gives a computed weight a sparsity."""
-    if budget.target is not None or not isinstance(budget.allocation, Mapping):
+    if budget.pruned_share is not None or not isinstance(budget.allocation, Mapping):
         return True
     return any(matches(whole.name, pattern) for pattern in budget.allocation)
 

@@ -124,7 +124,7 @@ class LaneNetworkTask(LightningNetworkTask):
 
     def budget(self, model: nn.Module) -> Budget:
         """The budget over all convolutions and both linear layers; the auxiliary branch stays dense."""
-        budget = self.recipe.budget
+        budget = self.stated_budget
         if budget.include is not None or not self.recipe.model.auxiliary:
             return budget
         return dataclasses.replace(budget, exclude=(*budget.exclude, AUXILIARY))

@@ -154,7 +154,7 @@ class DetectionNetworkTask(NetworkTask):
         For whole channels as it is: what is frozen is so in the network.
         """
         freeze = self.recipe.options("constrained").get("freeze")
-        return budget_of(self.recipe.budget, self.recipe.set, model, freeze)
+        return budget_of(self.stated_budget, self.recipe.set, model, freeze)
 
     def example_inputs(self, model: nn.Module) -> tuple[Sequence[object], Forward]:
         """One image of the training's size; the outputs are the head's raw predictions."""

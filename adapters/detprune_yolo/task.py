@@ -128,7 +128,7 @@ class DetectionTask(DetectionNetworkTask, Task):
             stage="constrained",
             method=self.recipe.method,
             set=self.recipe.set,
-            budget=self.recipe.budget,
+            budget=self.stated_budget,
             every=spec.every,
             check_every=spec.check_every,
             stop_at=spec.stop_at,

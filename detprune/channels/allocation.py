@@ -111,8 +111,9 @@ def refuse_unreachable(costs: Costs, step: Row, cost: Cost, share: float, what: 
     dense = float(cost(costs.sizes))
     fewest = float(cost(least(costs.sizes, step)))
     if fewest > share * dense:
+        noun = "time is" if what == "latency" else "are"
         raise InputError(
             f"budget: {what} is {share:g}, but with one step of channels in every layer that can shrink "
-            f"{fewest / dense:.3f} of the dense network's are left; ask for "
+            f"{fewest / dense:.3f} of the dense network's {noun} left; ask for "
             f"{math.ceil(1000 * fewest / dense) / 1000:g} or more, use a smaller round_to, or let more layers shrink"
         )

@@ -21,6 +21,9 @@ class Costs:
 
     Attributes:
         sizes: groups in a family of each tie, (ties,); at most these can be kept.
+        operations: convolutions and linear layers, in order.
+        rows: of every operation, the group of each channel that it reads, and that it writes.
+        elements: numbers that all operations write, as a function of the groups kept, (…, ties) → (…).
     """
 
     def __init__(self, record: Trace, groups: ChannelGroups) -> None:
@@ -29,8 +32,11 @@ class Costs:
         self._fixed_macs = record.other_macs
         keys = [record.slices.items(), groups.slices.items()]
         numbers = {id(row): own for (_, row), (_, own) in zip(*keys, strict=True)}
-        rows = [[numbers[id(row)] for row in operation.rows] for operation in record.operations]
-        self._macs = _Products([operation.macs for operation in record.operations], rows, self)
+        self.operations = record.operations
+        self.rows = [[numbers[id(row)] for row in own.rows] for own in self.operations]
+        self._macs = _Products([own.macs for own in self.operations], self.rows, self)
+        written = [rows[-1:] for rows in self.rows]
+        self.elements = _Products([own.elements for own in self.operations], written, self)
         by_name: dict[str, list[Row]] = {name: [] for name in record.parameters}
         for (name, _), row in groups.slices.items():
             if name in by_name:

@@ -1,7 +1,7 @@
 """The sparsity set of whole channels, coupled over all layers that they run through; they can be removed afterwards."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,10 +13,13 @@ from torch.utils._pytree import tree_map
 from detprune.budgets import Budget, matches, matching
 from detprune.channels import allocation
 from detprune.channels.bound import BoundChannels
+from detprune.channels.budget_checks import check_budget, latency_table
 from detprune.channels.choice import channels_that_stay
 from detprune.channels.costs import Costs, Numbers
 from detprune.channels.groups import ChannelGroups, channel_groups, freeze_ties
 from detprune.channels.labels import Row
+from detprune.channels.latency import Latency
+from detprune.channels.latency_table import LatencyTable
 from detprune.channels.plan import ChannelPlan
 from detprune.channels.trace import Trace
 from detprune.channels.tracing import Forward, trace
@@ -129,8 +132,8 @@ class CoupledChannels(SparsitySet):
 
         Args:
             model: the network; it is run, and not changed.
-            budget: ``macs`` or ``parameters`` (shares of the dense network's that are left), ``sparsity`` (share
-                of the channels that go), or an allocation by name.
+            budget: ``macs``, ``parameters`` or ``latency`` (shares of the dense network's that are left),
+                ``sparsity`` (share of the channels that go), or an allocation by name.
 
         Raises:
             InputError: example inputs that do not run, nothing that can be removed, a budget out of reach,
@@ -141,14 +144,58 @@ class CoupledChannels(SparsitySet):
     def _bound(
         self, model: nn.Module, budget: Budget, optimizer: Optimizer | None = None
     ) -> tuple[BoundChannels, Trace, Costs]:
-        _check_budget(budget)
+        check_budget(budget)
         model = unwrap(model)
         _check_values(model)
-        record, groups = self._groups(model, budget, optimizer)
+        table = latency_table(budget)
+        chosen = self if table is None else self._on(model, table)
+        record, groups = chosen._groups(model, budget, optimizer)
         costs = Costs(record, groups)
         step = allocation.steps(groups, self.round_to)
-        counts = self._counts(model, budget, groups, costs, step)
+        latency = None if table is None else Latency(table, costs, groups)
+        counts = self._counts(model, budget, groups, costs, step, latency)
         return BoundChannels(groups, counts), record, costs
+
+    def traced(self, model: nn.Module, budget: Budget) -> Costs:
+        """The costs of a network, for a measurement of its layers; what the budget asks for is ignored."""
+        model = unwrap(model)
+        _check_values(model)
+        return Costs(*self._groups(model, budget, None))
+
+    def latency_of(self, model: nn.Module, budget: Budget) -> tuple[BoundChannels, float, float]:
+        """The set of a latency budget with a table, and two shares of the dense network's time by the table.
+
+        Returns:
+            The set, the share that its network takes, and the least that can be reached.
+        """
+        bound, _, costs = self._bound(model, budget)
+        table = latency_table(budget)
+        if table is None:
+            raise TypeError("the budget has no latency")
+        latency = Latency(table, costs, bound.groups)
+        fewest = allocation.least(costs.sizes, allocation.steps(bound.groups, self.round_to))
+        return bound, float(latency.predicted(bound.counts)), float(latency.predicted(fewest))
+
+    def _on(self, model: nn.Module, table: LatencyTable) -> "CoupledChannels":
+        """The set with example inputs of the shapes of a table."""
+        inputs = self.inputs_for(model)
+        own = [value for value in inputs if isinstance(value, Tensor)]
+        fits = len(own) == len(table.inputs) and all(
+            len(shape) == value.dim() and (len(shape) < 2 or shape[1] == value.shape[1])
+            for shape, value in zip(table.inputs, own, strict=True)
+        )
+        if not fits:
+            raise InputError(
+                f"the table of latencies is of a network with inputs of shape {listed(map(str, table.inputs))}, but "
+                f"this one takes {listed(str(tuple(value.shape)) for value in own)}; write a table for this network "
+                "with detprune profile"
+            )
+        shapes = iter(table.inputs)
+        sized = [
+            _of_shape(value, next(shapes)) if isinstance(value, Tensor) else value
+            for value in inputs
+        ]
+        return replace(self, example_inputs=tuple(sized))
 
     def _groups(
         self, model: nn.Module, budget: Budget, optimizer: Optimizer | None
@@ -186,14 +233,23 @@ class CoupledChannels(SparsitySet):
             )
 
     def _counts(
-        self, model: nn.Module, budget: Budget, groups: ChannelGroups, costs: Costs, step: Row
+        self,
+        model: nn.Module,
+        budget: Budget,
+        groups: ChannelGroups,
+        costs: Costs,
+        step: Row,
+        latency: Latency | None,
     ) -> Row:
         sizes = costs.sizes
         if isinstance(budget.allocation, Mapping):
             return _by_name(budget, groups, sizes, step)
-        if budget.macs is None and budget.parameters is None:
+        if latency is None and budget.macs is None and budget.parameters is None:
             return allocation.at_share(sizes, step, 1 - (budget.sparsity or 0.0))
-        if budget.macs is not None:
+        cost: allocation.Cost
+        if latency is not None:
+            what, share, cost = "latency", float(budget.latency or 0.0), latency
+        elif budget.macs is not None:
             what, share, cost = "macs", float(budget.macs), costs.macs
         else:
             what, share, cost = "parameters", float(budget.parameters or 0.0), costs.parameters
@@ -207,37 +263,12 @@ class CoupledChannels(SparsitySet):
         return allocation.fill_up(counts, sizes, step, cost, target)
 
 
-def _check_budget(budget: Budget) -> None:
-    if not isinstance(budget, Budget):
-        raise InputError(
-            f"the budget is of type {type(budget).__name__}; make one, for example Budget(macs=0.5)"
-        )
-    if budget.compression is not None:
-        raise InputError(
-            f"compression is {budget.compression}, which counts single weights; for channels give the share that is "
-            "left, macs=0.5 or parameters=0.4, or the share of channels that is removed, sparsity=0.5"
-        )
-    if budget.scope == "global":
-        raise InputError(
-            "scope='global' ranks single groups over all layers; for channels use allocation='global'"
-        )
-    if budget.allocation == "erk":
-        raise InputError(
-            "allocation is 'erk', which is for single weights; for channels: uniform, global, or a mapping"
-        )
-    shares = (budget.macs, budget.parameters)
-    if isinstance(budget.allocation, Mapping) and shares != (None, None):
-        raise InputError(
-            "the allocation by name says how many channels of every layer go, and macs= or parameters= what is left "
-            "of the network; give one of them"
-        )
-    if budget.allocation == "global" and shares == (None, None):
-        raise InputError(
-            "allocation='global' weighs channels against their cost; give macs=0.5 or parameters=0.4 with it"
-        )
-    targets = (budget.sparsity, budget.macs, budget.parameters)
-    if targets == (None, None, None) and not isinstance(budget.allocation, Mapping):
-        raise InputError("the budget has no target; give macs=0.5, parameters=0.4 or sparsity=0.5")
+def _of_shape(value: Tensor, shape: Sequence[int]) -> Tensor:
+    """An input of another shape, with the values of the given one repeated."""
+    if tuple(value.shape) == tuple(shape):
+        return value
+    times = [-(-wanted // size) for wanted, size in zip(shape, value.shape, strict=True)]
+    return value.repeat(times)[tuple(slice(size) for size in shape)].contiguous()
 
 
 def _check_values(model: nn.Module) -> None:

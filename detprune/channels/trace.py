@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from detprune.channels.labels import Labels, Row
+from detprune.channels.layer_kinds import LayerKind
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,16 @@ class Operation:
     Attributes:
         name: name of the weight.
         macs: multiply-accumulate operations of the layer at full width.
-        rows: labels of the widths that the cost is proportional to.
+        rows: labels of the widths that the cost is proportional to; the last one is that of the outputs.
+        kind: what its time depends on besides; None where its time is not measured alone.
+        elements: numbers that it writes at full width.
     """
 
     name: str
     macs: float
     rows: tuple[Row, ...]
+    kind: LayerKind | None
+    elements: int
 
 
 @dataclass

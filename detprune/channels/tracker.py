@@ -13,6 +13,7 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
 from detprune.channels.labels import Row
+from detprune.channels.layer_kinds import LayerKind
 from detprune.channels.trace import Channels, Operation, Trace, single_dim
 
 
@@ -175,12 +176,14 @@ class Tracker:
         inputs = self.read(name, 1, x, x.dim() - 1)
         self._written(name, 0, bias, out, out.dim() - 1, frozenset())
         outputs = self.record.slices[name, 0]
-        self._cost(name, macs, inputs, outputs)
+        self._cost(name, macs, (inputs, outputs), LayerKind.of_linear(x), out)
 
-    def _cost(self, name: str, macs: float, *rows: Row) -> None:
+    def _cost(
+        self, name: str, macs: float, rows: tuple[Row, ...], kind: LayerKind | None, out: Tensor
+    ) -> None:
         self.layers_run.append(name)
         if self.counting:
-            self.record.operations.append(Operation(name, macs, rows))
+            self.record.operations.append(Operation(name, macs, rows, kind, out.numel()))
 
     def _written(
         self,
@@ -210,14 +213,15 @@ class Tracker:
             self.freeze_all((x, weight, bias), "is read by a weight that is no parameter")
             self.record.other_macs += macs if self.counting else 0.0
             return
+        kind = LayerKind.of_convolution(args)
         if groups == 1:
             inputs = self.read(name, 0 if transposed else 1, x, 1)
             self._written(name, 1 if transposed else 0, bias, out, 1, frozenset())
             outputs = self.record.slices[name, 1 if transposed else 0]
-            self._cost(name, macs, inputs, outputs)
+            self._cost(name, macs, (inputs, outputs), kind, out)
             return
         outputs = self._grouped(name, x, weight, bias, groups, transposed, out)
-        self._cost(name, macs, outputs)
+        self._cost(name, macs, (outputs,), kind, out)
 
     def _grouped(
         self,

@@ -27,6 +27,7 @@ from detprune.pruner import Pruner
 from detprune.run.beginning import check_beginning
 from detprune.run.directory import RunDirectory, is_main_process
 from detprune.run.events import StageEnd
+from detprune.run.latency.runs import latency_result, prepare_latency
 from detprune.run.measuring.runs import measure_run
 from detprune.run.recipe import Recipe
 from detprune.run.records import SUMMARY, Stage, StageResult, Summary, Verified
@@ -63,6 +64,7 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> S
         check_finite(model, "the network that the recipe starts with")
     except NonFiniteError as error:
         raise InputError(f"{error}; give another checkpoint as model.weights") from error
+    prepare_latency(task, model)
     plan = _plan(task, model)
     LOGGER.debug("%s", plan)
     if is_main_process():
@@ -84,15 +86,17 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> S
         return None
     counts = pruner.summary() if network is model else shrunk_summary(model, network)
     summary = summarize_run(task, recipe, run, model, counts, command)
-    removal = None
+    removal, latency = None, None
     if network is not model:
         removal = removal_record(task, model, network, run.finished()["removed"])
     verified = _verify(task, run, summary, counts)
     if network is not model:
         task.write_program(network)
+        latency = latency_result(task, model, network)
     measured = measure_run(task) if recipe.measure else None
-    found = {"removal": removal, "verified": verified, "measured": measured}
-    summary = summary.model_copy(update={**found, "notes": (*summary.notes, *edited)})
+    found = {"removal": removal, "latency": latency, "verified": verified, "measured": measured}
+    timed = [] if latency is None else [str(latency)]
+    summary = summary.model_copy(update={**found, "notes": (*summary.notes, *edited, *timed)})
     run.check_there()
     run.write_json(SUMMARY, summary.as_dict())
     task.illustrate()
@@ -131,7 +135,7 @@ def _advise(recipe: Recipe) -> None:
     """Advise another allocation if a high rate is spread evenly over the layers."""
     budget = recipe.budget
     evenly = budget.scope == "layer" and budget.allocation == "uniform"
-    high = (budget.target or 0) >= 1 - 1 / _HIGH_RATE
+    high = (budget.pruned_share or 0) >= 1 - 1 / _HIGH_RATE
     if evenly and high and isinstance(recipe.set, Unstructured):
         LOGGER.info(
             "every layer gets the same sparsity; at such a rate budget.allocation: erk kept more accuracy in our trials"

@@ -78,6 +78,40 @@ class Removal(Record):
     difference: float
 
 
+class LatencyResult(Record):
+    """Shares of the dense network's time under a latency budget.
+
+    Attributes:
+        target: where the time counts.
+        asked: the budget.
+        predicted: by the times of single layers.
+        before_training: measured of a network of the same widths, before it was trained.
+        measured: of the final network, as median of pairs in turn; None if the target is not here.
+        dense_ms, pruned_ms: milliseconds of both networks.
+    """
+
+    target: str
+    asked: float
+    predicted: float | None = None
+    before_training: float | None = None
+    measured: float | None = None
+    dense_ms: float | None = None
+    pruned_ms: float | None = None
+
+    def __str__(self) -> str:
+        parts = [f"asked for {self.asked:g}"]
+        for value, what in (
+            (self.predicted, "predicted"),
+            (self.before_training, "measured before training"),
+            (self.measured, "measured at the end"),
+        ):
+            if value is not None:
+                parts.append(f"{value:.3f} {what}")
+        if self.measured is None:
+            parts.append("not measured, because the target is not here")
+        return f"share of the dense network's time on {self.target}: {', '.join(parts)}"
+
+
 class Summary(Record):
     """The content of ``summary.json``. A number that was not measured is null; only keys with a default may lack."""
 
@@ -108,6 +142,7 @@ class Summary(Record):
     versions: dict[str, str]
     command: str | None
     removal: Removal | None = None
+    latency: LatencyResult | None = None
     verified: Verified | None
     measured: Measurement | None = None
 

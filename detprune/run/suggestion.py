@@ -77,12 +77,12 @@ def suggest_plan(implementation: Implementation, recipe: Recipe, images: int) ->
         task = implementation.task(recipe, RunDirectory(Path(scratch)))
         model = task.build_model().eval()
         budget = task.budget(model)
-        if budget.target is None:
+        if budget.pruned_share is None:
             raise InputError("budget has no target; give it a compression, for example 10")
         layers = select_layers(model, recipe.set, _uniform(budget), optimizer=None)
         found = scan(layers, recipe.set, task.loss_probe(model, images), _with_progress)
     shapes = {layer.name: layer.weight.shape for layer in layers}
-    plan = {name: round(s, _DIGITS) for name, s in found.cheapest(budget.target).items()}
+    plan = {name: round(s, _DIGITS) for name, s in found.cheapest(budget.pruned_share).items()}
     others = {
         name: dataclasses.replace(_uniform(budget), allocation=name).allocate(shapes)
         for name in ("uniform", "erk")

@@ -13,6 +13,7 @@ from detprune.budgets import Budget
 from detprune.channels import CoupledChannels, Forward
 from detprune.channels.removal import resized_and_loaded, saved_with_widths, widths_of
 from detprune.errors import InputError
+from detprune.latency_targets import LatencyTarget
 from detprune.networks.batch_norm import statistics_layers
 from detprune.pruner import Pruner
 from detprune.run.directory import RunDirectory
@@ -28,6 +29,9 @@ class NetworkTask(ABC):
     """Type of the recipe."""
 
     recipe: Recipe
+
+    times: Path | None = None
+    """The table of a latency budget, once the run has measured it."""
 
     def __init__(self, recipe: Recipe) -> None:
         if not isinstance(recipe, self.recipe_type):
@@ -100,8 +104,15 @@ class NetworkTask(ABC):
         """
 
     def budget(self, model: nn.Module) -> Budget:
-        """The recipe's budget, with the default exclusions of this kind of network."""
-        return self.recipe.budget
+        """``stated_budget``, with the default exclusions of this kind of network."""
+        return self.stated_budget
+
+    @property
+    def stated_budget(self) -> Budget:
+        """The recipe's budget; one of a latency names the table that the run has measured, once there is one."""
+        if self.times is None:
+            return self.recipe.budget
+        return replace(self.recipe.budget, target=LatencyTarget(table=str(self.times.absolute())))
 
     def example_inputs(self, model: nn.Module) -> tuple[Sequence[object], Forward]:
         """Example inputs of the network, and the function that calls it with them, for the removal of whole channels.

@@ -212,10 +212,16 @@ def test_budgets_out_of_range(options: dict[str, Any], text: str) -> None:
     ("budget", "text"),
     [
         (Budget(compression=10), "compression is 10, which counts single weights; .* macs=0.5"),
-        (Budget(), "the budget has no target; give macs=0.5, parameters=0.4 or sparsity=0.5"),
+        (
+            Budget(),
+            "the budget has no target; give macs=0.5, parameters=0.4, latency=0.5 or sparsity=0.5",
+        ),
         (Budget(sparsity=0.5, scope="global"), "for channels use allocation='global'"),
         (Budget(macs=0.5, allocation="erk"), "allocation is 'erk', which is for single weights"),
-        (Budget(sparsity=0.5, allocation="global"), "give macs=0.5 or parameters=0.4 with it"),
+        (
+            Budget(sparsity=0.5, allocation="global"),
+            "give macs=0.5, parameters=0.4 or latency=0.5 with it",
+        ),
         (Budget(macs=0.5, allocation={"0": 0.5}), "give one of them"),
         (Budget(allocation={"nowhere*": 0.5}), "allocation: the pattern 'nowhere\\*' matches no"),
         (Budget(macs=0.5, include=["backbone*"]), "include: the pattern 'backbone\\*' matches no"),

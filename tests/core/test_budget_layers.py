@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from core_models import HALF, pruned_weights, sgd, small_net
 from torch import Size, nn
 
+from core_models import HALF, pruned_weights, sgd, small_net
 from detprune import (
     ADMM,
     NM,
@@ -76,10 +76,10 @@ def test_budgets_that_cannot_be_are_refused(options: dict[str, Any], message: st
 
 
 def test_compression_is_another_word_for_sparsity() -> None:
-    assert Budget(compression=10).target == pytest.approx(0.9)
-    assert Budget(compression=1).target == 0
-    assert Budget(sparsity=0.3).target == 0.3
-    assert Budget().target is None
+    assert Budget(compression=10).pruned_share == pytest.approx(0.9)
+    assert Budget(compression=1).pruned_share == 0
+    assert Budget(sparsity=0.3).pruned_share == 0.3
+    assert Budget().pruned_share is None
 
 
 def test_uniform_gives_every_tensor_the_target() -> None:
@@ -237,7 +237,7 @@ def test_achieved_compression_is_within_one_weight_per_tensor(
     pruner = Pruner(model, sgd(model), OneShot(), sparsity_set, budget)
     pruner.hard_prune()
     summary = pruner.summary()
-    target = budget.target if budget.target is not None else 0.5
+    target = budget.pruned_share if budget.pruned_share is not None else 0.5
     assert abs(summary.nonzero - (1 - target) * summary.numel) <= len(summary.pruned)
     if budget.scope == "layer" and budget.allocation == "uniform":
         for layer in summary.pruned:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from detprune.budgets import Budget
 from detprune.channels import CoupledChannels
+from detprune.channels.budget_checks import latency_table
 from detprune.channels.coupled import call
 from detprune.errors import InputError
 from detprune.methods import Method
@@ -56,6 +57,7 @@ def constrained(
             "CoupledChannels was given example_inputs or forward; leave them out: "
             "the trainer takes an image of imgsz, and the raw predictions of the head"
         )
+    latency_table(budget)  # before anything is trained
     if teacher is not None:
         load_model(Path(teacher))  # before anything is trained
     settings = StageSettings(

@@ -10,6 +10,8 @@ from ultralytics.nn.tasks import BaseModel
 
 from detprune.run.measuring import Deployed, deployed
 from detprune.run.measuring.sources import Opened
+from detprune_yolo.channels import state_widths
+from detprune_yolo.forward import run_detector
 from detprune_yolo.kinds import kind_of
 from detprune_yolo.weights.checkpoints import load_model, train_args_of
 
@@ -20,7 +22,13 @@ def _(network: BaseModel) -> Deployed:
     fused.fuse(verbose=False)
     head: Any = fused.model[-1]
     head.export, head.format, head.shape = True, "onnx", None
-    return Deployed(network, fused, stride=stride_of(network))
+    return Deployed(
+        network,
+        fused,
+        stride=stride_of(network),
+        forward=run_detector,
+        finish=state_widths,
+    )
 
 
 def stride_of(network: BaseModel) -> int:

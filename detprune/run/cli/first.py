@@ -22,6 +22,10 @@ Data = Annotated[
     typer.Option(help="Its data set (a YAML file); the one that the checkpoint names by default."),
 ]
 Share = Annotated[float | None, typer.Option(help="Share of the MACs that is left.")]
+Latency = Annotated[
+    float | None,
+    typer.Option(help="Share of the time in ONNX Runtime, on one thread here, that is left."),
+]
 Parameters = Annotated[float | None, typer.Option(help="Share of the parameters that is left.")]
 Epochs = Annotated[
     int | None,
@@ -35,6 +39,7 @@ def init(
     data: Data = None,
     macs: Share = None,
     parameters: Parameters = None,
+    latency: Latency = None,
     epochs: Epochs = None,
 ) -> None:
     """Write a commented recipe that prunes channels of a checkpoint; half of its MACs by default."""
@@ -44,7 +49,7 @@ def init(
     check_output_path(out, "--out")
     if os.path.lexists(out):
         raise InputError(f"--out: {out} exists already; choose another file")
-    text, _ = _recipe(_wanted(checkpoint, data, macs, parameters, epochs), [])
+    text, _ = _recipe(_wanted(checkpoint, data, macs, parameters, latency, epochs), [])
     with atomic(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     typer.echo(f"recipe: {out}")
@@ -56,6 +61,7 @@ def prune(
     data: Data = None,
     macs: Share = None,
     parameters: Parameters = None,
+    latency: Latency = None,
     epochs: Epochs = None,
     assignments: Assignments = None,
     out: Annotated[
@@ -65,7 +71,7 @@ def prune(
 ) -> None:
     """Prune channels of a checkpoint, half of its MACs by default, with the recipe that init writes."""
     _, (implementation, recipe) = _recipe(
-        _wanted(checkpoint, data, macs, parameters, epochs), assignments or []
+        _wanted(checkpoint, data, macs, parameters, latency, epochs), assignments or []
     )
     run_recipe(implementation, recipe, out or Path("runs") / recipe.name, overwrite=overwrite)
 
@@ -75,11 +81,12 @@ def _wanted(
     data: Path | None,
     macs: float | None,
     parameters: float | None,
+    latency: float | None,
     epochs: int | None,
 ) -> "FirstRun":
     from detprune.run.first_recipe import FirstRun
 
-    given = {"macs": macs, "parameters": parameters}
+    given = {"macs": macs, "parameters": parameters, "latency": latency}
     budget = {name: value for name, value in given.items() if value is not None} or {"macs": 0.5}
     if len(budget) > 1:
         names = " and ".join(f"--{name}" for name in budget)

@@ -1,4 +1,4 @@
-"""The command line: ``detprune prune | init | run | study | progressive | suggest | validate | list | measure …``.
+"""The command line: ``detprune prune | init | run | study | suggest | validate | list | measure | profile …``.
 
 Exit codes: 0: done; 1: the run failed (training diverged, or the saved file did not pass its check); 2: bad input;
 128 + the signal's number after a signal (Ctrl-C 130, SIGTERM 143).
@@ -17,6 +17,7 @@ from detprune.loggers import logger
 from detprune.run.adapter import load_entry
 from detprune.run.cli import first, plan, results, studies
 from detprune.run.cli.measure import measure
+from detprune.run.cli.profile import profile
 from detprune.run.cli.run import run
 from detprune.run.cli.signals import exit_on_signals
 from detprune.run.cli.streams import prepare_streams
@@ -42,6 +43,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "report": results.report,
     "export": results.export,
     "measure": measure,
+    "profile": profile,
 }
 for _name, _function in _COMMANDS.items():
     app.command(_name)(_function)

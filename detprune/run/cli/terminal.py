@@ -72,6 +72,8 @@ def headline(summary: "Summary") -> Table:
             f"{small.macs / dense.macs:.1%} of the MACs and "
             f"{small.parameters / dense.parameters:.1%} of the parameters are left"
         )
+    if summary.latency is not None:
+        table.caption += f"\n{summary.latency}"
     return table
 
 

@@ -2,17 +2,23 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 
 import torch
 from torch import Tensor, nn
 
+from detprune.channels import Forward
+from detprune.channels.coupled import call
 from detprune.errors import InputError
 from detprune.files import machine_memory
 
 _BYTES = 4  # size of a float32 value
+
+
+def nothing(network: nn.Module) -> None:
+    """Leave a network as it is: the default of ``finish``."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +30,16 @@ class Deployed:
         timed: the network that is run and exported; it is called with the inputs.
         stride: height and width of images are multiples of it.
         size: the only height and width that it takes; None: any.
+        forward: how the network itself is run to follow its channels.
+        finish: updates what the network stores of its widths, after channels were removed.
     """
 
     counted: nn.Module
     timed: nn.Module
     stride: int = 1
     size: tuple[int, int] | None = None
+    forward: Forward = call
+    finish: Callable[[nn.Module], None] = nothing
 
     def check_size(self, height: int, width: int) -> None:
         """Refuse images that the network does not take.

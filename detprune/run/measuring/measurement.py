@@ -82,7 +82,7 @@ def measure_networks(
         shapes=tuple(tuple(value.shape) for value in inputs),
         device=device,
         threads=threads,
-        machine=_machine(device),
+        machine=machine_name(device),
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -178,7 +178,8 @@ def _latency(
     return Latency(name, dense, pruned, ratio, (first, third), len(times.rounds))
 
 
-def _machine(device: str) -> str:
+def machine_name(device: str) -> str:
+    """The processor with its number of cores, or the GPU."""
     if device != "cpu":
         return str(torch.cuda.get_device_name(device))
     try:

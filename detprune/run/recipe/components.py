@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationEr
 from detprune.budgets import Budget
 from detprune.channels import CoupledChannels
 from detprune.errors import InputError, nearest, unknown
+from detprune.latency_targets import LatencyTarget
 from detprune.methods import METHODS, Growth, Method, Pull, name_of
 from detprune.sets import SETS, SparsitySet
 
@@ -83,6 +84,8 @@ def _from_mapping(path: str, component: type[T], value: object) -> T:
     options = dict(value)
     if isinstance(options.get("rho"), Mapping):
         options["rho"] = _parse_schedule(f"{path}.rho", options["rho"])
+    if component is Budget and isinstance(options.get("target"), Mapping):
+        options["target"] = _from_mapping(f"{path}.target", LatencyTarget, options["target"])
     for key, given in options.items():
         if isinstance(given, float) and not math.isfinite(given):
             raise InputError(f"{path}.{key} is {given}, which is no finite number")
