@@ -24,14 +24,9 @@ from detprune.channels.coupled import call
 from detprune.errors import InputError
 from detprune.pruner import Pruner
 from detprune.sets import SparsitySet
+from detprune_yolo.descriptions import CHANNELS_REMOVED
 from detprune_yolo.exclusions import detector_budget
 from detprune_yolo.forward import example, run_detector
-
-CHANNELS_REMOVED = (
-    "channels were taken out of this network by detprune, so that it cannot be built from its yaml: train it with "
-    "trainer=detprune_yolo.RetrainingTrainer"
-)
-"""The name of the first layer in the yaml of such a network."""
 
 
 def detector_set(given: SparsitySet, model: nn.Module, imgsz: int | Sequence[int]) -> SparsitySet:

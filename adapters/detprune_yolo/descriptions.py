@@ -14,6 +14,12 @@ from ultralytics.nn import tasks
 
 from detprune.errors import InputError
 
+CHANNELS_REMOVED = (
+    "channels were taken out of this network by detprune, so that it cannot be built from its yaml: train it with "
+    "trainer=detprune_yolo.RetrainingTrainer"
+)
+"""The name of the first layer in the yaml of such a network."""
+
 
 def check_description(description: object, what: object) -> None:
     """Refuse a description by which other code than that of layers would run.
@@ -37,7 +43,7 @@ def check_description(description: object, what: object) -> None:
         rows = description.get(part)
         for row in rows if isinstance(rows, list) else ():
             named = row[2] if isinstance(row, list | tuple) and len(row) > 2 else None
-            if isinstance(named, str) and not _is_layer(named):
+            if isinstance(named, str) and named != CHANNELS_REMOVED and not _is_layer(named):
                 raise InputError(
                     f"{what}: a row of {part} calls {named[:80]!r}, which is no layer; allowed are layers of "
                     "Ultralytics (Conv), nn.… and torchvision.ops.…"

@@ -16,7 +16,9 @@ import detprune as dp
 
 # isort: split
 from detprune_yolo import RetrainingTrainer, constrained, retraining
-from detprune_yolo.channels import CHANNELS_REMOVED, lacks_channels, run_detector
+from detprune_yolo.channels import lacks_channels
+from detprune_yolo.descriptions import CHANNELS_REMOVED
+from detprune_yolo.forward import run_detector
 from detprune_yolo.training.resumable import ResumableTrainer
 from detprune_yolo.training.settings import StageSettings
 from detprune_yolo.weights.checkpoints import load_model, pruned_checkpoint, read_masks

@@ -15,7 +15,6 @@ import detprune as dp
 
 # isort: split
 from detprune_yolo.channels import (
-    CHANNELS_REMOVED,
     detector_set,
     example,
     lacks_channels,
@@ -23,6 +22,7 @@ from detprune_yolo.channels import (
     run_detector,
     smaller_detector,
 )
+from detprune_yolo.descriptions import CHANNELS_REMOVED
 from detprune_yolo.export.onnx import export_onnx
 from detprune_yolo.weights.checkpoints import load_model, pruned_checkpoint, save_checkpoint
 
