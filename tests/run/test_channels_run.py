@@ -228,19 +228,6 @@ def test_what_cannot_be_is_said_before_training(
     assert text in " ".join(capsys.readouterr().err.split())
 
 
-def test_suggest_is_for_single_weights(
-    finished: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    weights = f"model.weights={finished / 'checkpoints/dense.pt'}"
-    arguments = ["suggest", finished.parent / "channels.yaml", "--set", weights]
-    arguments += ["--out", tmp_path / "suggested.yaml"]
-    assert detprune_here(*arguments, monkeypatch=monkeypatch) == 2
-    assert "coupled channels run through many" in " ".join(capsys.readouterr().err.split())
-
-
 def measured(*arguments: object, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> dict[str, Any]:
     command = ("measure", *map(str, arguments), "--repeats", "3", "--json")
     assert detprune_here(*command, monkeypatch=monkeypatch) == 0
