@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from core_models import METHOD_EXAMPLES, batches, pruned_weights, small_net, train, zeros_in
 from torch import nn
 
+from core_models import METHOD_EXAMPLES, batches, pruned_weights, small_net, train, zeros_in
 from detprune import Budget, Method, Pruner
 
 pytestmark = pytest.mark.cuda

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+
 from core_models import (
     HALF,
     HALVES,
@@ -21,8 +23,6 @@ from core_models import (
     train,
     zeros_in,
 )
-from torch import nn
-
 from detprune import (
     ADMM,
     SASADMM,

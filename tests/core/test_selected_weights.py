@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from core_models import HALF, assert_same, batches, pruned_weights, sgd, small_net, snapshot, train
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 from torch.nn.utils import spectral_norm as old_spectral_norm
 
+from core_models import HALF, assert_same, batches, pruned_weights, sgd, small_net, snapshot, train
 from detprune import ADMM, SLR, Budget, Filter, InputError, OneShot, Pruner
 
 

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from core_models import batches, loss_of, small_net, snapshot
 
+from core_models import batches, loss_of, small_net, snapshot
 from detprune import NM, Budget, InputError, Unstructured
 from detprune.layers import select_layers
 from detprune.sensitivity import SPARSITIES, Scan, scan
