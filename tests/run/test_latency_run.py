@@ -20,6 +20,8 @@ from detprune.run.latency import choosing, measured_budget, profiling, runs, tim
 from detprune.run.measuring.deployment import Deployed
 from detprune.run.measuring.pairs import Times
 
+pytestmark = pytest.mark.slow
+
 RECIPE = {
     **copy.deepcopy(TINY),
     "set": {"name": "coupled_channels", "round_to": 4},

@@ -18,6 +18,8 @@ from detprune.run.recipe import validate
 from detprune_yolo.recipe import DetectionRecipe
 from detprune_yolo.task import DetectionTask
 
+pytestmark = pytest.mark.slow
+
 METHODS = {"dense": "train_dense", "constrained": "train_constrained", "retrain": "retrain"}
 
 

@@ -27,6 +27,8 @@ from ultralytics.data.build import build_yolo_dataset
 from ultralytics.data.dataset import DATASET_CACHE_VERSION
 from ultralytics.data.utils import check_det_dataset
 
+pytestmark = pytest.mark.slow
+
 
 class Evil:
     """Makes a file when it is unpickled."""
