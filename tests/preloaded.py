@@ -45,6 +45,7 @@ _FRAMEWORKS = {
     "lightning": (
         *("detprune_classification.task", "detprune_lanes.task", "detprune_lanes.export"),
         *("sklearn.datasets", "scipy.io", "torch.utils.tensorboard"),
+        "tabulate",  # else torch._dynamo imports it at the end, after which Python has forgotten an interrupt
     ),
     "yolo": (
         *("detprune_yolo.adapter", "detprune_yolo.task", "detprune_yolo.export.onnx"),

@@ -12,7 +12,7 @@ from detprune.errors import InputError
 from detprune.files import dump_yaml_line
 from detprune.run.first_recipe import FirstRun
 from detprune_yolo.data.check import check_data
-from detprune_yolo.kinds import kind_of
+from detprune_yolo.kinds import Kind, kind_of
 from detprune_yolo.options import check_options
 from detprune_yolo.weights.checkpoints import load_model, train_args_of
 
@@ -42,8 +42,9 @@ def first_recipe(wanted: FirstRun) -> str:
     network = load_model(wanted.checkpoint)
     args = train_args_of(wanted.checkpoint)
     data = _data(wanted, args)
-    found = check_data(data, nc=len(network.names), kind=kind_of(network))
-    train = _train(args, len(found.images["train"]))
+    kind = kind_of(network)
+    found = check_data(data, nc=len(network.names), kind=kind)
+    train = _train(args, len(found.images["train"]), kind)
     return "\n".join([*_head(wanted, data), *_body(wanted, args, train)]) + "\n"
 
 
@@ -62,7 +63,7 @@ def _data(wanted: FirstRun, args: Mapping[str, Any]) -> Path:
     return Path(str(named))
 
 
-def _train(args: Mapping[str, Any], images: int) -> dict[str, Any]:
+def _train(args: Mapping[str, Any], images: int, kind: Kind) -> dict[str, Any]:
     """The checkpoint's own options, as far as they differ from Ultralytics' defaults and fit any stage."""
     kept = {
         key: args[key]
@@ -71,7 +72,7 @@ def _train(args: Mapping[str, Any], images: int) -> dict[str, Any]:
     }
     batch, size = args.get("batch"), args.get("imgsz")
     kept["batch"] = batch if isinstance(batch, int) and batch > 0 else 16
-    kept["imgsz"] = size if isinstance(size, int) else 640
+    kept["imgsz"] = size if isinstance(size, int) else kind.imgsz
     kept["verbose"] = False  # no table of all classes after every stage
     if images < _SMALL:
         kept["nbs"] = kept["batch"]

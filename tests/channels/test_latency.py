@@ -123,6 +123,15 @@ def test_layers_are_timed_once_and_kept_by_hardware(
     assert len(timed) == 2 * once
 
 
+def test_two_budgets_keep_a_table_each(
+    no_clock: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    budgets = [measured_budget(Small(), channels(), dp.Budget(latency=s)) for s in (0.5, 0.7)]
+    tables = [read_table(Path(str(own.target and own.target.table))) for own in budgets]
+    assert [own.chosen and own.chosen["asked"] for own in tables] == [0.5, 0.7]
+
+
 def test_a_damaged_cache_is_measured_again(tmp_path: Path) -> None:
     kind = (
         profiling.empty_table(

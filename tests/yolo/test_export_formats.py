@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from task_networks import drawn, layers_of, start_file
 from tiny_detector import tiny_detector
 from trainings import tiny_model
 
@@ -134,6 +135,17 @@ def test_calibration_takes_training_images(data: Path, monkeypatch: pytest.Monke
     assert len(set(files)) == 4
     assert all(Path(file).parent.name == "train" for file in files)
     assert not list(data.parent.rglob("*.cache"))
+
+
+@pytest.mark.parametrize("description", ["yolov8n-cls", "yolov8n-seg"])
+def test_int8_of_other_tasks(tmp_path: Path, description: str) -> None:
+    start = start_file(tmp_path / "start.pt", description)
+    place = drawn(layers_of(description)[1].task)
+    with exported(start, formats()["onnx"], int8=True, size=SIZE, data=place) as file:
+        kinds = {node.op_type for node in onnx.load(file).graph.node}
+        assert "DequantizeLinear" in kinds
+        found = outputs(file, torch.rand(1, 3, *SIZE))
+    assert all(torch.isfinite(own).all() for own in found)
 
 
 def test_an_export_that_fails_says_why(weights: Path) -> None:

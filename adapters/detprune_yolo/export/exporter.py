@@ -23,7 +23,7 @@ from detprune.loggers import logger
 from detprune_yolo.data.building import build_images
 from detprune_yolo.data.places import check_class_folders
 from detprune_yolo.export.formats import Format
-from detprune_yolo.kinds import TASKS, is_end_to_end
+from detprune_yolo.kinds import DETECT, Kind, is_end_to_end, kind_of
 from detprune_yolo.process_state import quiet
 
 LOGGER = logger(__name__)
@@ -36,13 +36,18 @@ class CalibratedExporter(Exporter):  # type: ignore[misc]
     """Ultralytics' exporter; int8 is calibrated on training images, not on those that are measured.
 
     Images and labels are read without Ultralytics' caches, which may hold code.
+
+    Attributes:
+        kind: the kind of the network, which says how images are loaded.
     """
+
+    kind: Kind = DETECT
 
     def get_int8_calibration_dataloader(self, prefix: str = "") -> Any:
         """Training images as validation loads them, uint8."""
         options = deepcopy(self.args)
         options.imgsz, options.rect = max(self.imgsz), False
-        kind = TASKS[options.task]
+        kind = self.kind
         folders = kind.labels == "folders"
         data = (
             check_class_folders(Path(self.args.data))
@@ -134,7 +139,9 @@ def exported(
         }
         try:
             with silence():
-                written = CalibratedExporter(overrides=options)(model=network.model)
+                exporter = CalibratedExporter(overrides=options)
+                exporter.kind = kind_of(network.model)
+                written = exporter(model=network.model)
         except ModuleNotFoundError as error:
             raise InputError(
                 f"export to {wanted.title} needs the package {error.name}, which is not installed"

@@ -2,22 +2,17 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from detprune.channels.layer_kinds import LayerKind
 from detprune.files.atomic import atomic
+from detprune.files.folders import user_cache
 from detprune.loggers import logger
 
 LOGGER = logger(__name__)
 
 _DIGITS = 16
-
-
-def cache_folder() -> Path:
-    """The folder of detprune in the user's cache folder (``XDG_CACHE_HOME``, or ``~/.cache``)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detprune"
 
 
 class Cache:
@@ -33,7 +28,7 @@ class Cache:
     def __init__(self, environment: Mapping[str, str], folder: Path | None = None) -> None:
         self._environment = dict(environment)
         digest = hashlib.sha256(json.dumps(self._environment, sort_keys=True).encode()).hexdigest()
-        self.file = (folder or cache_folder() / "latency") / f"{digest[:_DIGITS]}.json"
+        self.file = (folder or user_cache() / "latency") / f"{digest[:_DIGITS]}.json"
         self._times: dict[str, float] = {}
         try:
             found = json.loads(self.file.read_text(encoding="utf-8"))["times"]

@@ -5,6 +5,7 @@ takes seconds, and the budget holds although the table predicts with an error.
 """
 
 import dataclasses
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from detprune.channels.latency_table import LatencyTable, read_table
 from detprune.errors import InputError
 from detprune.files import dump_yaml_text
 from detprune.files.atomic import atomic
+from detprune.files.folders import user_cache
 from detprune.latency_targets import LatencyTarget
 from detprune.loggers import logger
-from detprune.run.latency.cache import cache_folder
 from detprune.run.latency.profiling import Subject, empty_table, fill
 from detprune.run.latency.timing import check_target, network_times
 
@@ -45,7 +46,7 @@ def measured_budget(
         model: the network; it does not change.
         channels: its set, with example inputs.
         budget: with a latency.
-        table: the file for the table; by default one in the user's cache folder.
+        table: the file for the table; by default a new one in the user's cache folder, so that budgets keep their own.
         finish: updates what a network stores of its widths, after channels were removed.
 
     Raises:
@@ -54,7 +55,7 @@ def measured_budget(
     """
     if budget.latency is None:
         raise InputError("the budget has no latency, so that nothing has to be measured")
-    path = table or cache_folder() / "latency" / "last_table.yaml"
+    path = table or user_cache() / "latency" / f"table_{uuid.uuid4().hex}.yaml"
     target = budget.target or LatencyTarget()
     if target.table is not None:
         chosen = _of_given(read_table(Path(target.table)), model, channels, budget)
