@@ -11,7 +11,7 @@ from detprune.run.recipe import FolderName, Section, Settings
 from detprune.run.studies.spec import RunsSpec, SettingsField, rate_name
 
 Rates = tuple[Annotated[float, Field(gt=0)], ...]
-Target = Literal["compression", "macs", "parameters"]
+Target = Literal["compression", "macs", "parameters", "latency"]
 
 
 class Published(Section):
@@ -31,8 +31,8 @@ class Study(RunsSpec):
 
     Attributes:
         methods: label → changes of the recipe for the method; ``method`` at least.
-        target: meaning of the rates: compression rates, or, where whole channels are removed, the shares of MACs
-            or parameters that are left.
+        target: meaning of the rates: compression rates, or, where whole channels are removed, the shares of MACs,
+            parameters or latency that are left; ``budget.target`` in ``settings`` names the device of a latency.
         rates: the rates: 1 or more for compression, else above 0 and below 1.
         own_rates: label of a model → its own rates, in place of ``rates``.
         models: label → changes of the recipe for the model; by default, one model without a label.
