@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 import lightning as L
 from detprune.run.metrics import Metric
 from detprune.run.recipe import Recipe
-from detprune_classification.data import ImageData, build_data, images_fact
+from detprune_classification.data import ImageData, build_data, images_facts
 from detprune_classification.models import build_model, load_checkpoint
 from detprune_classification.recipe import ClassificationRecipe
 from detprune_lightning.distillation import Teacher
@@ -138,13 +138,13 @@ class ClassificationNetworkTask(LightningNetworkTask):
         return f"{spec.name}{folder}, {len(self.data.train):,} training images"  # type: ignore[arg-type]
 
     def data_facts(self) -> Mapping[str, str]:
-        """The classes, and number and digest of the images with their labels."""
+        """The classes, and number and digests of the images with their labels."""
         data = self.data
         parts = {"training images": data.train, "test images": data.test}
-        return {
-            "classes": ", ".join(map(str, data.classes)),
-            **{what: images_fact(part) for what, part in parts.items()},
-        }
+        found = {"classes": ", ".join(map(str, data.classes))}
+        for what, part in parts.items():
+            found |= images_facts(what, part)
+        return found
 
     def build_model(self) -> nn.Module:
         """The network, with initial weights from the seed unless the recipe names weights."""

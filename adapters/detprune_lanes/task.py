@@ -16,7 +16,7 @@ from detprune.channels import Forward
 from detprune.errors import InputError
 from detprune.files.folders import user_cache
 from detprune.pruner import Pruner
-from detprune.run.beginning import digest, file_fact
+from detprune.run.beginning import digest, file_fact, pixels_fact
 from detprune.run.metrics import Metric
 from detprune.run.recipe import Recipe
 from detprune.run.report.pictures import write_pictures
@@ -105,11 +105,12 @@ class LaneNetworkTask(LightningNetworkTask):
         return f"{name}, {len(self._frames['train']):,} training frames"
 
     def data_facts(self) -> Mapping[str, str]:
-        """Number and digest of the frames, with their lanes and the sizes of their files."""
-        return {
-            f"{split} frames": f"{len(frames):,} ({digest(_fact(frame) for frame in frames)})"
-            for split, frames in self._frames.items()
-        }
+        """Number and digest of the frames, with their lanes and the sizes of their files; digest of their pixels."""
+        found = {}
+        for split, frames in self._frames.items():
+            found[f"{split} frames"] = f"{len(frames):,} ({digest(map(_fact, frames))})"
+            found[f"{split} pixels"] = pixels_fact(frame.image for frame in frames)
+        return found
 
     def build_model(self) -> LaneNetwork:
         """The network, with initial weights from the seed unless the recipe names weights."""

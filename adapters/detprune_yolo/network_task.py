@@ -14,7 +14,7 @@ from ultralytics.data.utils import img2label_paths
 from detprune.budgets import Budget
 from detprune.channels import CoupledChannels, Forward
 from detprune.errors import InputError
-from detprune.run.beginning import content_fact, digest, file_fact
+from detprune.run.beginning import content_fact, digest, file_fact, pixels_fact
 from detprune.run.measuring.sources import Opened
 from detprune.run.metrics import Metric
 from detprune.run.recipe import Recipe
@@ -113,13 +113,14 @@ class DetectionNetworkTask(NetworkTask):
         return notes
 
     def data_facts(self) -> Mapping[str, str]:
-        """The classes; number and digest of the images by their sizes; digests of labels and annotations by content."""
+        """The classes; number and digest of the images by their sizes; digests of pixels, labels and annotations."""
         found = {"classes": ", ".join(map(str, self._data.names.values()))}
         for split, images in self._data.images.items():
             paths = [] if self._kind.labels == "folders" else [str(image) for image in images]
             labels = img2label_paths(paths)
             facts = map(file_fact, (*images, *labels))
             found[f"{split} images"] = f"{len(images):,} ({digest(facts)})"
+            found[f"{split} pixels"] = pixels_fact(images)
             found[f"{split} labels"] = digest(map(content_fact, labels))
         if (annotations := self.recipe.data.annotations) is not None:
             found["annotations"] = digest([content_fact(annotations.expanduser())])

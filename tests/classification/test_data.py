@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 from data_helpers import everything, refused
+from PIL import Image
 from sklearn.datasets import load_digits
 from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision.datasets import CIFAR10
 
-from detprune_classification.data import DATA_SETS, build_data
+from detprune_classification.data import DATA_SETS, build_data, images_facts
 from detprune_classification.data.base import (
     IMAGENET,
     Augmentation,
@@ -258,3 +259,17 @@ class TestCifar10:
         assert layout in refused("data set 'cifar10' needs a root folder", "cifar10")
         none = tmp_path / "none"
         assert layout in refused(f"root {str(none)!r} of data set", "cifar10", root=none)
+
+
+def test_images_of_one_size_in_bytes_are_told_apart(tmp_path: Path) -> None:
+    def facts(shade: int) -> dict[str, str]:
+        for part in ("train", "test"):
+            for name in ("a", "b"):
+                (tmp_path / part / name).mkdir(parents=True, exist_ok=True)
+                Image.new("L", (96, 96), shade).save(tmp_path / part / name / "0.bmp")
+        return images_facts("test images", build_data("image_folder", tmp_path, 96).test)
+
+    grey, black = facts(100), facts(0)
+    assert grey["test images"] == black["test images"]
+    assert grey["test images' pixels"] != black["test images' pixels"]
+    assert facts(100) == grey

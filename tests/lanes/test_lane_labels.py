@@ -1,6 +1,7 @@
 import json
 import re
 
+import cv2
 import numpy as np
 import pytest
 from lane_files import ROWS, blotches, label, straight, write_image, write_lines
@@ -268,3 +269,7 @@ def test_other_frames_or_lanes_give_other_facts(tmp_path):
     assert facts(label(lanes=[[x + (x > 0) for x in lanes[0]], *lanes[1:]])) != before
     write_image(tmp_path / "clips/a/20.jpg", blotches(2))
     assert facts(label()) != before
+    for shade in (0, 255):  # two images of one size in bytes
+        cv2.imwrite(str(tmp_path / "clips/a/20.bmp"), np.full((720, 1280, 3), shade, np.uint8))
+        before, earlier = facts(label(raw_file="clips/a/20.bmp")), before
+    assert {key for key in before if before[key] != earlier[key]} == {"train pixels", "test pixels"}

@@ -248,6 +248,22 @@ def test_commands_that_only_tell_import_nothing_slow(arguments: list[str], slow:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("arguments", [("report",), ("measure",), ("export",), ("run", "--resume")])
+def test_a_folder_of_several_runs_is_no_run(
+    arguments: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("dense", "slr_2x"):
+        (tmp_path / "study" / name).mkdir(parents=True)
+        (tmp_path / "study" / name / "recipe.yaml").write_text("task: classification\n")
+    code = detprune_here(*arguments, tmp_path / "study", monkeypatch=monkeypatch)
+    answer = capsys.readouterr().err
+    assert code == 2
+    assert f"holds 2 of them; give one, such as {tmp_path / 'study' / 'dense'}" in answer
+
+
 def test_saved_file_that_does_not_prove_is_an_error(tiny: dict[str, Any], tmp_path: Path) -> None:
     from detprune.run import pipeline
     from detprune.run.recipe import validate

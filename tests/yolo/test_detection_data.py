@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from detection_recipe import TINY
 from detection_set import GOOD, DataSet
+from PIL import Image
 
 import detprune_yolo  # noqa: F401 (prepares the environment before ultralytics is imported)
 from detprune.errors import InputError
@@ -240,5 +241,9 @@ def test_other_images_or_labels_give_other_facts(tmp_path: Path) -> None:
     assert changed() == {"val labels"}
     annotations.write_text('{"category_id": 2}', encoding="utf-8")
     assert changed() == {"annotations"}
+    for shade in (0, 255):
+        Image.new("RGB", (32, 32), (shade,) * 3).save(data.root / "images/train/train9.bmp")
+        difference = changed()
+    assert difference == {"train pixels"}
     data.image("images/val/val9.jpg")
     assert "val images" in changed()

@@ -66,7 +66,8 @@ _NAME = Kind("labels whose raw_file is no file name", "name the image by its pat
 _OUTSIDE = Kind(
     "images outside the root",
     "raw_file is a path below the root without a leading `/`, and neither `..` nor a symbolic link "
-    "may lead out of the root",
+    "may lead out of the root; where a link leads to another disk, make the folder there the root, and give the "
+    "label files by their full paths",
 )
 _NO_IMAGE = Kind(
     "images that do not exist", "unpack the images below the root, or correct the root"

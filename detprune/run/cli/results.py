@@ -31,9 +31,11 @@ def export(
     """Write the pruned network of a run in another format, and check it against the original."""
     from detprune.files import check_output_path
     from detprune.run.adapter import implementation
+    from detprune.run.directory import refuse_several
     from detprune.run.recipe import read_yaml
 
     recipe = run_dir / "recipe.yaml"
+    refuse_several(run_dir)
     if not (run_dir / "pruned.pt").is_file() or not recipe.is_file():
         raise InputError(
             f"{run_dir} holds no finished run (recipe.yaml and pruned.pt); give the directory that "

@@ -34,6 +34,7 @@ def run(
     """Run all stages of a recipe: dense, constrained, hard pruning, retraining, proof, report."""
     from detprune.run.adapter import load_recipe
     from detprune.run.claim import set_aside
+    from detprune.run.directory import refuse_several
     from detprune.run.recipe import read_assignments
 
     if resume and overwrite:
@@ -43,6 +44,7 @@ def run(
             raise InputError(
                 f"{recipe} is a directory; add --resume to continue the run in it, or give a recipe file"
             )
+        refuse_several(recipe)
         recipe, out = recipe / "recipe.yaml", out or recipe
     elif resume and not recipe.exists() and (earlier := set_aside(recipe)):
         raise InputError(

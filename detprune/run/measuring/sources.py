@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from detprune.errors import InputError
 from detprune.files import check_regular
 from detprune.run.adapter import adapter_entry_points, implementation, load_adapter, load_recipe
-from detprune.run.directory import RunDirectory
+from detprune.run.directory import RunDirectory, refuse_several
 from detprune.run.measuring.deployment import Deployed, deployed, sized
 from detprune.run.task import Task
 
@@ -125,6 +125,7 @@ def _opened(path: Path) -> tuple[Opened | None, Opened]:
 
 def _of_run(folder: Path) -> tuple[Opened, Opened]:
     run = RunDirectory(folder)
+    refuse_several(folder)
     if not (folder / "recipe.yaml").is_file():
         raise InputError(
             f"{folder} holds no run (no recipe.yaml); give a run's folder, or a .pt file"

@@ -14,7 +14,7 @@ import torch
 from detprune.errors import InputError
 from detprune.files import load_tensors, read_text
 from detprune.run import events
-from detprune.run.directory import RunDirectory
+from detprune.run.directory import RunDirectory, refuse_several
 from detprune.run.events import Epoch, Event, HardPruneCheck, Outer
 from detprune.run.records import SUMMARY, Layer, Summary
 
@@ -122,6 +122,7 @@ def _read_summary(path: Path) -> Summary:
     run = RunDirectory(path)
     summary = run.summary()
     if summary is None:
+        refuse_several(path)
         raise InputError(
             f"{str(path)!r} has no {SUMMARY}, which a run writes when it is finished; if it was "
             f"stopped, finish it with `{run.resume_command}` and report again"
