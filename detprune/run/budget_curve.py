@@ -23,6 +23,7 @@ from detprune.methods import OneShot
 from detprune.pruner import Pruner
 from detprune.run.adapter import Implementation
 from detprune.run.directory import RunDirectory
+from detprune.run.latency.runs import latency_result, prepare_latency
 from detprune.run.metrics import Metric
 from detprune.run.recipe import Recipe
 from detprune.run.report.style import BLUE, ORANGE, drawing, new_figure, save
@@ -35,8 +36,8 @@ SHARES = (0.8, 0.6, 0.4, 0.3)
 Spread = Literal["uniform", "global"]
 ALLOCATIONS: tuple[Spread, ...] = ("uniform", "global")
 
-
-_WORDS = {"macs": "MACs", "parameters": "parameters"}
+_WORDS = {"macs": "MACs", "parameters": "parameters", "latency": "time"}
+_HEADINGS = {**_WORDS, "latency": "measured time"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Point:
         allocation: how the budget was spread over the layers.
         share: the budget.
         macs, parameters: shares of the dense network's that are left.
+        latency: measured share of its time; None where that was not asked for, or the device is not here.
         loss: task loss on training images.
         metric: the headline metric on the test data.
     """
@@ -57,6 +59,7 @@ class Point:
     parameters: float
     loss: float
     metric: float
+    latency: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class BudgetCurve:
     """Points of one network.
 
     Attributes:
-        kind: what the budget bounds, ``macs`` or ``parameters``.
+        kind: what the budget bounds: ``macs``, ``parameters`` or ``latency``.
         name: name of the network.
         headline: the metric.
         dense: the metric of the dense network.
@@ -90,19 +93,23 @@ class BudgetCurve:
         table = Table(
             title=f"{self.name}: channels removed, before any training", title_justify="left"
         )
-        other = "parameters" if self.kind == "macs" else "macs"
+        others = ["parameters"] if self.kind == "macs" else ["macs"]
+        if any(point.latency is not None for point in self.points):
+            others = ["latency", *others]
         table.add_column(_WORDS[self.kind], justify="right")
         for allocation in ALLOCATIONS:
             table.add_column(f"{allocation}: {self.headline.name}", justify="right")
             table.add_column("loss", justify="right")
-            table.add_column(_WORDS[other], justify="right")
-        table.add_row("1", f"{self.dense:.4f}", f"{self.dense_loss:.3f}", "1")
+            for other in others:
+                table.add_column(_HEADINGS[other], justify="right")
+        table.add_row("1", f"{self.dense:.4f}", f"{self.dense_loss:.3f}", *("1" for _ in others))
         for share in sorted({point.share for point in self.points}, reverse=True):
             cells = [f"{share:g}"]
             for point in self.points:
                 if point.share == share:
-                    left = getattr(point, other)
-                    cells += [f"{point.metric:.4f}", f"{point.loss:.3f}", f"{left:.2f}"]
+                    left = [getattr(point, other) for other in others]
+                    cells += [f"{point.metric:.4f}", f"{point.loss:.3f}"]
+                    cells += ["" if value is None else f"{value:.2f}" for value in left]
             table.add_row(*cells)
         table.caption = "\n".join(
             [
@@ -125,7 +132,7 @@ class BudgetCurve:
                 own = [(1.0, self.dense)]
                 own += [(p.share, p.metric) for p in self.points if p.allocation == allocation]
                 axes.plot(*zip(*own, strict=True), style, color=colour, label=allocation)
-            axes.set_xlabel(f"share of the {self.kind} that is left")
+            axes.set_xlabel(f"share of the {_WORDS[self.kind]} that is left")
             axes.set_ylabel(f"{self.headline.name}, before any training")
             axes.invert_xaxis()
             axes.legend()
@@ -137,26 +144,28 @@ def budget_curve(implementation: Implementation, recipe: Recipe, images: int) ->
 
     Args:
         implementation: implementation of the recipe's task.
-        recipe: names the weights of the dense network, and a budget in MACs or parameters.
+        recipe: names the weights of the dense network, and a budget in MACs, parameters or latency.
         images: training images on which the loss is measured.
 
     Raises:
-        InputError: no weights, or no such budget.
+        InputError: no weights, no such budget, or a latency that cannot be measured or reached.
     """
     if not recipe.has_weights:
         raise InputError(
             "the recipe names no weights of a dense network, from which channels could be removed; add "
             "--set model.weights=runs/…/checkpoints/dense.pt"
         )
-    kind = next((k for k in ("macs", "parameters") if getattr(recipe.budget, k) is not None), None)
+    kind = next((k for k in _WORDS if getattr(recipe.budget, k) is not None), None)
     if kind is None:
         raise InputError(
-            "suggest compares shares of the network that are left; give budget.macs or budget.parameters"
+            "suggest compares shares of the network that are left; give budget.macs, budget.parameters or "
+            "budget.latency"
         )
     own = float(getattr(recipe.budget, kind))
     with TemporaryDirectory(prefix="detprune-") as scratch:
         task = implementation.task(recipe, RunDirectory(Path(scratch)))
         model = task.build_model().eval()
+        prepare_latency(task, model)
         loss = task.loss_probe(model, images)()
         dense = float(task.evaluate(model)[task.metric])
         shares = sorted({*SHARES, own}, reverse=True)
@@ -209,6 +218,7 @@ def _point(
     small = pruner.shrink()
     task.finish_shrinking(small)
     task.renew_batch_norm(small)
+    timed = latency_result(task, model, small)
     return Point(
         allocation,
         share,
@@ -216,6 +226,7 @@ def _point(
         _numel(small) / _numel(model),
         task.loss_probe(small, images)(),
         float(task.evaluate(small)[task.metric]),
+        None if timed is None else timed.measured,
     )
 
 

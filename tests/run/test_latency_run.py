@@ -16,9 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 import detprune as dp
 from command_line import Call, detprune_here
 from detprune.channels.latency_table import read_table
+from detprune.run.adapter import implementation
+from detprune.run.budget_curve import budget_curve
 from detprune.run.latency import choosing, measured_budget, profiling, runs, timing
 from detprune.run.measuring.deployment import Deployed
 from detprune.run.measuring.pairs import Times
+from detprune.run.recipe import validate
+from detprune_classification.recipe import ClassificationRecipe
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +85,30 @@ def test_a_run_reports_the_time_beside_the_prediction(finished: Path) -> None:
     removal = found["removal"]
     left = removal["small"]["macs"] / removal["dense"]["macs"]
     assert left == pytest.approx(latency["measured"], abs=0.02)  # these clocks count operations
+
+
+@pytest.mark.usefixtures("clockless")
+def test_suggest_times_what_it_removes(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "dense.pt").write_bytes((finished / "checkpoints" / "dense.pt").read_bytes())
+    values = copy.deepcopy(RECIPE)
+    values["model"]["weights"] = str(tmp_path / "dense.pt")
+    values["stages"]["dense"] = None
+    recipe = validate(ClassificationRecipe, values)
+    found = budget_curve(implementation("classification"), recipe, images=16)
+    assert {0.8, 0.6, 0.4} <= {point.share for point in found.points}
+    for point in found.points:  # these clocks count operations
+        assert point.latency == pytest.approx(point.macs, abs=0.02)
+        assert point.share - 0.15 < point.latency < point.share + 0.03  # the network has few widths
+    own = {point.allocation: point for point in found.points if point.share == 0.6}
+    assert own["uniform"].latency == pytest.approx(0.6, abs=0.03)
+    assert [column.header for column in found.table().columns][:4] == [
+        "time",
+        "uniform: accuracy",
+        "loss",
+        "measured time",
+    ]
+    assert found.recipe.budget.latency == 0.6
+    assert found.recipe.budget.target is None
 
 
 def test_a_resumed_run_measures_nothing_again(
