@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from detprune.budgets import Budget, matches, matching
 from detprune.channels import BoundChannels
 from detprune.errors import InputError
-from detprune.networks.left_out import tell_left_out
+from detprune.networks.left_out import tell_left_out, tell_unfit
 from detprune.networks.optimizers import held_of
 from detprune.networks.parametrizations import Computed, computed_weights
 from detprune.networks.wrappers import SHARDED, check_initialized
@@ -63,6 +63,8 @@ def select_layers(
         everything = {o.name: (o.parameter, o.module) for o in owners.values()}
         worked_out = {part for whole in computed for part in whole.parts}
         tell_left_out(model, everything, {*everything} - {*names} - worked_out, budget)
+        if not isinstance(budget.allocation, Mapping):
+            names = _fitting(model, {name: owners[name] for name in names}, sparsity_set)
     weights = {name: owners[name].parameter for name in names}
     if budget.pruned_share is None and budget.allocation == "uniform":
         sparsities = dict.fromkeys(names, sparsity_set.check_sparsity(None))
@@ -96,6 +98,21 @@ def select_layers(
     for sparsity in set(sparsities.values()):
         sparsity_set.check_sparsity(sparsity)
     return [Layer(name, weights[name], owners[name].module, s) for name, s in sparsities.items()]
+
+
+def _fitting(
+    model: nn.Module, chosen: Mapping[str, "_Owner"], sparsity_set: SparsitySet
+) -> list[str]:
+    """The weights that the set can hold; the others stay dense, and are told. All of them, if it can hold none."""
+    reasons = {name: why for name, owner in chosen.items() if (why := _unfit(owner, sparsity_set))}
+    if len(reasons) == len(chosen):
+        return list(chosen)
+    tell_unfit(model, sparsity_set, reasons)
+    return [name for name in chosen if name not in reasons]
+
+
+def _unfit(owner: "_Owner", sparsity_set: SparsitySet) -> str | None:
+    return sparsity_set.problem_with(owner.parameter.shape) or sparsity_set.problem_in(owner.module)
 
 
 def _members(model: nn.Module, channels: BoundChannels) -> list[Layer]:
@@ -199,7 +216,7 @@ def _problems(
     if unusable := _unusable(weight):
         yield unusable
         return
-    problem = sparsity_set.problem_with(weight.shape)
+    problem = _unfit(owner, sparsity_set)
     if problem is not None:
         yield problem
     if not weight.requires_grad:

@@ -1,5 +1,7 @@
-"""The note on weights that stay dense because no pattern names them: those of attention, recurrent and embedding
-modules, and bare parameters. Without ``include`` only convolution and linear modules are pruned.
+"""The notes on weights that stay dense without having been excluded.
+
+No pattern names those of attention, recurrent and embedding modules, and bare parameters: without ``include`` only
+convolution and linear modules are pruned. Others a set of a fixed structure, such as n:m, cannot hold.
 """
 
 import weakref
@@ -17,8 +19,13 @@ _NOTABLE = 0.05
 """Share of the weights (in tensors of two or more dimensions) from which a note is worth it; position embeddings and
 scales have less."""
 
+_MOST = 12  # names that a note lists for one reason
+
 _TOLD: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 """Models with a note already, because a run selects the weights of one model several times."""
+
+_TOLD_UNFIT: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+"""The same for the note on weights that a set cannot hold."""
 
 
 def tell_left_out(
@@ -57,4 +64,27 @@ def tell_left_out(
         listed(names),
         ", ".join(modules),
         list(patterns),
+    )
+
+
+def tell_unfit(model: nn.Module, sparsity_set: object, reasons: Mapping[str, str]) -> None:
+    """Log once per model which weights a set cannot hold, so that they stay dense, by their reason.
+
+    Args:
+        model: the network.
+        sparsity_set: the set.
+        reasons: name of a weight → why the set cannot hold it.
+    """
+    if not reasons or model in _TOLD_UNFIT:
+        return
+    _TOLD_UNFIT.add(model)
+    names: dict[str, list[str]] = {}
+    for name, why in reasons.items():
+        names.setdefault(why, []).append(name)
+    LOGGER.warning(
+        "%d weight(s) stay dense, because %r cannot hold them; with exclude=[…] they stay dense without this "
+        "line:\n  %s",
+        len(reasons),
+        sparsity_set,
+        "\n  ".join(f"{listed(found, _MOST)}: {why}" for why, found in names.items()),
     )

@@ -38,6 +38,10 @@ class SparsitySet(ABC):
             None if len(shape) >= 2 else f"has {len(shape)} dimension(s), the set needs 2 or more"
         )
 
+    def problem_in(self, module: nn.Module) -> str | None:
+        """Say why the weight of a module cannot lie in the set, whatever its shape; None if it can."""
+        return None
+
     def for_network(
         self, model: nn.Module, budget: "Budget", optimizer: Optimizer | None
     ) -> "SparsitySet":

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Size, Tensor
+from torch import Size, Tensor, nn
 
 from detprune.errors import InputError
 from detprune.projections import n_of_m_mask
@@ -15,7 +15,9 @@ from detprune.values import check_whole
 class NM(SparsitySet):
     """n:m sparsity: of every m consecutive input channels (dim 1), at most n weights are nonzero.
 
-    The groups lie at one output and kernel position, as hardware for 2:4 sparsity reads them. The projection keeps
+    The groups lie at one output and kernel position, as hardware for 2:4 sparsity reads them, TensorRT among it
+    (along C of a kernel KCRS). ONNX files keep this layout. Without ``include`` weights that cannot be grouped so stay
+    dense: of three input channels, of depthwise and of transposed convolutions. The projection keeps
     the n weights of largest magnitude in every group, ties to the lowest index. Source: Mishra et al. 2021.
 
     Attributes:
@@ -43,6 +45,12 @@ class NM(SparsitySet):
         if problem is None and shape[1] % self.m:
             return f"has {shape[1]} input channels, which is no multiple of {self.m}"
         return problem
+
+    def problem_in(self, module: nn.Module) -> str | None:
+        """Refuse a transposed convolution, whose dim 1 holds output channels."""
+        if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+            return "is of a transposed convolution, whose dim 1 holds its output channels"
+        return None
 
     def check_sparsity(self, sparsity: float | None) -> float:
         """Refuse any sparsity but the structure's own."""

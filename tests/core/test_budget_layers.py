@@ -197,8 +197,9 @@ def test_all_offenders_are_listed_together_with_the_remedy() -> None:
     held = [p for p in model.parameters() if p is not model.up.weight]
     model.stem = nn.Conv2d(3, 8, 3)
     optimizer = torch.optim.SGD([*held, model.stem.weight], 0.1)
+    every = ["conv*", "up", "head.*", "tied", "stem"]
     with pytest.raises(InputError) as caught:
-        Pruner(model, optimizer, ADMM(rho=0.1), NM(2, 4))
+        Pruner(model, optimizer, ADMM(rho=0.1), NM(2, 4), Budget(include=every))
     lines = str(caught.value).splitlines()
     assert lines[0] == "5 weight(s) cannot be pruned with NM(n=2, m=4):"
     assert sorted(line.strip() for line in lines[1:-1]) == sorted(
@@ -208,14 +209,49 @@ def test_all_offenders_are_listed_together_with_the_remedy() -> None:
             "for its zeros",
             "head.2.weight is shared with tied.weight",
             "tied.weight is shared with head.2.weight",
+            "up.weight is of a transposed convolution, whose dim 1 holds its output channels",
             "stem.weight has 3 input channels, which is no multiple of 4",
         ]
     )
     names = "['up.weight', 'head.0.weight', 'head.2.weight', 'tied.weight', 'stem.weight']"
     assert lines[-1] == f"Leave them dense with exclude={names}, or remove the cause."
-    remedied = Budget(exclude=[line.split()[0] for line in lines[1:-1]])
+    remedied = Budget(include=every, exclude=[line.split()[0] for line in lines[1:-1]])
     pruner = Pruner(model, optimizer, ADMM(rho=0.1), NM(2, 4), remedied)
     assert [layer.name for layer in pruner.layers] == ["conv.weight", "conv1d.weight"]
+
+
+def test_weights_that_the_set_cannot_hold_stay_dense_and_are_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = Everything()
+    model.stem, model.depthwise = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8)
+    model.other = nn.Conv2d(3, 4, 1)
+    fitting = ["conv.weight", "conv1d.weight", "head.0.weight", "head.2.weight"]
+    for _ in range(2):
+        pruner = Pruner(model, None, OneShot(), NM(2, 4))
+        assert [layer.name for layer in pruner.layers] == fitting
+    (line,) = [r.getMessage() for r in caplog.records if "cannot hold" in r.getMessage()]
+    assert line.startswith("4 weight(s) stay dense, because NM(n=2, m=4) cannot hold them")
+    assert "stem.weight, other.weight: has 3 input channels, which is no multiple of 4" in line
+    assert "depthwise.weight: has 1 input channels" in line
+    assert "up.weight: is of a transposed convolution" in line
+    pruner.hard_prune()
+    groups = model.conv.weight.reshape(8, 1, 4, 9)
+    assert (groups != 0).sum(2).eq(2).all()
+
+
+def test_patterns_leave_other_kernels_dense(caplog: pytest.LogCaptureFixture) -> None:
+    pruner = Pruner(Everything(), None, OneShot(), Pattern())
+    assert [layer.name for layer in pruner.layers] == ["conv.weight"]
+    assert "is no convolution with a 3×3 kernel" in caplog.text
+
+
+def test_a_weight_that_an_allocation_names_has_to_fit() -> None:
+    named = Budget(allocation={"stem": 0.5, "conv": 0.5})
+    model = Everything()
+    model.stem = nn.Conv2d(3, 8, 3)
+    with pytest.raises(InputError, match=r"stem\.weight has 3 input channels"):
+        Pruner(model, None, OneShot(), NM(2, 4), named)
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,10 @@ def test_a_share_out_of_reach_is_left_out_and_named(tiny: dict[str, Any], weight
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"budget": {"sparsity": 0.5}}, r"give budget\.macs, budget\.parameters or budget\.latency"),
+        (
+            {"budget": {"sparsity": 0.5}},
+            r"give budget\.macs, budget\.parameters or budget\.latency",
+        ),
         ({"budget": {"macs": 0.0001}}, r"macs is 0\.0001, but with one step"),
     ],
 )

@@ -141,7 +141,10 @@ def test_killed_between_the_last_epoch_and_the_mark_of_its_stage(
         (["run", "{recipe}", "--set", "model.nam=x"], "did you mean 'name'"),
         (["run", "{recipe}", "--set", "task=clasification"], "did you mean 'classification'"),
         (["run", "{recipe}", "--set", "budget.exclude=[convv*]"], "matches no weight"),
-        (["run", "{recipe}", "--set", "set=n_m", "--set", "budget={}"], "no multiple of 4"),
+        (
+            ["run", "{recipe}", "--set", "set=n_m", "--set", "budget={include: [conv1]}"],
+            "no multiple of 4",
+        ),
         (["run", "{recipe}", "--set", "data={name: cifar10, root: nowhere}"], "nowhere"),
         (["run", "{recipe}", "--set", "model.weights=none.pt"], "none.pt"),
         (["report", "nowhere"], "nowhere"),
