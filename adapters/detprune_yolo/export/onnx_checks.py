@@ -3,11 +3,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ultralytics.nn.tasks import BaseModel
 
 from detprune.errors import DetpruneError
@@ -87,6 +89,7 @@ def count_zeros(
     }
     held = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer if i.name in used}
     own = {n: p.detach().numpy() for n, p in fused.named_parameters()}
+    folded = _folded(fused)
     convolutions = [
         f"{n}.weight"
         for n, m in fused.named_modules()
@@ -110,7 +113,8 @@ def count_zeros(
         candidates += [v for v in held.values() if v.shape == weight.shape]
         # of linear layers the file may hold the transpose
         candidates += [v.T for v in held.values() if v.ndim == 2 and v.T.shape == weight.shape]
-        found = next((c for c in candidates if _same(c, weight)), None)
+        expected = [weight, folded[name]] if name in folded else [weight]
+        found = next((c for c in candidates if any(_same(c, e) for e in expected)), None)
         if found is None:
             raise DetpruneError(
                 f"{path.name} holds no weights equal to {name} with the same zeros, so the export changed "
@@ -135,3 +139,16 @@ def _same(value: Array, weight: Array) -> bool:
         and np.array_equal(value == 0, weight == 0)
         and np.allclose(value, weight, rtol=1e-4, atol=1e-7)
     )
+
+
+def _folded(network: nn.Module) -> dict[str, Array]:
+    """Weights of convolutions with the batch norm behind them, where ``fuse`` leaves both (RT-DETR's ``input_proj``)."""
+    found = {}
+    for prefix, sequence in network.named_modules():
+        if not isinstance(sequence, nn.Sequential):
+            continue
+        for (name, conv), (_, norm) in pairwise(sequence.named_children()):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                place = ".".join(part for part in (prefix, name, "weight") if part)
+                found[place] = fuse_conv_bn_eval(conv.eval(), norm.eval()).weight.detach().numpy()
+    return found
