@@ -142,7 +142,7 @@ def _same(value: Array, weight: Array) -> bool:
 
 
 def _folded(network: nn.Module) -> dict[str, Array]:
-    """Weights of convolutions with the batch norm behind them, where ``fuse`` leaves both (RT-DETR's ``input_proj``)."""
+    """Weights of convolutions with the batch norm behind them, where ``fuse`` leaves both, as RT-DETR's."""
     found = {}
     for prefix, sequence in network.named_modules():
         if not isinstance(sequence, nn.Sequential):
