@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The check that an architecture's description, from a yaml or a checkpoint, calls layers and nothing else.
+"""The check that a network can be pruned, and that its description calls layers and nothing else.
 
 Ultralytics evaluates ``activation`` as Python, and calls whatever of its module ``ultralytics.nn.tasks`` a row names.
 """
@@ -13,6 +13,7 @@ from torch import nn
 from ultralytics.nn import tasks
 
 from detprune.errors import InputError
+from detprune_yolo.kinds import Kind, kind_of
 
 CHANNELS_REMOVED = (
     "channels were taken out of this network by detprune, so that it cannot be built from its yaml: train it with "
@@ -73,3 +74,28 @@ def _is_layer_call(text: object) -> bool:
         return False
     name = ast.unparse(call.func).removeprefix("torch.")
     return name.startswith("nn.") and _is_layer(name)
+
+
+def check_network(network: nn.Module, what: object) -> Kind:
+    """Refuse a network that cannot be pruned, or that says that it is for another task than its head.
+
+    Raises:
+        InputError: it is another, or its description calls something else than layers.
+    """
+    kind = kind_of(network, shown(what))
+    args = getattr(network, "args", None) or {}
+    task = args.get("task") if isinstance(args, Mapping) else getattr(args, "task", None)
+    if task not in (None, kind.task):
+        raise InputError(
+            f"{shown(what)} holds a {type(network).__name__} for the task {task!r}, but its head is for "
+            f"{kind.description()}; give a checkpoint that Ultralytics or detprune wrote"
+        )
+    check_description(
+        getattr(network, "yaml", None), shown(what)
+    )  # training builds the network from it
+    return kind
+
+
+def shown(what: object) -> object:
+    """What an error names: a network by its class, anything else as it is."""
+    return type(what).__name__ if isinstance(what, nn.Module) else what

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The check whether a network of Ultralytics can be pruned, for recipes, checkpoints and trainers alike."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ from ultralytics.nn.tasks import yaml_model_load
 
 from detprune.errors import InputError
 from detprune.files import load_yaml
-from detprune_yolo.descriptions import check_description
-from detprune_yolo.kinds import KINDS, Kind, kind_of, kind_of_head, unsupported
+from detprune_yolo.descriptions import check_description, check_network, shown
+from detprune_yolo.kinds import KINDS, Kind, kind_of_head, unsupported
 from detprune_yolo.weights.diagnosis import classes_in
 
 _HEAD_MODULE, _NETWORK_MODULE = "ultralytics.nn.modules.head.", "ultralytics.nn.tasks."
@@ -40,10 +39,10 @@ def check_start(model: object, task: object = None) -> Kind | None:
         elif Path(model).suffix.lower() == ".pt" and Path(model).is_file():
             kind = _kind_of_classes(classes_in(Path(model)), model)
     if task is not None and task not in {known.task for known in KINDS}:
-        raise unsupported(f"{_shown(model)} is for the task {task!r}")
+        raise unsupported(f"{shown(model)} is for the task {task!r}")
     if kind is not None and task not in (None, kind.task):
         raise InputError(
-            f"the task is {task!r}, but {_shown(model)} is a network for {kind.description()}; leave the task out, or "
+            f"the task is {task!r}, but {shown(model)} is a network for {kind.description()}; leave the task out, or "
             "give a network of that task"
         )
     return kind
@@ -78,26 +77,6 @@ def read_layers(cfg: str) -> dict[str, Any]:
     return layers
 
 
-def check_network(network: nn.Module, what: object) -> Kind:
-    """Refuse a network that cannot be pruned, or that says that it is for another task than its head.
-
-    Raises:
-        InputError: it is another, or its description calls something else than layers.
-    """
-    kind = kind_of(network, _shown(what))
-    args = getattr(network, "args", None) or {}
-    task = args.get("task") if isinstance(args, Mapping) else getattr(args, "task", None)
-    if task not in (None, kind.task):
-        raise InputError(
-            f"{_shown(what)} holds a {type(network).__name__} for the task {task!r}, but its head is for "
-            f"{kind.description()}; give a checkpoint that Ultralytics or detprune wrote"
-        )
-    check_description(
-        getattr(network, "yaml", None), _shown(what)
-    )  # training builds the network from it
-    return kind
-
-
 def _kind_of_classes(names: set[str], what: object) -> Kind | None:
     """The kind of the network in a file, by the classes that the file refers to; None if it refers to none."""
     heads = {n.removeprefix(_HEAD_MODULE) for n in names if n.startswith(_HEAD_MODULE)}
@@ -109,7 +88,3 @@ def _kind_of_classes(names: set[str], what: object) -> Kind | None:
         raise unsupported(f"{what} holds a {other[0]}")
     fitting = [k for k in KINDS if k.network.__name__ in networks and heads & {*k.heads}]
     return fitting[0] if fitting else None
-
-
-def _shown(what: object) -> object:
-    return type(what).__name__ if isinstance(what, nn.Module) else what

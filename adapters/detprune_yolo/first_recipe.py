@@ -10,7 +10,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 
 from detprune.errors import InputError
 from detprune.files import dump_yaml_line
-from detprune.run.first_recipe import FirstRun
+from detprune.run.adapter import FirstRun
 from detprune_yolo.data.check import check_data
 from detprune_yolo.kinds import Kind, kind_of
 from detprune_yolo.options import check_options

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from detprune.run.directory import RunDirectory
-    from detprune.run.first_recipe import FirstRun
     from detprune.run.recipe import Recipe, Settings
     from detprune.run.task import Task
 
@@ -24,6 +23,30 @@ ENTRY_POINTS = "detprune.adapters"
 
 Export = Callable[[Path, Path | None], Sequence[str]]
 """Exports a run's pruned network to a file, or to the default one, and returns lines to print."""
+
+
+@dataclass(frozen=True)
+class FirstRun:
+    """What somebody wants of a checkpoint.
+
+    Attributes:
+        checkpoint: the trained network.
+        budget: the share that is left, by its name in a recipe: ``{"macs": 0.5}``.
+        data: the data set; None: the one that the checkpoint names.
+        epochs: of constrained training and retraining together; None: a share of the checkpoint's own.
+    """
+
+    checkpoint: Path
+    budget: Mapping[str, float]
+    data: Path | None = None
+    epochs: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the run: the checkpoint's with the budget."""
+        return "_".join(
+            [self.checkpoint.stem, *(f"{k}_{value:g}" for k, value in self.budget.items())]
+        )
 
 
 @dataclass(frozen=True)
@@ -44,7 +67,7 @@ class Implementation:
     formats: "Mapping[str, Export]" = field(default_factory=dict)
     rebuild: "Callable[[Mapping[str, Any]], nn.Module] | None" = None
     int8: "Mapping[str, Export]" = field(default_factory=dict)
-    first_recipe: "Callable[[FirstRun], str] | None" = None
+    first_recipe: Callable[[FirstRun], str] | None = None
 
 
 @dataclass(frozen=True)

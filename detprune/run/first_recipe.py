@@ -1,35 +1,7 @@
-"""The first recipe for a checkpoint: what somebody wants of it, and the adapter that writes the recipe."""
-
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+"""The first recipe for a checkpoint, by the adapter that writes it."""
 
 from detprune.errors import InputError
-from detprune.run.adapter import adapter_entry_points, implementation, load_adapter
-
-
-@dataclass(frozen=True)
-class FirstRun:
-    """What somebody wants of a checkpoint.
-
-    Attributes:
-        checkpoint: the trained network.
-        budget: the share that is left, by its name in a recipe: ``{"macs": 0.5}``.
-        data: the data set; None: the one that the checkpoint names.
-        epochs: of constrained training and retraining together; None: a share of the checkpoint's own.
-    """
-
-    checkpoint: Path
-    budget: Mapping[str, float]
-    data: Path | None = None
-    epochs: int | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of the run: the checkpoint's with the budget."""
-        return "_".join(
-            [self.checkpoint.stem, *(f"{k}_{value:g}" for k, value in self.budget.items())]
-        )
+from detprune.run.adapter import FirstRun, adapter_entry_points, implementation, load_adapter
 
 
 def first_recipe(wanted: FirstRun) -> str:

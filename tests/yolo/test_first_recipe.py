@@ -11,7 +11,7 @@ from trainings import tiny_model
 
 from command_line import detprune
 from detprune.errors import InputError
-from detprune.run.first_recipe import FirstRun
+from detprune.run.adapter import FirstRun
 
 # isort: split
 from detprune_yolo.data.drawing import DrawnSet, draw

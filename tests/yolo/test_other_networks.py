@@ -16,7 +16,8 @@ from trainings import OPTIONS, images
 import detprune as dp
 
 # isort: split
-from detprune_yolo.detectors import check_network, check_start, read_layers
+from detprune_yolo.descriptions import check_network
+from detprune_yolo.detectors import check_start, read_layers
 from detprune_yolo.kinds import DETECT, POSE
 from detprune_yolo.recipe import ModelSpec
 from detprune_yolo.training.constrained import constrained

@@ -19,7 +19,8 @@ from detprune_yolo.channels import network_to_train
 from detprune_yolo.data.building import build_images
 from detprune_yolo.data.images import labels_folder
 from detprune_yolo.data.places import check_place
-from detprune_yolo.detectors import check_network, check_start
+from detprune_yolo.descriptions import check_network
+from detprune_yolo.detectors import check_start
 from detprune_yolo.kinds import DETECT, TASKS, Kind, is_end_to_end
 from detprune_yolo.process_state import no_downloads
 from detprune_yolo.training.settings import Stage, StageSettings, own_modules

@@ -22,7 +22,7 @@ import detprune
 from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.files.atomic import atomic
 from detprune.files.deflated import save_deflated
-from detprune_yolo.detectors import check_network
+from detprune_yolo.descriptions import check_network
 from detprune_yolo.kinds import kind_of, use_one_to_one
 from detprune_yolo.weights.diagnosis import (
     LOADING_ERRORS,

@@ -12,8 +12,7 @@ from detprune.run.cli.options import Assignments
 from detprune.run.cli.run import run_recipe
 
 if TYPE_CHECKING:
-    from detprune.run.adapter import Implementation
-    from detprune.run.first_recipe import FirstRun
+    from detprune.run.adapter import FirstRun, Implementation
     from detprune.run.recipe import Recipe
 
 Checkpoint = Annotated[Path, typer.Argument(help="A trained network, such as best.pt.")]
@@ -84,7 +83,7 @@ def _wanted(
     latency: float | None,
     epochs: int | None,
 ) -> "FirstRun":
-    from detprune.run.first_recipe import FirstRun
+    from detprune.run.adapter import FirstRun
 
     given = {"macs": macs, "parameters": parameters, "latency": latency}
     budget = {name: value for name, value in given.items() if value is not None} or {"macs": 0.5}
