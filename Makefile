@@ -49,6 +49,7 @@ test-lowest: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 
 typecheck: $(READY)
 	$(BIN)/mypy
