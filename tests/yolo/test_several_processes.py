@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import task_networks
+from task_networks import ENDINGS, drawn
 from trainings import constrained_settings, start_file, trainer_of
 
 import detprune as dp
@@ -23,11 +25,14 @@ from ultralytics.utils.patches import torch_load
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.parametrize("task", ENDINGS)
 def test_a_worker_makes_the_same_trainer_with_callbacks_attached_once(
-    tmp_path: Path,
+    task: str, tmp_path: Path
 ) -> None:
     settings = constrained_settings(dp.SLR(rho="auto"), run_dir=tmp_path)
-    trainer = trainer_of(ConstrainedTrainer, settings, start_file(tmp_path), tmp_path, epochs=3)
+    start = task_networks.start_file(tmp_path / "start.pt", f"yolov8n{ENDINGS[task]}")
+    data = str(drawn(task))
+    trainer = trainer_of(ConstrainedTrainer, settings, start, tmp_path, epochs=3, data=data)
     script = Path(generate_ddp_file(trainer))
     try:
         state = torch_load(script.with_suffix(".pt"), map_location="cpu")
@@ -36,6 +41,8 @@ def test_a_worker_makes_the_same_trainer_with_callbacks_attached_once(
         script.with_suffix(".pt").unlink()
     worker = state["trainer"](overrides=state["args"], _callbacks=state["callbacks"])
     assert isinstance(worker, ConstrainedTrainer)
+    assert worker.kind == trainer.kind
+    assert isinstance(worker, trainer.kind.trainer)
     assert worker.settings == settings
     assert worker.args.lr0 == trainer.args.lr0
     for event, attached in worker.callbacks.items():
