@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import task_networks
 from task_networks import ENDINGS, drawn
-from trainings import constrained_settings, start_file, trainer_of
+from trainings import constrained_settings, trainer_of
 
 import detprune as dp
 
