@@ -18,12 +18,13 @@ from torch import nn
 
 from detprune.budgets import Budget
 from detprune.channels import CoupledChannels
+from detprune.channels.latency_table import read_table
 from detprune.errors import InputError
 from detprune.methods import OneShot
 from detprune.pruner import Pruner
 from detprune.run.adapter import Implementation
 from detprune.run.directory import RunDirectory
-from detprune.run.latency.runs import latency_result, prepare_latency
+from detprune.run.latency.choosing import measured_budget, measured_times
 from detprune.run.metrics import Metric
 from detprune.run.recipe import Recipe
 from detprune.run.report.style import BLUE, ORANGE, drawing, new_figure, save
@@ -74,7 +75,7 @@ class BudgetCurve:
         dense_loss: its task loss.
         own: the recipe's budget.
         points: by share, falling, then in the order of ``ALLOCATIONS``.
-        unreachable: shares that the parts which always stay exceed, with the reason.
+        unreachable: shares that no widths reach, with one allocation at least, with the reason.
         recipe: the recipe, with the better allocation at its own budget.
     """
 
@@ -105,11 +106,9 @@ class BudgetCurve:
         table.add_row("1", f"{self.dense:.4f}", f"{self.dense_loss:.3f}", *("1" for _ in others))
         for share in sorted({point.share for point in self.points}, reverse=True):
             cells = [f"{share:g}"]
-            for point in self.points:
-                if point.share == share:
-                    left = [getattr(point, other) for other in others]
-                    cells += [f"{point.metric:.4f}", f"{point.loss:.3f}"]
-                    cells += ["" if value is None else f"{value:.2f}" for value in left]
+            of = {point.allocation: point for point in self.points if point.share == share}
+            for allocation in ALLOCATIONS:
+                cells += _cells(of.get(allocation), others)
             table.add_row(*cells)
         table.caption = "\n".join(
             [
@@ -139,6 +138,14 @@ class BudgetCurve:
             save(figure, path)
 
 
+def _cells(point: Point | None, others: Sequence[str]) -> list[str]:
+    if point is None:
+        return [""] * (2 + len(others))
+    left = [getattr(point, other) for other in others]
+    texts = ["" if value is None else f"{value:.2f}" for value in left]
+    return [f"{point.metric:.4f}", f"{point.loss:.3f}", *texts]
+
+
 def budget_curve(implementation: Implementation, recipe: Recipe, images: int) -> BudgetCurve:
     """Remove channels of the recipe's dense network at several budgets, and measure each.
 
@@ -165,11 +172,10 @@ def budget_curve(implementation: Implementation, recipe: Recipe, images: int) ->
     with TemporaryDirectory(prefix="detprune-") as scratch:
         task = implementation.task(recipe, RunDirectory(Path(scratch)))
         model = task.build_model().eval()
-        prepare_latency(task, model)
         loss = task.loss_probe(model, images)()
         dense = float(task.evaluate(model)[task.metric])
         shares = sorted({*SHARES, own}, reverse=True)
-        points, unreachable = _points(task, model, kind, shares, images)
+        points, unreachable = _points(task, model, kind, shares, images, Path(scratch))
     best = _best([point for point in points if point.share == own])
     planned = replace(recipe.budget, allocation=best) if best else recipe.budget
     return BudgetCurve(
@@ -186,31 +192,60 @@ def budget_curve(implementation: Implementation, recipe: Recipe, images: int) ->
 
 
 def _points(
-    task: Task, model: nn.Module, kind: str, shares: Sequence[float], images: int
+    task: Task,
+    model: nn.Module,
+    kind: str,
+    shares: Sequence[float],
+    images: int,
+    scratch: Path,
 ) -> tuple[list[Point], dict[float, str]]:
+    channels = task.sparsity_set(model)
+    if not isinstance(channels, CoupledChannels):
+        raise TypeError("the set does not remove whole channels")
+    stated = task.budget(model)
+    times = None
+    if kind == "latency":
+        times = measured_times(model, channels, stated, task.finish_shrinking)
+
+    def budget_of(share: float, allocation: Spread) -> tuple[Budget, float | None]:
+        changes: dict[str, Any] = {kind: share, "allocation": allocation}
+        budget, latency = replace(stated, **changes), None
+        if kind == "latency":
+            table = scratch / f"{share}_{allocation}.yaml"
+            finish = task.finish_shrinking
+            budget = measured_budget(
+                model, channels, budget, table=table, finish=finish, times=times
+            )
+            latency = (read_table(table).chosen or {}).get("measured")
+        return budget, latency
+
     points: list[Point] = []
     unreachable: dict[float, str] = {}
     for share in track(list(shares), "removing channels", transient=True):
-        try:
-            changes: list[dict[str, Any]] = [{kind: share, "allocation": a} for a in ALLOCATIONS]
-            budgets = [replace(task.budget(model), **change) for change in changes]
-            points += [
-                _point(task, model, budget, share, allocation, images)
-                for budget, allocation in zip(budgets, ALLOCATIONS, strict=True)
-            ]
-        except InputError as error:
-            if share == getattr(task.recipe.budget, kind):
-                raise
-            unreachable[share] = str(error).partition(";")[0]
+        for allocation in ALLOCATIONS:
+            try:
+                budget, latency = budget_of(share, allocation)
+                point = _point(task, model, channels, share, allocation, images, budget, latency)
+            except InputError as error:
+                unreachable.setdefault(share, str(error).partition(";")[0])
+            else:
+                points.append(point)
+    own = float(getattr(task.recipe.budget, kind))
+    if all(point.share != own for point in points):
+        raise InputError(unreachable[own])
     return points, unreachable
 
 
 def _point(
-    task: Task, model: nn.Module, budget: Budget, share: float, allocation: Spread, images: int
+    task: Task,
+    model: nn.Module,
+    channels: CoupledChannels,
+    share: float,
+    allocation: Spread,
+    images: int,
+    budget: Budget,
+    latency: float | None,
 ) -> Point:
-    channels = task.sparsity_set(model)
-    if not isinstance(channels, CoupledChannels):
-        raise TypeError("the set does not remove whole channels")
     clone = copy.deepcopy(model)
     optimizer = torch.optim.SGD([p for p in clone.parameters() if p.requires_grad], lr=0.0)
     pruner = Pruner(clone, optimizer, OneShot(), channels, budget)
@@ -218,7 +253,6 @@ def _point(
     small = pruner.shrink()
     task.finish_shrinking(small)
     task.renew_batch_norm(small)
-    timed = latency_result(task, model, small)
     return Point(
         allocation,
         share,
@@ -226,7 +260,7 @@ def _point(
         _numel(small) / _numel(model),
         task.loss_probe(small, images)(),
         float(task.evaluate(small)[task.metric]),
-        None if timed is None else timed.measured,
+        latency,
     )
 
 

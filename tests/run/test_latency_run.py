@@ -95,10 +95,10 @@ def test_suggest_times_what_it_removes(finished: Path, tmp_path: Path) -> None:
     values["stages"]["dense"] = None
     recipe = validate(ClassificationRecipe, values)
     found = budget_curve(implementation("classification"), recipe, images=16)
-    assert {0.8, 0.6, 0.4} <= {point.share for point in found.points}
+    assert {0.8, 0.6, 0.4} <= {p.share for p in found.points if p.allocation == "uniform"}
     for point in found.points:  # these clocks count operations
         assert point.latency == pytest.approx(point.macs, abs=0.02)
-        assert point.share - 0.15 < point.latency < point.share + 0.03  # the network has few widths
+        assert point.latency == pytest.approx(point.share, abs=0.05)  # or it is left out
     own = {point.allocation: point for point in found.points if point.share == 0.6}
     assert own["uniform"].latency == pytest.approx(0.6, abs=0.03)
     assert [column.header for column in found.table().columns][:4] == [

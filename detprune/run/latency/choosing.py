@@ -39,6 +39,7 @@ def measured_budget(
     *,
     table: Path | None = None,
     finish: Callable[[nn.Module], None] = lambda network: None,
+    times: LatencyTable | None = None,
 ) -> Budget:
     """A latency budget with the times of its target, measured here; its target is a table then.
 
@@ -48,6 +49,7 @@ def measured_budget(
         budget: with a latency.
         table: the file for the table; by default a new one in the user's cache folder, so that budgets keep their own.
         finish: updates what a network stores of its widths, after channels were removed.
+        times: the result of ``measured_times`` for the same network and target, where several budgets share it.
 
     Raises:
         InputError: a target that is not here, a latency below what the layers that cannot shrink take, or a table
@@ -60,13 +62,34 @@ def measured_budget(
     if target.table is not None:
         chosen = _of_given(read_table(Path(target.table)), model, channels, budget)
     else:
-        check_target(target)
         subject = Subject.on(target, model, channels, budget, finish)
-        LOGGER.info("latency: measuring the layers on %s", target)
-        filled = fill(empty_table(subject, target), subject, target)
+        filled = times or _filled(subject, target)
         chosen = _adjusted(filled, subject, budget, target, path)
     write_table(chosen, path)
     return with_table(budget, path)
+
+
+def measured_times(
+    model: nn.Module,
+    channels: CoupledChannels,
+    budget: Budget,
+    finish: Callable[[nn.Module], None] = lambda network: None,
+) -> LatencyTable | None:
+    """The times of layers and network on the target of a latency budget; None if that is a table already.
+
+    Raises:
+        InputError: a target that is not here.
+    """
+    target = budget.target or LatencyTarget()
+    if target.table is not None:
+        return None
+    return _filled(Subject.on(target, model, channels, budget, finish), target)
+
+
+def _filled(subject: Subject, target: LatencyTarget) -> LatencyTable:
+    check_target(target)
+    LOGGER.info("latency: measuring the layers on %s", target)
+    return fill(empty_table(subject, target), subject, target)
 
 
 def with_table(budget: Budget, path: Path) -> Budget:
