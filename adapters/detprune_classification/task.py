@@ -179,6 +179,11 @@ class ClassificationNetworkTask(LightningNetworkTask):
 class ClassificationTask(ClassificationNetworkTask, LightningTask):
     """Prunes an image classifier."""
 
+    @property
+    def batch_size(self) -> int:
+        """Images in a training batch."""
+        return self.recipe.data.batch_size
+
     def module(
         self, model: nn.Module, spec: StageSpec, teacher: Teacher | None
     ) -> L.LightningModule:

@@ -181,6 +181,11 @@ class LaneNetworkTask(LightningNetworkTask):
 class LaneTask(LaneNetworkTask, LightningTask):
     """Prunes an Ultra-Fast-Lane-Detection network."""
 
+    @property
+    def batch_size(self) -> int:
+        """Frames in a training batch."""
+        return self.recipe.data.batch_size
+
     def module(
         self, model: nn.Module, spec: StageSpec, teacher: Teacher | None
     ) -> L.LightningModule:

@@ -1,8 +1,10 @@
 """Batch-norm statistics of a hard-pruned copy, estimated on the training images of a user's LightningModule."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
@@ -86,3 +88,27 @@ def renew(network: nn.Module, inputs: TrainingInputs | None) -> None:
                 type(error).__name__,
                 error,
             )
+
+
+def check_single_sample(network: nn.Module, shape: Sequence[int], cause: str) -> None:
+    """Refuse a batch of one image where a batch norm would see one value per channel.
+
+    Args:
+        network: the network; it does not change.
+        shape: (C, H, W) of an image.
+        cause: the setting that leads to such a batch, and its value.
+
+    Raises:
+        InputError: PyTorch's batch norm has no variance then.
+    """
+    twin = copy.deepcopy(network).train()
+    try:
+        with torch.no_grad(), isolate_rng():
+            twin(torch.zeros(1, *shape))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            f"{cause}: batch norm has one value per channel then in this network, and no variance; give another "
+            "number, or larger images"
+        ) from error

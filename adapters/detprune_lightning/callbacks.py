@@ -102,6 +102,11 @@ class ConstrainedTraining(L.Callback):
             )
         self._total_steps = int(total)
         self._updates = outer_iterations(epochs, self._total_steps, self._every)
+        if self._every is not None and round(epochs / self._every) > self._total_steps:
+            LOGGER.warning(
+                "every is %g epochs, in which there is no optimizer step: outer iterations are %d, of a step each",
+                *(self._every, self._updates),
+            )
         self._pruner = Pruner(
             self._network if self._network is not None else pl_module,
             only_optimizer(trainer),

@@ -28,6 +28,7 @@ from detprune.run.measuring import deployed
 from detprune.run.recipe import Recipe
 from detprune.run.seeds import derive_seed
 from detprune.run.task import NetworkTask, Task, check_teacher
+from detprune_lightning.batch_norm import check_single_sample
 from detprune_lightning.callbacks import ConstrainedTraining, HardPruningCheck, MaskedRetraining
 from detprune_lightning.distillation import Teacher
 from detprune_lightning.recipe import LightningRecipe
@@ -138,8 +139,25 @@ class LightningTask(LightningNetworkTask, Task):
             "retrain": stages.retrain.epochs,
         }
 
+    @property
+    def batch_size(self) -> int:
+        """Samples in a training batch."""
+        return 0
+
+    def _check_single_samples(self, model: nn.Module) -> None:
+        images, batch = len(self.training_data), self.batch_size  # type: ignore[arg-type]
+        alone = self.recipe.trainer.devices in (1, "1", "auto") and torch.cuda.device_count() < 2
+        if alone and batch and images % batch == (1 if batch > 1 else 0):
+            cause = f"data.batch_size is {batch}, so that the last batch of {images} training images has one"
+        elif min(self.recipe.batch_norm_images, images) == 1:
+            cause = "batch_norm_images is 1"
+        else:
+            return
+        check_single_sample(model, self._image_shape, cause)
+
     def check_before_training(self, model: nn.Module) -> None:
-        """Check that the recipe's own teacher loads into the network, and holds finite numbers."""
+        """Check that batches can be trained on, and that the recipe's own teacher loads and holds finite numbers."""
+        self._check_single_samples(model)
         spec = self.recipe.distillation
         if spec is None or spec.teacher is None:
             return

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from detprune.errors import InputError
+from detprune.loggers import logger
 from detprune.methods.base import TRANSIENT, Method, OuterIteration, Pace, Problem, State
 from detprune.methods.ramp import (
     check_ramp,
@@ -26,6 +27,10 @@ from detprune.methods.ramp import (
 from detprune.projections import keep, zero_outside
 from detprune.sets import SparsitySet
 from detprune.values import check_whole
+
+LOGGER = logger(__name__)
+
+_NEARLY_ALL = 0.95  # of the sparsity; less at the last choice of the masks is told
 
 
 @dataclass
@@ -93,6 +98,8 @@ class _Gradual(Method[GradualState]):
     def after_step(self, problem: Problem, state: GradualState) -> None:
         """Count the step, and choose the supports anew every ``every`` steps."""
         state.t += 1
+        if state.t == 1:
+            self._warn_of_few_choices(state.steps)
         self.apply(problem, state)
         if state.t % self.every == 0 and self.chooses(state.progress(state.t - self.every)):
             share = share_of_sparsity(self.ramp, state.progress(state.t))
@@ -100,6 +107,25 @@ class _Gradual(Method[GradualState]):
             for kept, mask in zip(state.supports, problem.masks(weights, share), strict=True):
                 kept.copy_(mask)
             self.apply(problem, state)
+
+    def _warn_of_few_choices(self, steps: int) -> None:
+        """Warn if ``every`` is so long that training ends before the sparsity is reached."""
+        if not (self.ramp and steps):
+            return
+        choices = steps // self.every
+        share = share_of_sparsity(self.ramp, choices * self.every / steps)
+        if share >= _NEARLY_ALL:
+            return
+        LOGGER.warning(
+            "%s chooses its masks every %d steps, but the run has %d: training reaches %.0f%% of the sparsity in %d "
+            "choices, and hard pruning cuts off the rest at once; give a smaller every, such as %d, or train longer",
+            type(self).__name__,
+            self.every,
+            steps,
+            100 * share,
+            choices,
+            max(1, int(self.ramp * steps / 8)),
+        )
 
     def chooses(self, progress: float) -> bool:
         """Whether the supports may still change.

@@ -8,8 +8,9 @@ folder shows that it was set aside: a folder that only has such a name belongs t
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import is_dataclass
 from pathlib import Path
 
 from detprune.errors import InputError
@@ -70,6 +71,7 @@ def claim(path: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Itera
     with ExitStack() as locks:
         if overwrite and path.exists():
             _check_replaceable(path)
+            _check_apart(path, recipe)
             locks.enter_context(hold(path))
             aside = _set_aside(path)
         fresh = not (path / "recipe.yaml").exists()
@@ -139,6 +141,40 @@ def _check_replaceable(path: Path) -> None:
             f"{path} is the working directory or holds it, so that it cannot be set aside; call --overwrite "
             "from elsewhere"
         )
+
+
+def _check_apart(path: Path, recipe: Recipe) -> None:
+    """Refuse to set a run aside whose files the new run would read.
+
+    Raises:
+        InputError: the recipe names a file of the run.
+    """
+    there = path.resolve()
+    for key, value in _values(recipe.model_dump(mode="python")):
+        try:
+            file = Path(value).expanduser()
+            is_inside = there in file.resolve().parents and file.exists()
+        except (OSError, ValueError, RuntimeError):  # text that is no path
+            continue
+        if is_inside:
+            raise InputError(
+                f"{key} is {str(value)!r}, a file of the run that --overwrite replaces; copy it elsewhere first, "
+                "or choose another place for the new run with --out"
+            )
+
+
+def _values(part: object, key: str = "") -> Iterator[tuple[str, str | Path]]:
+    """The texts and paths in a recipe, with their keys."""
+    if isinstance(part, str | Path):
+        yield key, part
+    elif isinstance(part, Mapping):
+        for name, value in part.items():
+            yield from _values(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(part, list | tuple):
+        for value in part:
+            yield from _values(value, key)
+    elif is_dataclass(part) and not isinstance(part, type):
+        yield from _values(vars(part), key)
 
 
 def _set_aside(path: Path) -> Path:

@@ -131,8 +131,8 @@ class RunDirectory:
         if recipe_file.exists():
             if not resume:
                 raise InputError(
-                    f"{path} holds a run already; continue it with --resume, replace it with "
-                    "--overwrite, or choose another place with --out"
+                    f"{path} holds a run already; continue it with {RunDirectory(path).resume_command}, "
+                    "replace it with --overwrite, or choose another place with --out"
                 )
             if not is_same(load_yaml(recipe_file), recipe):
                 raise InputError(

@@ -14,7 +14,13 @@ BEGINNING = ("recipe.yaml", "run.log", "checkpoints", "tensorboard", "progress.j
 
 _LATER = (events.FILE, SUMMARY, "figures", "pictures", "report.html")
 _RESULTS = ("pruned.pt", "pruned.pt2", "pruned.onnx")
-_CHECKPOINTS = (beginning.NAME, "pruner.pt", *(f"{stage}.pt" for stage in get_args(Stage)))
+LATENCY_TABLE = "latency.yaml"
+"""Table of a latency budget, in the folder of checkpoints."""
+NEW_TABLE = f"new_{LATENCY_TABLE}"
+"""The same while it is measured; a kill leaves it."""
+
+_TABLES = (LATENCY_TABLE, NEW_TABLE)
+_CHECKPOINTS = (beginning.NAME, "pruner.pt", *_TABLES, *(f"{s}.pt" for s in get_args(Stage)))
 
 _WEIGHTS = (".pt", ".pth", ".pt2", ".ckpt", ".onnx", ".safetensors", ".engine")
 _OF_TRAINERS = ("last", "best", "hard_pruned", "pruner", "shrunk", "last.detprune", "epoch")

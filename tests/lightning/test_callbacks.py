@@ -218,6 +218,19 @@ def test_unknown_length_is_refused(tmp_path: Path) -> None:
         ConstrainedTraining(dp.ADMM(), every=0)
 
 
+def test_outer_iterations_without_a_step_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    training = ConstrainedTraining(dp.ADMM(), budget=BUDGET, every=0.01)
+    trainer(tmp_path, [training]).fit(Net(), loader())
+    said = [r.getMessage() for r in caplog.records if "no optimizer step" in r.getMessage()]
+    steps = len(training.pruner.history)
+    assert said == [
+        "every is 0.01 epochs, in which there is no optimizer step: outer iterations are "
+        f"{steps}, of a step each"
+    ]
+
+
 class Skipping(Net):
     """Skips every third batch."""
 

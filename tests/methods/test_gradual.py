@@ -244,3 +244,44 @@ def test_magnitude_lets_weights_return_where_gradual_does_not() -> None:
         )
     assert changed["GradualMagnitude"] == 0
     assert changed["Magnitude"] > 0
+
+
+@pytest.mark.parametrize("method", [GradualMagnitude, DPF])
+@pytest.mark.parametrize(
+    ("every", "ramp", "said"),
+    [
+        (64, 0.75, "0% of the sparsity in 0 choices"),
+        (35, 0.75, ""),
+        (15, 1.0, ""),
+        (25, 1.0, "95% of the sparsity in 1 choices"),
+        (4, 0.75, ""),
+        (64, 0.0, ""),
+    ],
+)
+def test_masks_that_are_chosen_too_seldom_are_told_at_the_first_step(
+    method: type[GradualMagnitude | DPF],
+    every: int,
+    ramp: float,
+    said: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    weight = torch.nn.Linear(8, 8)
+    optimizer = torch.optim.SGD(weight.parameters(), lr=0.1)
+    pruner = Pruner(
+        weight,
+        optimizer,
+        method(ramp=ramp, every=every),
+        budget=Budget(sparsity=0.5),
+        steps_per_update=10,
+        updates=4,
+    )
+    for _ in range(2):
+        optimizer.zero_grad()
+        weight(torch.ones(1, 8)).sum().backward()
+        optimizer.step()
+    pruner.detach()
+    told = [
+        record.getMessage() for record in caplog.records if "chooses its masks" in record.message
+    ]
+    assert len(told) == bool(said)
+    assert all(said in text for text in told)

@@ -1,5 +1,6 @@
 """detprune suggest for whole channels: what budgets cost before any training."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,38 @@ def test_the_command(tiny_file: Path, weights: Path, tmp_path: Path, call: Call)
     assert f"curve: {tmp_path / 'plan.png'}" in output
     assert yaml.safe_load(out.read_text())["budget"]["macs"] == 0.5
     assert "exists already" in call(*arguments, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("out", "picture"),
+    [
+        ("plan.yaml", "plan.png"),
+        ("plan.png", "plan.png.png"),
+        ("plan.0.5", "plan.0.5.png"),
+        ("plan", "plan.png"),
+    ],
+)
+def test_the_curve_replaces_no_file(
+    tiny: dict[str, Any],
+    tmp_path: Path,
+    here: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    out: str,
+    picture: str,
+) -> None:
+    def found(_: object, recipe: Any, images: int) -> BudgetCurve:
+        point = Point("uniform", 0.6, 0.59, 0.5, 1.25, 0.5)
+        return BudgetCurve("macs", "net", Metric("accuracy"), 0.9, 0.1, 0.6, [point], {}, recipe)
+
+    monkeypatch.setattr("detprune.run.budget_curve.budget_curve", found)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({**tiny, **CHANNELS}), encoding="utf-8")
+    (tmp_path / picture).write_text("mine")
+    code, said = here("suggest", recipe, "--out", out)
+    assert (code, f"as {picture}, which exists already" in said) == (2, True), said
+    assert (tmp_path / picture).read_text() == "mine"
+    assert not (tmp_path / out).exists()
+    (tmp_path / picture).unlink()
+    assert here("suggest", recipe, "--out", out)[0] == 0
+    assert "task: classification" in (tmp_path / out).read_text(encoding="utf-8")
+    assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")

@@ -187,7 +187,9 @@ def test_a_run_is_neither_overwritten_nor_mixed_up(
 ) -> None:
     recipe = finished.parent / "tiny.yaml"
     assert detprune_here("run", recipe, "--out", finished, monkeypatch=monkeypatch) == 2
-    assert "holds a run already; continue it with --resume" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert "holds a run already; continue it with detprune run" in said
+    assert "--resume, replace it with --overwrite" in said
     again = ("run", recipe, "--out", finished, "--resume", "--set", "seed=4")
     assert detprune_here(*again, monkeypatch=monkeypatch) == 2
     assert "not the recipe that is to be resumed" in capsys.readouterr().err

@@ -54,6 +54,36 @@ def test_a_replaced_run_with_a_file_of_the_users_is_kept(
 
 
 @pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("table", ["latency.yaml", "new_latency.yaml"])
+def test_a_replaced_run_with_a_latency_budget_goes(
+    finished: Path, tmp_path: Path, here: Any, table: str
+) -> None:
+    run = copy_run(finished, tmp_path / "run")
+    (run / "checkpoints" / table).write_text("format: 1")
+    code, said = here("run", finished.parent / "tiny.yaml", "--out", run, "--overwrite")
+    assert code == 0, said
+    assert not (tmp_path / ".run.replaced").exists()
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("key", ["model.weights", "distillation.teacher"])
+def test_a_run_is_not_replaced_by_one_that_reads_its_files(
+    finished: Path, tmp_path: Path, here: Any, key: str
+) -> None:
+    run = copy_run(finished, tmp_path / "run")
+    link = tmp_path / "link.pt"
+    link.symlink_to(run / "pruned.pt")
+    for file in ("run/pruned.pt", run / "checkpoints" / "dense.pt", link):
+        chosen = ("--set", f"{key}={file}", "--set", "distillation.weight=0.5")
+        code, said = here(
+            "run", finished.parent / "tiny.yaml", "--out", run, "--overwrite", *chosen
+        )
+        assert (code, f"{key} is '{file}', a file of the run that" in said) == (2, True), said
+        assert not (tmp_path / ".run.replaced").exists()
+        assert (run / "pruned.pt").is_file()
+
+
+@pytest.mark.usefixtures("no_training")
 def test_files_behind_a_link_are_not_the_runs(finished: Path, tmp_path: Path, here: Any) -> None:
     run = copy_run(finished, tmp_path / "run")
     shutil.move(run / "figures", tmp_path / "paper")

@@ -148,3 +148,23 @@ def test_a_wrong_recipe_shows_before_anything_runs(
     process = progressive(file, "--out", tmp_path / "out", *nothing, code=2)
     assert "no step would train" in process.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["progressive", "study"])
+@pytest.mark.parametrize("kind", ["run", "other results"])
+def test_a_folder_of_something_else_is_not_written_into(
+    short: dict[str, Any], tmp_path: Path, call: Call, command: str, kind: str
+) -> None:
+    file, out = write(tmp_path, short), tmp_path / "out"
+    if command == "study":
+        text = {"name": "s", "recipe": "recipe.yaml", "methods": {"m": {"method": "magnitude"}}}
+        file.write_text(yaml.safe_dump({**text, "rates": [2], "seeds": [0]}), encoding="utf-8")
+    (out / ("checkpoints" if kind == "run" else "other_0")).mkdir(parents=True)
+    for name in ("report.html", "recipe.yaml") if kind == "run" else ("report.html", "table.md"):
+        (out / name).write_text("mine")
+    before = sorted(path.relative_to(out) for path in out.rglob("*"))
+    said = " ".join(call(command, file, "--out", out, code=2).stderr.split())
+    what = "is the folder of a run" if kind == "run" else "holds table.md, report.html of something"
+    assert what in said
+    assert sorted(path.relative_to(out) for path in out.rglob("*")) == before
+    assert (out / "report.html").read_text() == "mine"

@@ -127,3 +127,38 @@ def test_a_rehearsal_leaves_no_trace(
     hooks = ("_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks")
     assert not any(getattr(part, kind) for part in network.modules() for kind in hooks)
     assert not any(weight._post_accumulate_grad_hooks for weight in network.parameters())
+
+
+class Deep(nn.Module):
+    """A network of digits whose batch norm sees one value per image and channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 16, 8), nn.BatchNorm2d(16), nn.Flatten())
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.layers(images))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("data", "images", "said"),
+    [
+        ({"train_limit": 33}, 256, "data.batch_size is 32, so that the last batch of 33"),
+        ({"batch_size": 1}, 256, "data.batch_size is 1, so"),
+        ({}, 1, "batch_norm_images is 1: batch norm has one value"),
+        ({"train_limit": 34}, 2, None),
+        ({"train_limit": 34}, 0, None),
+    ],
+)
+def test_a_batch_of_one_image_is_refused_where_batch_norm_has_no_variance(
+    tiny: dict[str, Any], tmp_path: Path, data: Any, images: int, said: str | None
+) -> None:
+    tiny["data"].update(data)
+    tiny["batch_norm_images"] = images
+    with pytest.raises(Dense if said is None else InputError, match=said):
+        begun(tiny, tmp_path, Deep())
+    tiny["budget"] = {"sparsity": 0.5}
+    with pytest.raises(Dense):  # where it sees more values there is no fault
+        begun(tiny, tmp_path / "other")

@@ -164,3 +164,21 @@ def test_the_trained_network_is_left_as_it_is(tmp_path: Path) -> None:
         pass
     assert (tmp_path / "net.pt").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["net.pt"]
+
+
+def test_files_of_the_users_in_an_exported_folder_stay(tmp_path: Path) -> None:
+    place, written = tmp_path / "pruned_openvino_model", tmp_path / "new"
+    for folder, text in ((place, "old"), (written, "new")):
+        folder.mkdir()
+        for name in ("metadata.yaml", "model.xml"):
+            (folder / name).write_text(text)
+    (place / "labels.txt").write_text("mine")
+    (place / "bench" / "june").mkdir(parents=True)
+    (place / "bench" / "june" / "times.csv").write_text("mine")
+    (place / "images").symlink_to(tmp_path)
+    put(written, place)
+    assert (place / "model.xml").read_text() == "new"
+    assert (place / "labels.txt").read_text() == "mine"
+    assert (place / "bench" / "june" / "times.csv").read_text() == "mine"
+    assert (place / "images").readlink() == tmp_path
+    assert {path.name for path in tmp_path.iterdir()} == {place.name, written.name}

@@ -35,7 +35,10 @@ def check_place(path: Path, wanted: Format) -> None:
 
 
 def put(written: Path, path: Path) -> None:
-    """Copy an export to its place, where it appears whole."""
+    """Copy an export to its place, where it appears whole.
+
+    Files in an older folder there that the export has not are the user's, and stay.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if written.is_file():
         with atomic(path) as temporary:
@@ -45,11 +48,31 @@ def put(written: Path, path: Path) -> None:
     try:
         shutil.copytree(written, temporary)
         if path.exists():
+            _keep_others(path, temporary)
             path.rename(older)
-        temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if older.exists():
+                older.rename(path)
+            raise
+        shutil.rmtree(older, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(older, ignore_errors=True)
+
+
+def _keep_others(older: Path, new: Path) -> None:
+    """Copy what an older folder holds beside an export's own files into the new one; links stay links."""
+    for parent, folders, files in os.walk(older):
+        own = new / Path(parent).relative_to(older)
+        for name in (*folders, *files):
+            there, here = Path(parent) / name, own / name
+            if os.path.lexists(here):
+                continue
+            if there.is_dir() and not there.is_symlink():
+                here.mkdir()
+            else:
+                shutil.copy2(there, here, follow_symlinks=False)
 
 
 def size_of(path: Path) -> int:

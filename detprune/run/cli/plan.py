@@ -37,7 +37,13 @@ def suggest(
         raise InputError(f"--out: {out} exists already; choose another file")
     implementation, resolved = load_recipe(recipe, read_assignments(assignments or []))
     found: BudgetCurve | Suggestion
+    picture = out.with_name(f"{out.name.removesuffix('.yaml').removesuffix('.yml')}.png")
     if isinstance(resolved.set, CoupledChannels):
+        check_output_path(picture, "--out")
+        if os.path.lexists(picture):
+            raise InputError(
+                f"--out: the curve is drawn beside {out}, as {picture}, which exists already; choose another file"
+            )
         found = budget_curve(implementation, resolved, images)
     else:
         found = suggest_plan(implementation, resolved, images)
@@ -46,7 +52,6 @@ def suggest(
     Console(markup=False).print(found.table())
     typer.echo(f"recipe: {out}")
     if isinstance(found, BudgetCurve):
-        picture = out.with_suffix(".png")
         found.draw(picture)
         typer.echo(f"curve: {picture}")
 

@@ -18,10 +18,9 @@ from detprune.run.latency.timing import network_times
 from detprune.run.measuring.deployment import deployed
 from detprune.run.records import LatencyResult
 from detprune.run.task import Task
+from detprune.run.written import LATENCY_TABLE, NEW_TABLE
 
 LOGGER = logger(__name__)
-
-NAME = "latency.yaml"
 
 _WAIT = 1800.0  # seconds that other processes wait for the table of the first
 
@@ -40,7 +39,7 @@ def prepare_latency(task: Task, model: nn.Module) -> None:
     stated = task.recipe.budget
     if stated.latency is None:
         return
-    path = task.run.checkpoints / NAME
+    path = task.run.checkpoints / LATENCY_TABLE
     if not is_main_process():
         _wait_for(path)
     elif not _is_of_recipe(task, path):
@@ -48,7 +47,7 @@ def prepare_latency(task: Task, model: nn.Module) -> None:
         if not isinstance(channels, CoupledChannels):
             stated.check_single_weights()
             raise InputError("latency needs set: coupled_channels")
-        scratch = path.with_name(f"new_{NAME}")
+        scratch = path.with_name(NEW_TABLE)
         with torch.random.fork_rng(devices=[]):  # a run that is resumed measures nothing
             measured_budget(
                 model, channels, task.budget(model), table=scratch, finish=task.finish_shrinking

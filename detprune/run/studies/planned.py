@@ -36,19 +36,27 @@ DENSE_ONLY: Settings = {
 }
 """Settings that turn a recipe into one that trains the dense network alone."""
 
+_RESULTS = ("results.json", "table.md", "report.html")
+"""Files that a study, or progressive pruning, writes beside its runs."""
+
 _SHOWN, _LONG = 4, 300  # keys, and characters, of what differs in a message
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP)
 _INTERRUPTED = {code for number in _SIGNALS for code in (-number, 128 + number)}
 
 
 @contextmanager
-def folder_of_runs(path: Path) -> Iterator[Path]:
+def folder_of_runs(path: Path, planned: Iterable["PlannedRun"] = ()) -> Iterator[Path]:
     """Make a folder for several runs, and hold its lock for the time of the block.
+
+    Args:
+        path: the folder.
+        planned: the runs that belong there.
 
     Raises:
         FolderInUseError: another process holds it.
-        InputError: it cannot be made.
+        InputError: it cannot be made, or holds a run, or results of other runs, which would be overwritten.
     """
+    _check_others(path, planned)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -59,6 +67,20 @@ def folder_of_runs(path: Path) -> Iterator[Path]:
         for folder in (path, path / "figures"):
             sweep(folder, held=True)
         yield path
+
+
+def _check_others(path: Path, planned: Iterable["PlannedRun"]) -> None:
+    way_out = "choose another folder with --out"
+    if (path / "recipe.yaml").is_file() and (path / "checkpoints").is_dir():
+        raise InputError(
+            f"{path} is the folder of a run, whose report would be replaced; {way_out}"
+        )
+    there = [name for name in _RESULTS if os.path.lexists(path / name)]
+    if there and not any(plan.folder.exists() for plan in planned):
+        raise InputError(
+            f"{path} holds {', '.join(there)} of something else: none of the runs that are to be made there exists; "
+            f"{way_out}"
+        )
 
 
 def absolute(path: Path) -> Path:

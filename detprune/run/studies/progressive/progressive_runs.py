@@ -52,7 +52,7 @@ def run_progressive(
     for rate in spec.rates:  # check all recipes before any run starts
         _child(dense, rate, [*settings, first], folder)
 
-    with folder_of_runs(folder):
+    with folder_of_runs(folder, [dense.run]):
         dense.run.check_same(dense.run.recipe.dense_part)
         runs = Runs(jobs)
         runs.all([dense.run])

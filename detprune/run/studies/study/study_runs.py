@@ -43,6 +43,7 @@ def run_study(
     study = Study.read(file)
     folder = absolute(out or Path("runs") / study.name)
     dense, cells = plan_study(study, folder, changes)
+    every = [*dense.values(), *cells.values()]
     commands = {cell: plan.command for cell, plan in cells.items()}
     if only:
         cells = _matching(cells, only)
@@ -52,7 +53,7 @@ def run_study(
     for planned in cells.values():
         planned.check_same()
 
-    with folder_of_runs(folder):
+    with folder_of_runs(folder, every):
         runs = Runs(jobs)
         runs.all(dense.values())
         runs.all(plan for cell, plan in cells.items() if dense[cell.baseline].finished)
