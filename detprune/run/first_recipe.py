@@ -1,5 +1,6 @@
 """The first recipe for a checkpoint: what somebody wants of it, and the adapter that writes the recipe."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,9 @@ class FirstRun:
 
     @property
     def name(self) -> str:
-        """Name of the run: the checkpoint's with the budget."""
-        return "_".join(
-            [self.checkpoint.stem, *(f"{k}_{value:g}" for k, value in self.budget.items())]
-        )
+        """Name of the run: the checkpoint's with the budget; what no name of a run may hold becomes ``_``."""
+        parts = [self.checkpoint.stem, *(f"{k}_{value:g}" for k, value in self.budget.items())]
+        return re.sub(r"[^\w.+-]", "_", "_".join(parts))
 
 
 def first_recipe(wanted: FirstRun) -> str:

@@ -1,6 +1,7 @@
 """``detprune init`` and ``detprune prune``: a recipe from a checkpoint's own training, and its run."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from trainings import tiny_model
 
 from command_line import detprune
 from detprune.errors import InputError
+from detprune.files import parse_yaml
 from detprune.run.first_recipe import FirstRun
 
 # isort: split
@@ -64,18 +66,53 @@ def test_it_follows_the_training_of_the_checkpoint(tmp_path: Path, data: Path) -
         (None, None, (13, 27)),
         (100, 12, (4, 8)),
         (100, 2, (1, 1)),
+        # what is no number of epochs is as good as none, and never part of the recipe
+        ("many", None, (13, 27)),
+        ([3], None, (13, 27)),
+        (math.inf, None, (13, 27)),
+        (-5, None, (13, 27)),
+        (10**30, None, (26, 54)),
+        ("3\nmeasure: true\n#", 12, (4, 8)),
     ],
 )
 def test_epochs(
-    tmp_path: Path, data: Path, own: int | None, asked: int | None, stages: tuple[int, int]
+    tmp_path: Path, data: Path, own: Any, asked: int | None, stages: tuple[int, int]
 ) -> None:
     path = checkpoint(tmp_path, epochs=own)
+    text = first_recipe(FirstRun(path, {"macs": 0.5}, data, asked))
+    assert "measure" not in parse_yaml(text, "the recipe")
     found = recipe(FirstRun(path, {"macs": 0.5}, data, asked)).stages
     assert (found.constrained.epochs, found.retrain.epochs) == stages
 
 
 @pytest.mark.parametrize(
-    ("args", "rate"), [({}, 0.008), ({"optimizer": "auto"}, 0.004), ({"optimizer": "AdamW"}, 0.004)]
+    ("name", "run"),
+    [
+        ("best (1).pt", "best__1__macs_0.5"),
+        ("my net, v2.pt", "my_net__v2_macs_0.5"),
+        ("b\nseed: 99\n#.pt", "b_seed__99___macs_0.5"),
+        ("größe.pt", "größe_macs_0.5"),
+    ],
+)
+def test_any_name_of_a_checkpoint_gives_a_name_of_a_run(
+    tmp_path: Path, data: Path, name: str, run: str
+) -> None:
+    path = checkpoint(tmp_path).rename(tmp_path / name)
+    text = first_recipe(FirstRun(path, {"macs": 0.5}, data))
+    values = parse_yaml(text, "the recipe")
+    assert "seed" not in values
+    found = DetectionRecipe.model_validate(values)
+    assert (found.name, found.model.weights) == (run, path)
+
+
+@pytest.mark.parametrize(
+    ("args", "rate"),
+    [
+        ({}, 0.008),
+        ({"optimizer": "auto"}, 0.004),
+        ({"optimizer": "AdamW"}, 0.004),
+        ({"lr0": math.nan}, 0.004),
+    ],
 )
 def test_the_learning_rate_is_for_sgd(
     tmp_path: Path, data: Path, args: dict[str, Any], rate: float
