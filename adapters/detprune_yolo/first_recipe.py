@@ -107,8 +107,7 @@ def _rate(args: Mapping[str, Any]) -> float:
 
 def _head(wanted: FirstRun, data: Path) -> Iterator[str]:
     share = ", ".join(f"{value:g} of its {_WORDS[key]}" for key, value in wanted.budget.items())
-    name = "".join(c if c.isprintable() else "?" for c in wanted.checkpoint.name)
-    yield f"# Prune {name} to {share}: whole channels, which are taken out of the network."
+    yield f"# Prune {wanted.checkpoint.name} to {share}: whole channels, which are taken out of the network."
     yield "# Every key with its default: detprune validate FILE"
     yield "task: yolo"
     yield f"name: {dump_yaml_line(wanted.name)}"

@@ -14,6 +14,7 @@ from command_line import detprune
 from detprune.errors import InputError
 from detprune.files import parse_yaml
 from detprune.run.first_recipe import FirstRun
+from detprune.run.first_recipe import first_recipe as recipe_of_any
 
 # isort: split
 from detprune_yolo.data.drawing import DrawnSet, draw
@@ -90,19 +91,22 @@ def test_epochs(
     [
         ("best (1).pt", "best__1__macs_0.5"),
         ("my net, v2.pt", "my_net__v2_macs_0.5"),
-        ("b\nseed: 99\n#.pt", "b_seed__99___macs_0.5"),
         ("größe.pt", "größe_macs_0.5"),
+        ("a\u3000b.pt", "a_b_macs_0.5"),
     ],
 )
 def test_any_name_of_a_checkpoint_gives_a_name_of_a_run(
     tmp_path: Path, data: Path, name: str, run: str
 ) -> None:
     path = checkpoint(tmp_path).rename(tmp_path / name)
-    text = first_recipe(FirstRun(path, {"macs": 0.5}, data))
-    values = parse_yaml(text, "the recipe")
-    assert "seed" not in values
-    found = DetectionRecipe.model_validate(values)
+    found = recipe(FirstRun(path, {"macs": 0.5}, data))
     assert (found.name, found.model.weights) == (run, path)
+
+
+@pytest.mark.parametrize("name", ["b\nseed: 99\n#.pt", "b\x1b[31m.pt", "\udcff.pt"])
+def test_names_that_no_recipe_can_hold_are_refused(data: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"holds characters that no recipe can .*rename the file"):
+        recipe_of_any(FirstRun(Path(name), {"macs": 0.5}, data))
 
 
 @pytest.mark.parametrize(
@@ -152,6 +156,12 @@ def test_init_writes_a_recipe_that_validates(tmp_path: Path, data: Path) -> None
     [
         (("--macs", "0.5", "--parameters", "0.4"), "--macs and --parameters are given; give one"),
         (("--macs", "1.5"), "macs is 1.5, allowed is"),
+        (("--latency", "nan"), "--latency is nan, allowed is a number above 0, up to 1"),
+        (
+            ("--macs", "0.5", "--set", "budget.macs=0.8"),
+            "--macs is 0.5 and --set budget.macs is 0.8; give one of them",
+        ),
+        (("--macs", "0.5", "--set", "budget.latency=0.8"), "--macs and --latency are given"),
         (("--set", "train.imgz=64"), "unknown option 'imgz'"),
         (("--data", "nowhere.yaml"), "no data yaml 'nowhere.yaml'"),
     ],
