@@ -168,6 +168,12 @@ class Pruner(AttachedMethod):
                 type(self.method).__name__,
                 left,
             )
+        if self.method.needs_updates and self._state.k == 0 and self._watch and self._watch.steps:
+            LOGGER.warning(
+                "hard_prune() comes after %d steps and no update(): Z and the multipliers are those of the beginning. "
+                "Call update() at the end of every outer iteration, or where pruner.due says so",
+                self._watch.steps,
+            )
         with torch.no_grad():
             for weight, point in zip(self._problem.weights, points, strict=True):
                 weight.copy_(point)

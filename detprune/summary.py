@@ -59,12 +59,14 @@ class Summary:
 
     @property
     def sparsity(self) -> float:
-        """Zeros / total over the pruned tensors."""
-        return 1 - self.nonzero / self.numel
+        """Zeros / total over the pruned tensors; 0 where nothing is pruned."""
+        return 1 - self.nonzero / self.numel if self.numel else 0.0
 
     @property
     def compression(self) -> float:
-        """Total / nonzero over the pruned tensors; infinite where nothing is left."""
+        """Total / nonzero over the pruned tensors; infinite where nothing is left, 1 where nothing is pruned."""
+        if not self.numel:
+            return 1.0
         return self.numel / self.nonzero if self.nonzero else float("inf")
 
     @property

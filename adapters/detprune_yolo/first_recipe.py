@@ -81,12 +81,18 @@ def _train(args: Mapping[str, Any], images: int, kind: Kind) -> dict[str, Any]:
     )
 
 
+def _own_epochs(args: Mapping[str, Any]) -> int | None:
+    """Epochs of the checkpoint's own training; None where it says none, or what is no number of epochs."""
+    own = args.get("epochs")
+    return own if isinstance(own, int) and not isinstance(own, bool) and own > 0 else None
+
+
 def _epochs(wanted: FirstRun, args: Mapping[str, Any]) -> tuple[int, int]:
     """Epochs of constrained training and of retraining."""
     if wanted.epochs is not None:
         total = wanted.epochs
     else:
-        total = min(_MOST, max(_LEAST, round(_SHARE * float(args.get("epochs") or 100))))
+        total = min(_MOST, max(_LEAST, round(_SHARE * min(_own_epochs(args) or 100, 10**6))))
     constrained = max(1, math.floor(total * _CONSTRAINED))
     return constrained, total - constrained
 
@@ -94,8 +100,9 @@ def _epochs(wanted: FirstRun, args: Mapping[str, Any]) -> tuple[int, int]:
 def _rate(args: Mapping[str, Any]) -> float:
     """Learning rate for SGD; a checkpoint that another optimizer made says nothing about it."""
     own = args.get("lr0")
-    sgd = str(args.get("optimizer", "auto")).upper() == "SGD" and isinstance(own, float)
-    return float(f"{_LEARNING_RATE * (own if sgd else 0.01):.2g}")  # type: ignore[operator]
+    sgd = str(args.get("optimizer", "auto")).upper() == "SGD"
+    known = own if sgd and isinstance(own, float) and math.isfinite(own) else 0.01
+    return float(f"{_LEARNING_RATE * known:.2g}")
 
 
 def _head(wanted: FirstRun, data: Path) -> Iterator[str]:
@@ -132,7 +139,7 @@ def _body(wanted: FirstRun, args: Mapping[str, Any], train: Mapping[str, Any]) -
         )
         yield f"  {key}: {dump_yaml_line(value)}{note}"
     yield ""
-    yield f"# the checkpoint was trained for {args.get('epochs') or 'an unknown number of'} epochs"
+    yield f"# the checkpoint was trained for {_own_epochs(args) or 'an unknown number of'} epochs"
     yield "stages:"
     yield "  constrained:"
     yield f"    epochs: {constrained}"

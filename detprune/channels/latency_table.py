@@ -17,6 +17,7 @@ from detprune.errors import InputError, listed
 
 FORMAT = "detprune_latency"
 VERSION = 1
+_MOST = 1e9  # milliseconds: beyond them sums of times overflow, and no network takes twelve days
 
 
 @dataclass(frozen=True)
@@ -244,9 +245,9 @@ def _time(value: object, where: str) -> float:
     if value is None:
         return math.nan
     good = isinstance(value, int | float) and not isinstance(value, bool)
-    if not good or not 0 < float(value) < math.inf:  # type: ignore[arg-type]
+    if not good or not 0 < value < _MOST:  # type: ignore[operator]
         raise InputError(
-            f"{where} is {value!r}; allowed is a number above 0, or null until it is measured"
+            f"{where} is {value!r}; allowed is a number above 0 and below {_MOST:g}, or null until it is measured"
         )
     return float(value)  # type: ignore[arg-type]
 

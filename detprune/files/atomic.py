@@ -21,5 +21,9 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a full disk says at which file by no name
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)

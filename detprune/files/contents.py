@@ -106,18 +106,19 @@ def utf8(content: bytes, where: str, way_out: str = "") -> str:
         ) from error
 
 
-def read_json(path: Path, way_out: str, kind: type[Any] = dict) -> Any:
+def read_json(path: Path, way_out: str, kind: type[Any] = dict, *, limit: int | None = None) -> Any:
     """The JSON value in a file that detprune wrote.
 
     Args:
         path: the file.
         way_out: what to delete, or to write again, if the file is damaged.
         kind: type of the value, ``dict`` or ``list``.
+        limit: bytes that it may have.
 
     Raises:
         InputError: what ``read_text`` raises, it is empty or not JSON, or another kind of value.
     """
-    text = read_text(path, way_out)
+    text = read_text(path, way_out, limit=limit)
     if not text.strip():
         raise InputError(f"{path} is empty, not JSON; {way_out}")
     value = parse_json(text, str(path), way_out)

@@ -260,6 +260,8 @@ class Method(ABC, Generic[S]):
     """Whether the method steps the pruned tensors itself, hidden from the optimizer."""
     has_inner_loop: ClassVar[bool] = False
     """Whether ``is_due`` says when an outer iteration ends, rather than the caller."""
+    needs_updates: ClassVar[bool] = False
+    """Whether Z moves at the end of outer iterations alone, so that training without any follows a stale Z."""
 
     @property
     def needs_sgd(self) -> bool:

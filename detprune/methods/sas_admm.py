@@ -84,6 +84,7 @@ class SASADMM(Method[SASADMMState]):
     extrapolates: ClassVar[bool] = True
     replaces_optimizer: ClassVar[bool] = True
     has_inner_loop: ClassVar[bool] = True
+    needs_updates: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         t = check_number("SAS-ADMM: tau", self.tau, "a number up to 1", lambda tau: tau <= 1)

@@ -44,7 +44,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from typing_extensions import TypeVar
@@ -88,6 +88,8 @@ P = TypeVar("P", bound=SplittingState, default=SplittingState)
 @dataclass(frozen=True)
 class Splitting(Method[P]):
     """Base of the methods that pull W towards a copy Z on the set."""
+
+    needs_updates: ClassVar[bool] = True
 
     rho: Rho | str = field(default="auto", kw_only=True)
     ramp: float = field(default=0.0, kw_only=True)

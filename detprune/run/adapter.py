@@ -1,5 +1,6 @@
 """Adapters: the object by which a package makes its task known to recipes, and the search for adapters."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,10 +44,9 @@ class FirstRun:
 
     @property
     def name(self) -> str:
-        """Name of the run: the checkpoint's with the budget."""
-        return "_".join(
-            [self.checkpoint.stem, *(f"{k}_{value:g}" for k, value in self.budget.items())]
-        )
+        """Name of the run: the checkpoint's with the budget; what no name of a run may hold becomes ``_``."""
+        parts = [self.checkpoint.stem, *(f"{k}_{value:g}" for k, value in self.budget.items())]
+        return re.sub(r"[^\w.+-]", "_", "_".join(parts))
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,44 @@ def test_weights_that_no_step_had_a_gradient_of_are_named_once(
     assert "6.weight" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("method", "named"),
+    [
+        (ADMM(rho=0.1), True),
+        (SLR(rho=0.1), True),
+        (SASADMM(inner_steps=4, beta=0.25, nu=10), True),
+        (DPF(ramp=0), False),
+    ],
+)
+def test_hard_pruning_without_any_update_is_said(
+    method: Method, named: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A loop whose update() stands under a condition that never holds; DPF moves its masks at the steps."""
+    model = small_net()
+    optimizer = sgd(model)
+    pruner = Pruner(model, optimizer, method, budget=HALF)
+    train(model, optimizer, DATA[:3])
+    pruner.hard_prune()
+    said = "hard_prune() comes after 3 steps and no update()"
+    assert (said in caplog.text) == named
+
+
+def test_hard_pruning_after_an_update_or_without_training_says_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = small_net()
+    Pruner(model, sgd(model), ADMM(rho=0.1), budget=HALF).hard_prune()
+    model = small_net()
+    optimizer = sgd(model)
+    pruner = Pruner(model, optimizer, ADMM(rho=0.1), budget=HALF)
+    for _ in range(2):
+        train(model, optimizer, DATA[:3])
+        pruner.update()
+    train(model, optimizer, DATA[:3])
+    pruner.hard_prune()
+    assert not caplog.records
+
+
 def test_a_state_of_another_set_is_refused() -> None:
     model = small_net()
     optimizer = sgd(model)

@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 import math
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,9 +148,26 @@ def test_a_damaged_cache_is_measured_again(tmp_path: Path) -> None:
     cache.save()
     assert Cache({"machine": "a"}, tmp_path).get(kind, 3, 8) == 0.25
     assert Cache({"machine": "b"}, tmp_path).get(kind, 3, 8) is None
-    for content in ("", "{", "[]", '{"times": 3}', '{"times": {"a": "b"}}'):
-        cache.file.write_text(content)
+    deep = '{"times":' + "[" * 100_000 + "]" * 100_000 + "}"
+    for content in ("", "{", "[]", '{"times": 3}', '{"times": {"a": "b"}}', deep, b"\xff"):
+        cache.file.write_bytes(content.encode() if isinstance(content, str) else content)
         assert Cache({"machine": "a"}, tmp_path).get(kind, 3, 8) is None
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda p: p.symlink_to("/dev/zero")])
+def test_what_is_no_file_in_the_cache_is_not_read(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    """A pipe would be waited for, and a device read until the memory is full; a link is replaced."""
+    place = Cache({"machine": "a"}, tmp_path).file
+    make(place)
+    linked = place.is_symlink()
+    kind = filled(Small(), channels()).layers[0].kind
+    cache = Cache({"machine": "a"}, tmp_path)
+    assert cache.get(kind, 3, 8) is None
+    cache.put(kind, 3, 8, 0.25)
+    cache.save()
+    assert place.is_file() == linked
 
 
 def test_a_table_read_back_is_the_same(tmp_path: Path) -> None:
@@ -174,6 +193,8 @@ def _changed(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("layers.0.ms.0.0", math.nan, "ms, 3 to 8 channels is nan"),
         ("layers.0.ms.0.0", math.inf, "is inf"),
         ("layers.0.ms.0.0", 0, "is 0; allowed"),
+        ("layers.0.ms.0.0", 1e300, "is 1e\\+300; allowed is a number above 0 and below 1e\\+09"),
+        ("networks.0.ms", 10**400, "allowed is a number above 0 and below"),
         ("layers.0.ms.0.0", "2 ms", "is '2 ms'; allowed"),
         ("layers.0.ms.0.0", True, "is True; allowed"),
         ("layers.0.ms.0", [1.0], "ms has to have 1 rows"),

@@ -228,6 +228,20 @@ def test_what_cannot_be_is_said_before_training(
     assert text in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_budget_that_leaves_everything_runs_to_the_end(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is pruned then, over which no share of zeros can be taken."""
+    recipe, run = finished.parent / "channels.yaml", tmp_path / "run"
+    stages = [f"stages.{stage}.epochs=0" for stage in ("dense", "constrained", "retrain")]
+    settings = ("budget={macs: 1.0}", "measure=false", *stages)
+    sets = [word for setting in settings for word in ("--set", setting)]
+    assert detprune_here("run", recipe, "--out", run, *sets, monkeypatch=monkeypatch) == 0
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["sparsity"], summary["compression"]) == (0.0, 1.0)
+    assert summary["removal"]["small"] == summary["removal"]["dense"]
+
+
 def measured(*arguments: object, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> dict[str, Any]:
     command = ("measure", *map(str, arguments), "--repeats", "3", "--json")
     assert detprune_here(*command, monkeypatch=monkeypatch) == 0

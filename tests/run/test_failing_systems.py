@@ -101,6 +101,15 @@ def test_a_disk_that_is_full_before_the_run_begins(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_is_named_with_the_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StorageError, match=r"cannot write .*recipe\.yaml: No space left on device"),
+        plain_refusals(),
+        atomic(tmp_path / "recipe.yaml"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_a_command_that_has_nothing_to_continue(finished: Path, call: Called) -> None:
     with file_size(10):
         code, error = call("report", finished)

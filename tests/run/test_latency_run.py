@@ -1,6 +1,7 @@
 """Runs with a latency budget, and ``detprune profile``; no clock decides what is asserted."""
 
 import copy
+import errno
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -186,8 +187,12 @@ def test_bad_budgets_are_refused_before_training(
         assert table.inputs[0][2:] == (40, 40)
 
 
+def _no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_profile_writes_a_table_and_reads_it_back(
-    clockless: Any, finished: Path, call: Call, tmp_path: Path
+    clockless: Any, finished: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table, folder = tmp_path / "table.yaml", tmp_path / "onnx"
     empty = call("profile", finished, "--out", table, "--no-measure", "--onnx", folder)
@@ -200,6 +205,15 @@ def test_profile_writes_a_table_and_reads_it_back(
     assert "not an empty folder" in (
         call("profile", finished, "--out", tmp_path / "b.yaml", "--onnx", folder, code=2).stderr
     )
+    full = tmp_path / "full"
+    with monkeypatch.context() as patch:
+        patch.setattr(profiling, "write_layer", _no_room)
+        lost = call(
+            "profile", finished, "--no-measure", "--out", full, "--onnx", folder / "b", code=1
+        )
+    assert "No space left on device" in lost.stderr
+    assert not full.exists()  # so that the command can be called again
+    assert not (folder / "b").exists()
     values = yaml.safe_load(table.read_text())
     for row in values["layers"]:
         row["ms"] = [[i * o * 1e-6 for o in row["outputs"]] for i in row["inputs"]]

@@ -89,6 +89,7 @@ def test_a_run(
     tmp_path: Path,
     recipe_file: Callable[[Path, dict[str, Any]], Path],
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     recipe = copy.deepcopy(RECIPE)
     recipe["model"] = {"cfg": f"{version}{ENDINGS[task]}.yaml", "width": 0.0625}
@@ -105,3 +106,11 @@ def test_a_run(
     zeros = sum(int((p == 0).sum()) for p in pruned.model.parameters())
     assert zeros > 0.4 * sum(p.numel() for p in pruned.model.parameters())
     assert torch.isfinite(next(pruned.model.parameters())).all()
+    if task in ("segment", "classify"):  # two outputs; data that is a folder
+        capsys.readouterr()
+        export = ("export", tmp_path / "run", "--format", "torchscript")
+        assert detprune_here(*export, monkeypatch=monkeypatch) == 0
+        said = capsys.readouterr().out
+        assert "largest difference of an output from PyTorch" in said
+        assert f"{HEADLINES[task]}: " in said
+        assert "of the dense network in float32" in said

@@ -1,6 +1,7 @@
 """``detprune init`` and ``detprune prune``: a recipe from a checkpoint's own training, and its run."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from trainings import tiny_model
 
 from command_line import detprune
 from detprune.errors import InputError
+from detprune.files import parse_yaml
 from detprune.run.adapter import FirstRun
+from detprune.run.first_recipe import first_recipe as recipe_of_any
 
 # isort: split
 from detprune_yolo.data.drawing import DrawnSet, draw
@@ -64,18 +67,56 @@ def test_it_follows_the_training_of_the_checkpoint(tmp_path: Path, data: Path) -
         (None, None, (13, 27)),
         (100, 12, (4, 8)),
         (100, 2, (1, 1)),
+        # what is no number of epochs is as good as none, and never part of the recipe
+        ("many", None, (13, 27)),
+        ([3], None, (13, 27)),
+        (math.inf, None, (13, 27)),
+        (-5, None, (13, 27)),
+        (10**30, None, (26, 54)),
+        ("3\nmeasure: true\n#", 12, (4, 8)),
     ],
 )
 def test_epochs(
-    tmp_path: Path, data: Path, own: int | None, asked: int | None, stages: tuple[int, int]
+    tmp_path: Path, data: Path, own: Any, asked: int | None, stages: tuple[int, int]
 ) -> None:
     path = checkpoint(tmp_path, epochs=own)
+    text = first_recipe(FirstRun(path, {"macs": 0.5}, data, asked))
+    assert "measure" not in parse_yaml(text, "the recipe")
     found = recipe(FirstRun(path, {"macs": 0.5}, data, asked)).stages
     assert (found.constrained.epochs, found.retrain.epochs) == stages
 
 
 @pytest.mark.parametrize(
-    ("args", "rate"), [({}, 0.008), ({"optimizer": "auto"}, 0.004), ({"optimizer": "AdamW"}, 0.004)]
+    ("name", "run"),
+    [
+        ("best (1).pt", "best__1__macs_0.5"),
+        ("my net, v2.pt", "my_net__v2_macs_0.5"),
+        ("größe.pt", "größe_macs_0.5"),
+        ("a\u3000b.pt", "a_b_macs_0.5"),
+    ],
+)
+def test_any_name_of_a_checkpoint_gives_a_name_of_a_run(
+    tmp_path: Path, data: Path, name: str, run: str
+) -> None:
+    path = checkpoint(tmp_path).rename(tmp_path / name)
+    found = recipe(FirstRun(path, {"macs": 0.5}, data))
+    assert (found.name, found.model.weights) == (run, path)
+
+
+@pytest.mark.parametrize("name", ["b\nseed: 99\n#.pt", "b\x1b[31m.pt", "\udcff.pt"])
+def test_names_that_no_recipe_can_hold_are_refused(data: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"holds characters that no recipe can .*rename the file"):
+        recipe_of_any(FirstRun(Path(name), {"macs": 0.5}, data))
+
+
+@pytest.mark.parametrize(
+    ("args", "rate"),
+    [
+        ({}, 0.008),
+        ({"optimizer": "auto"}, 0.004),
+        ({"optimizer": "AdamW"}, 0.004),
+        ({"lr0": math.nan}, 0.004),
+    ],
 )
 def test_the_learning_rate_is_for_sgd(
     tmp_path: Path, data: Path, args: dict[str, Any], rate: float
@@ -115,6 +156,12 @@ def test_init_writes_a_recipe_that_validates(tmp_path: Path, data: Path) -> None
     [
         (("--macs", "0.5", "--parameters", "0.4"), "--macs and --parameters are given; give one"),
         (("--macs", "1.5"), "macs is 1.5, allowed is"),
+        (("--latency", "nan"), "--latency is nan, allowed is a number above 0, up to 1"),
+        (
+            ("--macs", "0.5", "--set", "budget.macs=0.8"),
+            "--macs is 0.5 and --set budget.macs is 0.8; give one of them",
+        ),
+        (("--macs", "0.5", "--set", "budget.latency=0.8"), "--macs and --latency are given"),
         (("--set", "train.imgz=64"), "unknown option 'imgz'"),
         (("--data", "nowhere.yaml"), "no data yaml 'nowhere.yaml'"),
     ],

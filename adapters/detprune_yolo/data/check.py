@@ -72,7 +72,8 @@ def check_data(yaml: Path, *, nc: int | None = None, kind: Kind = DETECT) -> Det
         return _check_folders(yaml, nc)
     data = _read(yaml, nc, kind)
     names: dict[int, str] = data["names"]
-    keypoints = math.prod(data.get("kpt_shape") or [0])
+    shape = data.get("kpt_shape") or [0, 0]
+    keypoints = math.prod(shape)
     problems: Problems = defaultdict(list)
     images: dict[str, list[str]] = {}
     labelled: dict[str, int] = {}
@@ -82,7 +83,7 @@ def check_data(yaml: Path, *, nc: int | None = None, kind: Kind = DETECT) -> Det
         if not places or (split == "test" and not all(Path(place).exists() for place in places)):
             continue
         images[split] = _image_files(split, places, problems)
-        rules = Rules(len(names), keypoints, kind)
+        rules = Rules(len(names), keypoints, kind, shape[1])
         labelled[split] = check_labels(split, images[split], rules, problems)
         if split != "train":
             _check_ids(split, images[split], problems)

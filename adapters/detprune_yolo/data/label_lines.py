@@ -20,11 +20,12 @@ _COLUMNS = 5
 
 @dataclass(frozen=True)
 class Rules:
-    """What labels have to be: number of classes, numbers of all key points of an object, and the kind."""
+    """What labels have to be: number of classes, numbers of all key points of an object and of one, and the kind."""
 
     nc: int
     keypoints: int
     kind: Kind
+    of_point: int = 2
 
 
 def check_labels(split: str, files: list[str], rules: Rules, problems: Problems) -> int:
@@ -70,6 +71,8 @@ def _faults(rows: list[tuple[int, list[str]]], rules: Rules) -> Iterator[tuple[i
                 yield number, kind
             elif not all(map(_is_finite, columns[_COLUMNS:])):
                 yield number, kinds.MALFORMED
+            elif not _are_inside([float(value) for value in columns[_COLUMNS:]], rules.of_point):
+                yield number, kinds.OUTSIDE
         return
     if rules.keypoints:  # Ultralytics keeps the box of a pose label
         rows = [
@@ -81,6 +84,12 @@ def _faults(rows: list[tuple[int, list[str]]], rules: Rules) -> Iterator[tuple[i
             yield number, kinds.NO_POLYGON if labels == "polygons" else kinds.NO_CORNERS
         elif kind := _fault(columns, rules.nc, polygons):
             yield number, kind
+
+
+def _are_inside(numbers: list[float], of_point: int) -> bool:
+    """Whether key points lie in the image; Ultralytics drops an image where one does not, or is seen less than 0."""
+    places = [number for index, number in enumerate(numbers) if index % of_point < 2]
+    return min(numbers) >= -_TOLERANCE and max(places) <= 1 + _TOLERANCE
 
 
 def _is_finite(text: str) -> bool:

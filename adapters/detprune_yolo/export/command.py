@@ -44,7 +44,8 @@ class _Request(NamedTuple):
     def data(self) -> Path | None:
         """The data set, None where it is not on this machine any more."""
         try:
-            return self.task.data_yaml if self.task.data_yaml.is_file() else None
+            place = self.task.data_yaml  # a classifier's is a folder
+            return place if place.exists() else None
         except InputError:
             return None
 
@@ -111,18 +112,21 @@ def _difference(request: _Request, written: Path, image: Tensor) -> str:
     network = load_model(request.weights).fuse(verbose=False)
     with torch.inference_mode():
         expected = network(image)
-    found = outputs(written, image)[0]
-    wanted = expected[0] if isinstance(expected, list | tuple) else expected
-    if found.shape != wanted.shape:
-        return f"outputs of shape {tuple(found.shape)}; PyTorch's have {tuple(wanted.shape)}, and were not compared"
-    gap = (found - wanted).abs()
-    if not torch.isfinite(gap).all():
+    first = expected[0] if isinstance(expected, list | tuple) else expected
+    # a network for masks gives its prototypes beside the detections
+    wanted = list(first) if isinstance(first, list | tuple) else [first]
+    found = outputs(written, image)[: len(wanted)]
+    if [own.shape for own in found] != [own.shape for own in wanted]:
+        here, there = (", ".join(str(tuple(o.shape)) for o in own) for own in (found, wanted))
+        return f"outputs of shape {here}; PyTorch's have {there}, and were not compared"
+    gaps = [(own - other).abs() for own, other in zip(found, wanted, strict=True)]
+    if not all(torch.isfinite(gap).all() for gap in gaps):
         raise DetpruneError(
             f"the outputs of the {request.wanted.title} file are no numbers, so it was not written"
         )
     return (
-        f"largest difference of an output from PyTorch: {float(gap.max()):.2g}, where outputs reach "
-        f"{float(wanted.abs().max()):.4g}"
+        f"largest difference of an output from PyTorch: {max(float(gap.max()) for gap in gaps):.2g}, where outputs "
+        f"reach {max(float(own.abs().max()) for own in wanted):.4g}"
     )
 
 

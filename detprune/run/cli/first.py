@@ -69,10 +69,31 @@ def prune(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
 ) -> None:
     """Prune channels of a checkpoint, half of its MACs by default, with the recipe that init writes."""
-    _, (implementation, recipe) = _recipe(
-        _wanted(checkpoint, data, macs, parameters, latency, epochs), assignments or []
-    )
+    given = assignments or []
+    asked = {"macs": macs, "parameters": parameters, "latency": latency}
+    for name, value in _set_budget(given).items():  # so that the run is named by it
+        if (before := asked.get(name)) is not None and before != value:
+            raise InputError(
+                f"--{name} is {before:g} and --set budget.{name} is {value:g}; give one of them"
+            )
+        asked[name] = value
+    wanted = _wanted(checkpoint, data, asked["macs"], asked["parameters"], asked["latency"], epochs)
+    _, (implementation, recipe) = _recipe(wanted, given)
     run_recipe(implementation, recipe, out or Path("runs") / recipe.name, overwrite=overwrite)
+
+
+def _set_budget(assignments: list[str]) -> dict[str, float]:
+    """The shares of the budget that ``--set`` gives."""
+    from detprune.run.recipe import read_assignments
+
+    found = {}
+    for values in read_assignments(assignments):
+        for key, value in values.items():
+            name = key.removeprefix("budget.")
+            share = isinstance(value, int | float) and not isinstance(value, bool)
+            if key != name and name in ("macs", "parameters", "latency") and share:
+                found[name] = float(value)
+    return found
 
 
 def _wanted(
@@ -90,6 +111,9 @@ def _wanted(
     if len(budget) > 1:
         names = " and ".join(f"--{name}" for name in budget)
         raise InputError(f"{names} are given; give one budget")
+    for name, value in budget.items():
+        if not 0 < value <= 1:
+            raise InputError(f"--{name} is {value:g}, allowed is a number above 0, up to 1")
     return FirstRun(checkpoint, budget, data, epochs)
 
 

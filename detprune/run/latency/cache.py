@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from detprune.channels.layer_kinds import LayerKind
+from detprune.errors import InputError
+from detprune.files import read_json
 from detprune.files.atomic import atomic
 from detprune.files.folders import user_cache
 from detprune.loggers import logger
@@ -13,6 +16,7 @@ from detprune.loggers import logger
 LOGGER = logger(__name__)
 
 _DIGITS = 16
+_LIMIT = 64 << 20  # bytes: some 300,000 times
 
 
 class Cache:
@@ -30,12 +34,12 @@ class Cache:
         digest = hashlib.sha256(json.dumps(self._environment, sort_keys=True).encode()).hexdigest()
         self.file = (folder or user_cache() / "latency") / f"{digest[:_DIGITS]}.json"
         self._times: dict[str, float] = {}
+        if not os.path.lexists(self.file):
+            return
         try:
-            found = json.loads(self.file.read_text(encoding="utf-8"))["times"]
+            found = read_json(self.file, "it is measured again", limit=_LIMIT)["times"]
             self._times = {str(k): float(v) for k, v in found.items() if 0 < float(v) < 1e9}
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             LOGGER.debug("%s is not used: %s", self.file, error)
 
     def get(self, kind: LayerKind, inputs: int, outputs: int) -> float | None:
@@ -53,7 +57,7 @@ class Cache:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with atomic(self.file) as temporary:
                 temporary.write_text(json.dumps(content), encoding="utf-8")
-        except OSError as error:
+        except (OSError, InputError) as error:  # InputError: a folder or a pipe is there
             LOGGER.debug("%s is not written: %s", self.file, error)
 
 

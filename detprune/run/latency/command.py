@@ -12,6 +12,7 @@ from detprune.channels import CoupledChannels
 from detprune.channels.latency_table import read_table
 from detprune.errors import InputError
 from detprune.files import check_output_path
+from detprune.files.folders import complete_folder, output_folder
 from detprune.latency_targets import LatencyTarget
 from detprune.run.latency.choosing import with_table, write_table
 from detprune.run.latency.profiling import Subject, empty_table, fill, write_graphs
@@ -54,13 +55,19 @@ def write_files(
         table = fill(table, subject, target)
     else:
         table = dataclasses.replace(table, target={}, machine="to be filled in")
+    files: list[str] = []
+    if onnx is not None:
+        complete_folder(
+            output_folder(onnx),
+            lambda: False,
+            lambda folder: files.extend(write_graphs(table, subject, folder)),
+        )
     write_table(table, out)
     times = sum(own.ms.size for own in table.layers) + len(table.networks)
     yield f"table: {out} ({times} times)"
     if not measure:
         yield "write milliseconds in place of null; then: detprune profile MODEL --check TABLE"
     if onnx is not None:
-        files = write_graphs(table, subject, onnx)
         yield f"ONNX files: {onnx} ({len(files) - 1}; files.csv says where in the table each time belongs)"
 
 
