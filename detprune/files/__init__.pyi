@@ -1,6 +1,7 @@
 from .contents import check_output_path as check_output_path
 from .contents import check_regular as check_regular
 from .contents import check_replaceable as check_replaceable
+from .contents import file_digest as file_digest
 from .contents import named_path as named_path
 from .contents import read_bytes as read_bytes
 from .contents import read_json as read_json

@@ -22,7 +22,7 @@ def atomic(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None:  # a full disk says at which file by no name
+        if error.errno is not None and error.filename is None:  # a full disk names no file
             error.filename = str(path)
         raise
     finally:

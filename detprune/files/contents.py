@@ -1,5 +1,6 @@
 """Bytes, text and JSON of files; every error is an ``InputError`` that names the file and the way out."""
 
+import hashlib
 import json
 import os
 import stat
@@ -104,6 +105,12 @@ def utf8(content: bytes, where: str, way_out: str = "") -> str:
             f"{where}, line {line}, column {column}: the byte {content[error.start]:#04x} is not UTF-8, the "
             f"encoding of all text here{after}"
         ) from error
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path, way_out: str, kind: type[Any] = dict, *, limit: int | None = None) -> Any:

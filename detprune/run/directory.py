@@ -38,20 +38,6 @@ def _is_of_the_opening(file: Path) -> bool:
     return file.name == LOCK or is_temporary(file, "recipe.yaml")
 
 
-def refuse_several(folder: Path) -> None:
-    """Refuse the folder of a study, or of progressive pruning, where one run is needed.
-
-    Raises:
-        InputError: the folder is no run, but runs lie in it.
-    """
-    runs = [] if (folder / "recipe.yaml").exists() else sorted(folder.glob("*/recipe.yaml"))
-    if runs:
-        raise InputError(
-            f"{folder} is no run, but holds {len(runs)} of them; give one, such as {runs[0].parent}. A study, or "
-            "progressive pruning, goes on with the command that began it, and its report.html shows them all"
-        )
-
-
 class _RunLog(logging.FileHandler):
     """``run.log``; if it cannot be written, the terminal shows one warning, and the run goes on."""
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from detprune.channels import ChannelPlan, CoupledChannels
 from detprune.errors import DetpruneError, InputError, NonFiniteError
-from detprune.files import load_tensors
+from detprune.files import file_digest, load_tensors
 from detprune.layers import select_layers
 from detprune.loggers import logger
 from detprune.methods import OneShot
@@ -270,4 +270,6 @@ def _verify(task: Task, run: RunDirectory, summary: Summary, counts: Counts) -> 
     LOGGER.info(
         "proved: %s loads, %d nonzero weights, %s %.4f", run.pruned, nonzero, task.metric, metric
     )
-    return Verified(path=run.pruned.name, nonzero=nonzero, metric=metric)
+    return Verified(
+        path=run.pruned.name, nonzero=nonzero, metric=metric, sha256=file_digest(run.pruned)
+    )

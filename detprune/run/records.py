@@ -56,11 +56,12 @@ class Layer(Record):
 
 
 class Verified(Record):
-    """The result of reading the final file back and measuring it."""
+    """The result of reading the final file back and measuring it; by its digest the file is known later."""
 
     path: str
     nonzero: int | None
     metric: float | None
+    sha256: str | None = None
 
 
 class Size(Record):

@@ -253,6 +253,20 @@ def test_commands_that_only_tell_import_nothing_slow(arguments: list[str], slow:
     assert done.returncode == 0, done.stderr
 
 
+def test_an_exchanged_network_is_told(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    for told in (False, True):
+        code = detprune_here("export", run, "--out", run / f"{told}.onnx", monkeypatch=monkeypatch)
+        assert (code, "numbers of the run are not" in caplog.text) == (0, told)
+        weights = state_dict(run / "pruned.pt")
+        torch.save({name: value * 1.5 for name, value in weights.items()}, run / "pruned.pt")
+
+
 @pytest.mark.parametrize("arguments", [("report",), ("measure",), ("export",), ("run", "--resume")])
 def test_a_folder_of_several_runs_is_no_run(
     arguments: tuple[str, ...],

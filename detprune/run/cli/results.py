@@ -31,7 +31,7 @@ def export(
     """Write the pruned network of a run in another format, and check it against the original."""
     from detprune.files import check_output_path
     from detprune.run.adapter import implementation
-    from detprune.run.directory import refuse_several
+    from detprune.run.given import refuse_several, tell_exchanged
     from detprune.run.recipe import read_yaml
 
     recipe = run_dir / "recipe.yaml"
@@ -63,6 +63,7 @@ def export(
             f"{unknown('export format', file_format, formats)}; for another one, give {run_dir / 'pruned.pt'} to the "
             "framework's own exporter"
         )
+    tell_exchanged(run_dir)
     for line in formats[file_format](run_dir, out):
         typer.echo(line)
 

@@ -34,7 +34,7 @@ def run(
     """Run all stages of a recipe: dense, constrained, hard pruning, retraining, proof, report."""
     from detprune.run.adapter import load_recipe
     from detprune.run.claim import set_aside
-    from detprune.run.directory import refuse_several
+    from detprune.run.given import refuse_several
     from detprune.run.recipe import read_assignments
 
     if resume and overwrite:

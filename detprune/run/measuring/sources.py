@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from detprune.errors import InputError
 from detprune.files import check_regular
 from detprune.run.adapter import adapter_entry_points, implementation, load_adapter, load_recipe
-from detprune.run.directory import RunDirectory, refuse_several
+from detprune.run.directory import RunDirectory
+from detprune.run.given import refuse_several, tell_exchanged
 from detprune.run.measuring.deployment import Deployed, deployed, sized
 from detprune.run.task import Task
 
@@ -135,6 +136,7 @@ def _of_run(folder: Path) -> tuple[Opened, Opened]:
             f"{folder} holds no finished run (pruned.pt and checkpoints/dense.pt); finish it with "
             f"{run.resume_command}"
         )
+    tell_exchanged(folder)
     return networks_of(_task(folder))
 
 

@@ -14,8 +14,9 @@ import torch
 from detprune.errors import InputError
 from detprune.files import load_tensors, read_text
 from detprune.run import events
-from detprune.run.directory import RunDirectory, refuse_several
+from detprune.run.directory import RunDirectory
 from detprune.run.events import Epoch, Event, HardPruneCheck, Outer
+from detprune.run.given import refuse_several
 from detprune.run.records import SUMMARY, Layer, Summary
 
 RECIPE = "recipe.yaml"
