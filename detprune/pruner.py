@@ -14,6 +14,7 @@ from detprune.binding.attached import AttachedMethod
 from detprune.binding.checks import (
     check_kind,
     check_zeros,
+    tell_cut_short,
 )
 from detprune.binding.inference import outside_inference_mode
 from detprune.binding.losses import as_number
@@ -161,19 +162,8 @@ class Pruner(AttachedMethod):
         if self._extrapolated is not None:
             self._extrapolated.remove()
             self._extrapolated = None
-        if (left := self.method.unfinished(self._state, self._pace())) is not None:
-            LOGGER.warning(
-                "%s is hard-pruned at %s: the rest is cut off at once. Constrained training was shorter than "
-                "the Pruner was told (steps_per_update=, updates=)",
-                type(self.method).__name__,
-                left,
-            )
-        if self.method.needs_updates and self._state.k == 0 and self._watch and self._watch.steps:
-            LOGGER.warning(
-                "hard_prune() comes after %d steps and no update(): Z and the multipliers are those of the beginning. "
-                "Call update() at the end of every outer iteration, or where pruner.due says so",
-                self._watch.steps,
-            )
+        left = self.method.unfinished(self._state, self._pace())
+        tell_cut_short(self.method, left, self._state.k, self._watch)
         with torch.no_grad():
             for weight, point in zip(self._problem.weights, points, strict=True):
                 weight.copy_(point)

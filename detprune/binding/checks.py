@@ -18,6 +18,7 @@ from detprune.binding.hooks import refuse_second_pruner
 from detprune.errors import InputError, ZerosLostError, listed
 from detprune.layers import Layer
 from detprune.loggers import logger
+from detprune.methods import Method
 from detprune.networks.optimizers import held_by
 from detprune.values import check_whole
 
@@ -240,3 +241,27 @@ def check_kind(value: T, kind: type[Any], name: str, example: str) -> T:
     raise InputError(
         f"{name} is {value!r:.60}, a {type(value).__name__}; write for example {name}={example}"
     )
+
+
+def tell_cut_short(method: Method, left: str | None, k: int, watch: StepWatch | None) -> None:
+    """Warn if a network is hard-pruned before its method has done what it was to do.
+
+    Args:
+        method: of the pruner.
+        left: the result of ``Method.unfinished``.
+        k: outer iterations that ended.
+        watch: the steps that were seen; None where no optimizer was bound.
+    """
+    if left is not None:
+        LOGGER.warning(
+            "%s is hard-pruned at %s: the rest is cut off at once. Constrained training was shorter than "
+            "the Pruner was told (steps_per_update=, updates=)",
+            type(method).__name__,
+            left,
+        )
+    if method.needs_updates and k == 0 and watch is not None and watch.steps:
+        LOGGER.warning(
+            "hard_prune() comes after %d steps and no update(): Z and the multipliers are those of the beginning. "
+            "Call update() at the end of every outer iteration, or where pruner.due says so",
+            watch.steps,
+        )

@@ -245,10 +245,7 @@ S = TypeVar("S", bound=State, default=Any)
 
 
 class Method(ABC, Generic[S]):
-    """Base of all methods: each function is a moment at which a method may act on gradients, weights or state.
-
-    A concrete method is a frozen dataclass of hyperparameters.
-    """
+    """Base of all methods, frozen dataclasses of hyperparameters: each function is a moment at which one may act."""
 
     title: ClassVar[str] = ""
     """Name of the method in reports; where it is empty, they show the registered name."""
