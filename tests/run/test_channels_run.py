@@ -281,6 +281,7 @@ def test_what_cannot_be_measured(
 ) -> None:
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
+    (tmp_path / "empty").mkdir()
     shutil.copy(finished / "recipe.yaml", unfinished)
     torch.save({"weight": torch.zeros(3)}, tmp_path / "state.pt")
     (tmp_path / "text.pt").write_text("no network")
@@ -291,7 +292,7 @@ def test_what_cannot_be_measured(
             (),
             "No such file or directory; give a .pt file, or the folder of a run",
         ),
-        (tmp_path, (), "holds no run (no recipe.yaml)"),
+        (tmp_path / "empty", (), "holds no run (no recipe.yaml)"),
         (unfinished, (), "holds no finished run"),
         (tmp_path / "state.pt", (), "recipe.yaml"),
         (tmp_path / "text.pt", (), "recipe.yaml"),
