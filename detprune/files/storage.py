@@ -30,7 +30,8 @@ def storage_reason(error: OSError | RuntimeError, folder: Path | None = None) ->
         folder: a run directory; an error that reading may raise too counts for files of this directory alone.
     """
     if isinstance(error, OSError):
-        file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+        name = error.filename2 or error.filename  # a copy names its source first
+        file = os.fsdecode(name) if isinstance(name, str | bytes) else ""
         place = f" {file}" if file else ""
         own = (
             folder is not None
@@ -44,6 +45,16 @@ def storage_reason(error: OSError | RuntimeError, folder: Path | None = None) ->
         because = cause.strerror if isinstance(cause, OSError) else "the disk may be full"
         return f"cannot write a checkpoint: {because}"
     return None
+
+
+def _way_out(error: OSError | RuntimeError) -> str:
+    """What lets the refused file be written; room helps only where a disk is full."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EROFS:
+        return "let the file system be written, or use another place"
+    if number == errno.EFBIG:
+        return "raise the limit of file sizes (ulimit -f), or use another disk"
+    return "make room"
 
 
 def shortage_reason(error: OSError | RuntimeError) -> str | None:
@@ -77,7 +88,7 @@ def plain_refusals() -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         if (said := storage_reason(error)) is not None:
-            raise StorageError(f"{said}; make room, then call the command again") from error
+            raise StorageError(f"{said}; {_way_out(error)}, then call the command again") from error
         if (said := shortage_reason(error)) is not None:
             raise StorageError(f"{said}, then call the command again") from error
         if isinstance(error, OSError) and error.errno in _ODD_PLACE and error.filename:

@@ -234,9 +234,10 @@ class RunDirectory:
         try:
             yield
         except InputError as error:
-            raise InputError(
-                f"{error}\nIt is a file of this run: {way_out or self.way_out}"
-            ) from error
+            wanted = way_out or self.way_out
+            if wanted in str(error):
+                raise
+            raise InputError(f"{error}\nIt is a file of this run: {wanted}") from error
 
     @contextmanager
     def storage_errors(self) -> Iterator[None]:

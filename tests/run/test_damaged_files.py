@@ -9,6 +9,8 @@ import yaml
 from tiny_recipe import TINY
 
 from damaged import damage, in_constrained_training, run_here, said
+from detprune.errors import InputError
+from detprune.run.directory import RunDirectory
 
 pytestmark = pytest.mark.slow
 
@@ -74,6 +76,16 @@ def test_a_damaged_file_is_named_with_the_way_out(
     assert "weights_only" not in error
     if name != "recipe.yaml":
         assert "delete" in error or "move it away" in error
+
+
+def test_a_way_out_is_said_once(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    with pytest.raises(InputError) as caught, run.own_file():
+        raise InputError(f"dense.pt is a folder; {run.way_out}")
+    assert str(caught.value).count(run.way_out) == 1
+    with pytest.raises(InputError) as caught, run.own_file():
+        raise InputError("dense.pt is damaged")
+    assert str(caught.value).count(run.way_out) == 1
 
 
 @pytest.mark.parametrize("how", DAMAGES)

@@ -115,7 +115,33 @@ def test_a_command_that_has_nothing_to_continue(finished: Path, call: Called) ->
         code, error = call("report", finished)
     assert code == 1, error
     assert "cannot write" in error
-    assert "make room, then call the command again" in error
+    assert "File too large; raise the limit of file sizes (ulimit -f)" in error
+
+
+def test_the_copy_is_named_and_not_its_source(tmp_path: Path) -> None:
+    source, copy = tmp_path / "pruned.pt", tmp_path / "copy.pt"
+    source.write_bytes(bytes(9000))
+    with pytest.raises(StorageError) as caught, plain_refusals(), file_size(1):
+        shutil.copyfile(source, copy)
+    assert f"cannot write {copy}: File too large" in str(caught.value)
+    assert str(source) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "way_out"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EROFS, "let the file system be written, or use another place"),
+        (errno.EFBIG, "raise the limit of file sizes (ulimit -f), or use another disk"),
+    ],
+)
+def test_the_way_out_fits_the_cause(number: int, way_out: str) -> None:
+    with pytest.raises(StorageError) as caught, plain_refusals():
+        raise OSError(number, os.strerror(number), "report.html")
+    assert (
+        str(caught.value)
+        == f"cannot write report.html: {os.strerror(number)}; {way_out}, then call the command again"
+    )
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])

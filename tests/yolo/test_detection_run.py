@@ -18,6 +18,7 @@ from command_line import detprune_here, kill_after
 from detprune.run.directory import RunDirectory
 
 # isort: split
+from detprune_yolo.data.drawing import DrawnSet, draw
 from detprune_yolo.export.formats import formats
 from detprune_yolo.export.placing import size_of
 from detprune_yolo.weights.checkpoints import load_model, read_masks
@@ -214,6 +215,21 @@ def test_int8_needs_the_images_of_the_run(finished: Path, tmp_path: Path) -> Non
     error = detprune("export", run, "--int8", code=2)
     assert "int8 is calibrated on training images" in error
     assert "its metrics are not measured" in detprune("export", run, "--format", "torchscript")
+
+
+def test_int8_names_images_that_are_missing_by_now(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    data = draw(DrawnSet(train=2, val=2, size=64), tmp_path / "data")
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["data"].update(drawn=None, yaml=str(data), split="val")
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    shutil.rmtree(tmp_path / "data" / "images" / "train")
+    error = detprune("export", run, "--int8", code=2)
+    assert f"{data} cannot be used as it is" in error
+    assert (
+        f"folders or lists of images that do not exist (1): train: {data.parent / 'images' / 'train'}"
+        in error
+    )
 
 
 def test_a_checkpoint_is_pruned_without_a_dense_stage(

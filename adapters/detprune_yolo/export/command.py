@@ -15,12 +15,13 @@ from detprune.errors import DetpruneError, InputError
 from detprune.run.adapter import Export, load_recipe
 from detprune.run.directory import RunDirectory
 from detprune.run.measuring.pairs import in_turn
+from detprune_yolo.data.check import check_data
 from detprune_yolo.export.exporter import exported, silence
 from detprune_yolo.export.formats import Format, formats
 from detprune_yolo.export.onnx import export_onnx, lines_of
 from detprune_yolo.export.placing import check_place, put, size_of
 from detprune_yolo.export.timing import ON_ONE_THREAD, outputs, program
-from detprune_yolo.kinds import is_end_to_end
+from detprune_yolo.kinds import is_end_to_end, kind_of
 from detprune_yolo.task import DetectionTask
 from detprune_yolo.weights.checkpoints import load_model, pruned_checkpoint, save_checkpoint
 from detprune_yolo.weights.deployment import open_file
@@ -69,12 +70,13 @@ def export(wanted: Format, run: Path, out: Path | None = None, *, int8: bool = F
         int8: whether weights and activations become integers, calibrated on the run's training images.
 
     Raises:
-        InputError: no finished run, or a format, name or package that cannot be used.
+        InputError: no finished run, a format, name or package that cannot be used, or images for int8 that are
+            missing or damaged.
         DetpruneError: the export fails, or the file does not give what the network gives.
     """
     wanted.check(int8)
     with RunDirectory(run).own_file():
-        load_model(run / "pruned.pt")
+        kind = kind_of(load_model(run / "pruned.pt"))
     place = out or run / wanted.file_name("pruned", int8)
     check_place(place, wanted)
     _, recipe = load_recipe(run / "recipe.yaml")
@@ -84,6 +86,8 @@ def export(wanted: Format, run: Path, out: Path | None = None, *, int8: bool = F
             f"int8 is calibrated on training images, but the data set of {run} is not on this machine any more; put "
             f"it where {run / 'recipe.yaml'} names it, or name its place there"
         )
+    if int8 and request.data is not None:
+        check_data(request.data, kind=kind)
     return list(_exported(request))
 
 
