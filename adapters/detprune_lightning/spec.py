@@ -34,6 +34,21 @@ class OptimizerSpec(Section):
     nesterov: bool = False
     weight_decay: float = Field(default=5e-4, ge=0)
 
+    @model_validator(mode="after")
+    def _options_of_sgd(self) -> Self:
+        if self.name != "sgd":
+            for option, default in (("momentum", 0.9), ("nesterov", False)):
+                if getattr(self, option) != default:
+                    raise InputError(
+                        f"{option} is {getattr(self, option)}, which {self.name} does not have; leave {option} out, "
+                        "or take sgd"
+                    )
+        elif self.nesterov and not self.momentum:
+            raise InputError(
+                "nesterov is true, which needs momentum; momentum is 0.0: give both, or neither"
+            )
+        return self
+
     def build(self, model: nn.Module) -> Optimizer:
         """The optimizer over all parameters of the model that are trained."""
         parameters = [p for p in model.parameters() if p.requires_grad]

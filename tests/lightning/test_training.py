@@ -122,3 +122,18 @@ def test_a_pull_is_the_one_asked_for_through_a_warm_up(penalty: Any, tmp_path: P
     through = 0.1 if penalty == "gradient" else 1.0  # 1 − momentum
     expected = [pull * through / t for pull, t in zip(asked, time, strict=False)]
     assert [entry.rho for entry in history[:2]] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"name": "adamw", "momentum": 0.95}, "momentum is 0.95, which adamw does not have"),
+        ({"name": "adam", "nesterov": True}, "nesterov is True, which adam does not have"),
+        ({"nesterov": True, "momentum": 0}, "nesterov is true, which needs momentum"),
+    ],
+)
+def test_options_that_an_optimizer_does_not_have(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        validate(OptimizerSpec, options)
+    written = OptimizerSpec(name="adamw").model_dump()  # a run's recipe has the defaults of SGD
+    assert validate(OptimizerSpec, written).name == "adamw"
