@@ -91,11 +91,12 @@ def test_an_older_export_is_replaced_whole(tmp_path: Path) -> None:
         written = tmp_path / f"written{number}"
         written.mkdir()
         (written / "metadata.yaml").write_text("task: detect")
-        (written / f"{number}.bin").write_bytes(b"12345")
+        (written / "net.bin").write_bytes(b"12345"[number:])
         check_place(place, wanted)
         put(written, place)
-    assert sorted(p.name for p in place.iterdir()) == ["1.bin", "metadata.yaml"]
-    assert size_of(place) == 5 + len("task: detect")
+    assert sorted(p.name for p in place.iterdir()) == ["metadata.yaml", "net.bin"]
+    assert (place / "net.bin").read_bytes() == b"2345"
+    assert size_of(place) == 4 + len("task: detect")
     assert [p.name for p in place.parent.iterdir()] == [place.name]
 
 
