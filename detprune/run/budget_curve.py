@@ -75,7 +75,7 @@ class BudgetCurve:
         dense_loss: its task loss.
         own: the recipe's budget.
         points: by share, falling, then in the order of ``ALLOCATIONS``.
-        unreachable: shares that no widths reach, with one allocation at least, with the reason.
+        unreachable: share and allocation that no widths reach → the error.
         recipe: the recipe, with the better allocation at its own budget.
     """
 
@@ -86,7 +86,7 @@ class BudgetCurve:
     dense_loss: float
     own: float
     points: Sequence[Point]
-    unreachable: Mapping[float, str]
+    unreachable: Mapping[tuple[float, Spread], str]
     recipe: Recipe
 
     def table(self) -> Table:
@@ -114,7 +114,10 @@ class BudgetCurve:
             [
                 "Batch norm's statistics are estimated anew. Retraining makes up for most of the loss: a value is a "
                 "floor, and ranks budgets of this network.",
-                *(f"{share:g} is out of reach: {why}" for share, why in self.unreachable.items()),
+                *(
+                    f"{share:g}, {allocation} is out of reach: {why.partition(';')[0]}"
+                    for (share, allocation), why in self.unreachable.items()
+                ),
             ]
         )
         table.caption_justify = "left"
@@ -198,7 +201,7 @@ def _points(
     shares: Sequence[float],
     images: int,
     scratch: Path,
-) -> tuple[list[Point], dict[float, str]]:
+) -> tuple[list[Point], dict[tuple[float, Spread], str]]:
     channels = task.sparsity_set(model)
     if not isinstance(channels, CoupledChannels):
         raise TypeError("the set does not remove whole channels")
@@ -220,19 +223,19 @@ def _points(
         return budget, latency
 
     points: list[Point] = []
-    unreachable: dict[float, str] = {}
+    unreachable: dict[tuple[float, Spread], str] = {}
     for share in track(list(shares), "removing channels", transient=True):
         for allocation in ALLOCATIONS:
             try:
                 budget, latency = budget_of(share, allocation)
                 point = _point(task, model, channels, share, allocation, images, budget, latency)
             except InputError as error:
-                unreachable.setdefault(share, str(error).partition(";")[0])
+                unreachable[share, allocation] = str(error)
             else:
                 points.append(point)
     own = float(getattr(task.recipe.budget, kind))
     if all(point.share != own for point in points):
-        raise InputError(unreachable[own])
+        raise InputError(unreachable[own, ALLOCATIONS[0]])
     return points, unreachable
 
 

@@ -52,9 +52,10 @@ def test_a_share_out_of_reach_is_left_out_and_named(tiny: dict[str, Any], weight
     narrow = recipe_of(tiny, weights, set={"name": "coupled_channels", "round_to": 8})
     found = budget_curve(implementation("classification"), narrow, images=16)
     missing = {0.8, 0.6, 0.5, 0.4, 0.3} - {p.share for p in found.points}
-    assert missing == set(found.unreachable)
+    assert missing == {share for share, _ in found.unreachable}
     for share in missing:
-        assert found.unreachable[share].startswith(f"budget: macs is {share:g}")
+        for allocation in ("uniform", "global"):
+            assert found.unreachable[share, allocation].startswith(f"budget: macs is {share:g}")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,17 @@ def test_the_table_and_the_curve(tiny: dict[str, Any], tmp_path: Path) -> None:
         Point("global", 0.6, 0.6, 0.7, 2.5, 0.25),
     ]
     metric, recipe = Metric("accuracy"), recipe_of(tiny, None)
-    curve = BudgetCurve("macs", "net", metric, 0.9, 0.1, 0.6, points, {0.3: "too little"}, recipe)
+    curve = BudgetCurve(
+        "macs",
+        "net",
+        metric,
+        0.9,
+        0.1,
+        0.6,
+        points,
+        {(0.3, "global"): "too little; ask for more"},
+        recipe,
+    )
     cells = [list(column.cells) for column in curve.table().columns]
     assert [column[-1] for column in cells] == [
         "0.6",
@@ -94,7 +105,7 @@ def test_the_table_and_the_curve(tiny: dict[str, Any], tmp_path: Path) -> None:
         "2.500",
         "0.70",
     ]
-    assert "0.3 is out of reach: too little" in str(curve.table().caption)
+    assert str(curve.table().caption).endswith("0.3, global is out of reach: too little")
     curve.draw(tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
