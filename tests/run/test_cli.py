@@ -115,6 +115,21 @@ def test_killed_in_every_stage_and_resumed_gives_the_same_bits(
     assert events[0] == events[1]
 
 
+def test_a_run_continues_in_its_own_folder_alone(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    resume = ("run", finished, "--resume", "--out")
+    assert detprune_here(*resume, tmp_path / "other", monkeypatch=monkeypatch) == 2
+    assert "a run continues in its own folder; leave --out out" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert not (tmp_path / "other").exists()
+    assert detprune_here(*resume, finished, monkeypatch=monkeypatch) == 0
+
+
 def test_killed_between_the_last_epoch_and_the_mark_of_its_stage(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,22 @@ def test_a_larger_set_begins_with_the_smaller_one(drawn: Path, tmp_path: Path) -
     larger = files(draw(replace(SPEC, train=14, val=5), tmp_path / "larger").parent)
     shared = {name: content for name, content in files(drawn).items() if ".json" not in name}
     assert shared.items() <= larger.items()
+
+
+def test_a_data_yaml_that_was_edited_is_not_written_over(drawn: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawn, tmp_path / "moved")
+    file = draw(SPEC, tmp_path / "moved")
+    assert yaml.safe_load(file.read_text())["path"] == str(tmp_path / "moved")
+    edited = file.read_text().replace("names:", "channels: 3\nnames:")
+    file.write_text(edited)
+    with pytest.raises(InputError, match=r"shapes\.yaml was changed since it was drawn; give"):
+        draw(SPEC, tmp_path / "moved")
+    assert file.read_text() == edited
+    file.write_text("- no mapping")
+    with pytest.raises(InputError, match="was changed"):
+        draw(SPEC, tmp_path / "moved")
+    file.unlink()
+    assert yaml.safe_load(draw(SPEC, tmp_path / "moved").read_text())["names"]
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

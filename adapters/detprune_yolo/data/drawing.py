@@ -19,6 +19,7 @@ import yaml
 from detprune.errors import InputError, unknown
 from detprune.files.atomic import atomic
 from detprune.files.folders import SET, complete_folder, output_folder, user_cache
+from detprune.files.yaml import load_yaml
 from detprune_yolo.data.labels import MIRRORED, POINTS, corners, keypoints, polygon
 from detprune_yolo.data.shapes import (
     CLASSES,
@@ -127,7 +128,7 @@ def draw(spec: DrawnSet, folder: Path) -> Path:
     labels. The folder appears under its name only when it is complete.
 
     Raises:
-        InputError: ``folder`` holds anything else, or such a set with files missing.
+        InputError: ``folder`` holds anything else, or such a set with files missing or with another ``shapes.yaml``.
     """
     folder = output_folder(folder)
     write = _write_folders if spec.task == "classify" else _write
@@ -143,12 +144,19 @@ def draw(spec: DrawnSet, folder: Path) -> Path:
     if spec.task == "pose":
         content["kpt_shape"], content["flip_idx"] = [len(POINTS), 3], list(MIRRORED)
         content["kpt_names"] = {number: list(POINTS) for number in names}
-    description = yaml.safe_dump(content, sort_keys=False)
     file = folder / _YAML
-    # The folder may have been moved since; Ultralytics would then look in the old place.
-    if not file.is_file() or file.read_text(encoding="utf-8") != description:
+    found = load_yaml(file) if file.exists() else None
+    if found is not None and not (
+        isinstance(found, dict) and found | {"path": str(folder)} == content
+    ):
+        raise InputError(
+            f"{file} was changed since it was drawn; give the changed one another name, and this one is written again"
+        )
+    if (
+        found != content
+    ):  # new, or the folder was moved since: Ultralytics would look in the old place
         with atomic(file) as new:
-            new.write_text(description, encoding="utf-8")
+            new.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return file
 
 

@@ -45,7 +45,12 @@ def run(
                 f"{recipe} is a directory; add --resume to continue the run in it, or give a recipe file"
             )
         refuse_several(recipe)
-        recipe, out = recipe / "recipe.yaml", out or recipe
+        if out is not None and out.absolute() != recipe.absolute():
+            raise InputError(
+                f"--out {out} is not {recipe}, and a run continues in its own folder; leave --out out, or "
+                f"begin a new run with {recipe / 'recipe.yaml'} --out {out}"
+            )
+        recipe, out = recipe / "recipe.yaml", recipe
     elif resume and not recipe.exists() and (earlier := set_aside(recipe)):
         raise InputError(
             f"{recipe} does not exist; the run that was to be replaced is kept in {earlier[0]}: rename it to have "
