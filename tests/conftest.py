@@ -53,13 +53,16 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def logging_as_it_was() -> Iterator[None]:
-    """A command that ran in this process sends what detprune logs to its own terminal."""
+def fresh_logging() -> Iterator[None]:
+    """A command that runs in this process, for a test or for a fixture of several, sends what detprune logs to its own
+    terminal, and no longer to pytest.
+    """
     logger = logging.getLogger("detprune")
-    before = logger.propagate, logger.level, list(logger.handlers)
+    logger.propagate, logger.handlers = True, []
+    logger.setLevel(logging.NOTSET)
     yield
-    logger.propagate, logger.handlers = before[0], before[2]
-    logger.setLevel(before[1])
+    logger.propagate, logger.handlers = True, []
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,10 @@ import torch
 from command_line import start
 from preloaded import Preloaded
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all are real")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all are real"),
+]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,6 @@ def test_it_can_train_on_threads_and_in_workers(tmp_path: Path) -> None:
     assert torch.load(tmp_path / "sums.pt").tolist() == [300**3, 6]
 
 
-@pytest.mark.slow
 def test_the_server_ends_with_the_process_that_asked() -> None:
     program = (
         "import os, sys; sys.path.insert(0, sys.argv[1]); from preloaded import Preloaded, _Server\n"

@@ -17,7 +17,7 @@ from page_setup import REPLACED, SETUPS
 from command_line import detprune_here
 
 PYTHON = {page: list(found) for page, found in groupby(blocks("python"), lambda b: b.page)}
-SLOW = {"README.md", "docs/guides/yolo.md"}
+SLOW = {"README.md", "docs/guides/own_loop.md", "docs/guides/yolo.md"}
 OWN_TEST = {"docs/extending/adapter.md"}  # test_extending.py
 
 

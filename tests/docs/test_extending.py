@@ -9,6 +9,8 @@ from doc_pages import Block, blocks
 
 from command_line import detprune_here
 
+pytestmark = pytest.mark.slow
+
 PAGE = "docs/extending/adapter.md"
 
 

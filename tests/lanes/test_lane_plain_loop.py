@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -10,6 +11,8 @@ from detprune_lanes.grid import Grid
 from detprune_lanes.losses import LaneLoss
 from detprune_lanes.network.checkpoints import load_checkpoint
 from detprune_lanes.network.model import LaneNetwork
+
+pytestmark = pytest.mark.slow
 
 GRID = Grid(cells=10, rows=6)
 

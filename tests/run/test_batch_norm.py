@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -14,6 +15,8 @@ from detprune.run.pipeline import run_stages
 from detprune.run.recipe import validate
 from detprune_classification.recipe import ClassificationRecipe
 from detprune_classification.task import ClassificationTask
+
+pytestmark = pytest.mark.slow
 
 
 def task_of(recipe: dict[str, Any], folder: Path, **changes: Any) -> ClassificationTask:

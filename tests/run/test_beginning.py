@@ -16,6 +16,8 @@ from tiny_recipe import TINY
 
 from command_line import detprune_here
 
+pytestmark = pytest.mark.slow
+
 Called = Callable[..., tuple[int, str]]
 
 

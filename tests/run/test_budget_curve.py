@@ -18,6 +18,8 @@ from detprune.run.recipe import validate
 from detprune_classification.recipe import ClassificationRecipe
 from detprune_classification.task import ClassificationTask
 
+pytestmark = pytest.mark.slow
+
 CHANNELS = {"set": {"name": "coupled_channels", "round_to": 4}, "budget": {"macs": 0.5}}
 
 
@@ -110,7 +112,6 @@ def test_the_table_and_the_curve(tiny: dict[str, Any], tmp_path: Path) -> None:
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
 def test_the_command(tiny_file: Path, weights: Path, tmp_path: Path, call: Call) -> None:
     out = tmp_path / "plan.yaml"
     settings = [f"model.weights={weights}", "stages.dense=null", "budget={macs: 0.5}"]

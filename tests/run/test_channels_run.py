@@ -26,6 +26,8 @@ from detprune.run.measuring.runs import measure_run
 from detprune.run.measuring.table import columns, rows
 from detprune.run.report.run_files import read_run
 
+pytestmark = pytest.mark.slow
+
 RECIPE = {
     **copy.deepcopy(TINY),
     "measure": True,
@@ -79,7 +81,6 @@ def test_the_report_has_the_sizes(finished: Path) -> None:
     assert "An epoch of retraining" in page
 
 
-@pytest.mark.slow
 def test_the_file_opens_without_the_recipe(finished: Path) -> None:
     network = load(finished / "pruned.pt")
     images = torch.rand(3, 1, 8, 8)
@@ -182,7 +183,6 @@ def test_evaluate_takes_the_small_network(finished: Path) -> None:
     assert json.loads(done.stdout)["value"] == pytest.approx(summary["final"])
 
 
-@pytest.mark.slow
 def test_killed_in_every_stage_and_resumed_gives_the_same_bits(
     finished: Path, tmp_path: Path
 ) -> None:

@@ -15,6 +15,8 @@ from command_line import detprune, detprune_here, kill_after
 from detprune.errors import DetpruneError
 from detprune.run.directory import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 
 def state_dict(path: Path) -> dict[str, torch.Tensor]:
     weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True)
@@ -96,7 +98,6 @@ def test_report_can_be_drawn_again(finished: Path) -> None:
     assert "cifar_resnet20" in (finished / "report.html").read_text()
 
 
-@pytest.mark.slow
 def test_killed_in_every_stage_and_resumed_gives_the_same_bits(
     finished: Path, tmp_path: Path
 ) -> None:

@@ -16,6 +16,8 @@ from detprune.files import check_output_path
 from detprune.run.written import not_written
 from detprune_lanes.measure.submission import is_submission
 
+pytestmark = pytest.mark.slow
+
 Called = Callable[..., tuple[int, str]]
 
 

@@ -17,6 +17,8 @@ from detprune.run.report import figures, maps, page, write_report
 from detprune.run.report.run_files import read_run
 from report_run import edit_summary, fake_run, only_events, write_summary
 
+pytestmark = pytest.mark.slow
+
 FIGURES = [figure.slug for figure in figures.FIGURES]
 
 

@@ -28,6 +28,8 @@ from ultralytics import YOLO
 from ultralytics.utils.dist import generate_ddp_file
 from ultralytics.utils.patches import torch_load
 
+pytestmark = pytest.mark.slow
+
 ADMM = dp.ADMM(rho="auto", free_support=True, ramp=0.75)
 
 
@@ -72,7 +74,6 @@ def test_constrained_training_leaves_the_zeroed_and_the_shrunk_detector(weights:
             torch.testing.assert_close(one[key], other[key], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_the_shrunk_detector_is_retrained_and_resumed_to_the_last_bit(
     weights: Path, tmp_path: Path
 ) -> None:
@@ -109,7 +110,6 @@ def test_the_zeroed_detector_is_not_retrained(weights: Path, tmp_path: Path) -> 
         trainer.train()
 
 
-@pytest.mark.slow
 def test_two_heads_frozen_layers_and_a_teacher(tmp_path: Path) -> None:
     weights = train_constrained(tmp_path, "yolov10n", macs=0.6, freeze=2)
     small, dense = load_model(weights / "shrunk.pt"), load_model(weights / "hard_pruned.pt")
@@ -239,7 +239,6 @@ print("RESULT" + json.dumps(found))
 """
 
 
-@pytest.mark.slow
 def test_ultralytics_alone_does_everything_but_train_a_dense_network(
     weights: Path, tmp_path: Path
 ) -> None:

@@ -141,6 +141,7 @@ def test_data_of_other_classes_are_refused(tmp_path: Path) -> None:
         first_recipe(FirstRun(checkpoint(tmp_path), {"macs": 0.5}, other))
 
 
+@pytest.mark.slow
 def test_init_writes_a_recipe_that_validates(tmp_path: Path, data: Path) -> None:
     path, out = checkpoint(tmp_path), tmp_path / "recipe.yaml"
     output = detprune("init", path, "--data", data, "--out", out, preloaded="yolo").stdout

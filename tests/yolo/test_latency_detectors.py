@@ -19,6 +19,8 @@ from detprune_yolo.channels import detector_set
 from detprune_yolo.training.constrained import constrained
 from detprune_yolo.training.settings import StageSettings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("family", ["yolov3-tiny", "yolov8n", "yolo26n"])
 def test_a_detector_is_pruned_to_a_table_and_runs(family: str, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from detprune_yolo.weights.checkpoints import load_model, read_masks
 # isort: split
 from ultralytics import YOLO
 
+pytestmark = pytest.mark.slow
+
 
 def zeros_outside(state: dict[str, Any], masks: dict[str, Any]) -> int:
     return sum(int(torch.count_nonzero(state[name][~mask])) for name, mask in masks.items())
@@ -69,7 +71,6 @@ def test_masked_weights_are_zero_wherever_ultralytics_keeps_weights(tmp_path: Pa
         assert not torch.equal(before[name][mask], after[name][mask])
 
 
-@pytest.mark.slow
 def test_what_retraining_leaves_can_be_retrained(tmp_path: Path) -> None:
     start = hard_pruned(tmp_path)
     masks = read_masks(start)

@@ -35,6 +35,8 @@ from detprune_yolo.weights.checkpoints import load_model
 from ultralytics.cfg import get_cfg
 from ultralytics.data.utils import check_det_dataset
 
+pytestmark = pytest.mark.slow
+
 LAST = {  # the layers that give outputs; yolo26 has them twice, once for each branch
     "yolov8n-seg": [*(f"cv{k}.{i}.2" for k in (2, 3, 4) for i in range(3)), "proto.cv3.conv"],
     "yolo11n-pose": [f"cv{k}.{i}.2" for k in (2, 3, 4) for i in range(3)],
@@ -81,7 +83,6 @@ def _outputs(model: Any) -> list[torch.Tensor]:
     return [t for t in tree_leaves(run_detector(model, noise())) if isinstance(t, torch.Tensor)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "description", ["yolov8n-seg", "yolov8n-pose", "yolov8n-obb", "yolov8n-cls", "yolo26n"]
 )

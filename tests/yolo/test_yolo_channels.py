@@ -33,6 +33,8 @@ from ultralytics.nn.modules.block import (
 )
 from ultralytics.nn.tasks import DetectionModel
 
+pytestmark = pytest.mark.slow
+
 REMOVABLE = {"yolov10n": 0.8, "yolo11n": 0.8, "yolo12n": 0.65, "yolo26n": 0.7}
 
 
@@ -51,7 +53,6 @@ def macs_of(call: Callable[[], object]) -> float:
     return counter.get_total_flops() / 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_shrunk_detector_has_the_same_outputs(family: str) -> None:
     model = small_detector(family)
