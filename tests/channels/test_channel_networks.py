@@ -8,6 +8,8 @@ from network_zoo import NETWORKS, REMOVABLE
 
 from detprune import Budget, CoupledChannels
 
+pytestmark = pytest.mark.slow
+
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
 

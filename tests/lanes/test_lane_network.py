@@ -206,7 +206,7 @@ def reference(network: LaneNetwork, images: Tensor, use_aux: bool) -> tuple[Tens
         ("18", True, False, True),
         ("18", True, True, False),
         ("18", True, True, True),
-        ("50", True, False, False),
+        pytest.param("50", True, False, False, marks=pytest.mark.slow),
     ],
 )
 def test_outputs(trunk: str, use_aux: bool, training: bool, channels_last: bool) -> None:

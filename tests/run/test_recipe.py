@@ -29,6 +29,7 @@ PROGRESSIVE = [path for path in ALL if path.parent.name == "progressive"]
 CONFIGS = [path for path in ALL if path not in (*STUDIES, *PROGRESSIVE)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_study_in_configs_can_be_planned(path: Path, tmp_path: Path) -> None:
     study = Study.read(path)

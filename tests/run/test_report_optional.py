@@ -15,6 +15,8 @@ from detprune.run.report import page, training, write_report
 from detprune.run.report.run_files import read_run
 from report_run import edit_summary, fake_run
 
+pytestmark = pytest.mark.slow
+
 HEADLINE = "mAP@0.5"
 OWN = "mAP50 (Ultralytics' own), EMA"
 METRICS = {

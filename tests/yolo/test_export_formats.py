@@ -25,6 +25,8 @@ from detprune_yolo.weights.checkpoints import load_model, pruned_checkpoint, sav
 # isort: split
 from ultralytics.cfg import DEFAULT_CFG_DICT, get_cfg
 
+pytestmark = pytest.mark.slow
+
 SIZE = (64, 64)
 
 
