@@ -5,7 +5,7 @@ from pathlib import Path
 
 from detprune.errors import InputError
 from detprune.files.contents import named_path
-from detprune.files.tensors import UNREADABLE, check_unpacked_size, unpickle_tensors
+from detprune.files.tensors import UNREADABLE, check_archive, unpickle_tensors
 
 _TEXT = (b"<", b"version https://git-lfs")
 
@@ -41,7 +41,7 @@ def safe_load(path: str | Path, wanted: str) -> object:
             f"{path} is a text file: a web page or a Git LFS pointer that was saved in place of the "
             "weights; download the file itself"
         )
-    check_unpacked_size(path)
+    check_archive(path, f"copy or download it again, or give {wanted}")
     try:
         return unpickle_tensors(path)
     except UNREADABLE as error:

@@ -5,6 +5,7 @@ import pickle
 import struct
 import sys
 import types
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -98,6 +99,18 @@ def test_a_malicious_pickle_does_not_run(tmp_path: Path, form: str) -> None:
     if form == "checkpoint":  # it would have run
         load_model(path, trust=True)
         assert proof.exists()
+
+
+def test_a_checkpoint_with_a_turned_bit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "flipped.pt"
+    torch.save(pruned_checkpoint(tiny_detector(), None), path)
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda record: record.file_size)
+    content = bytearray(path.read_bytes())
+    content[largest.header_offset + largest.compress_size // 2 + 200] ^= 0x40
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"flipped\.pt is damaged: .*checksum.*; copy or download"):
+        load_model(path)
 
 
 def old_repository_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from detprune.errors import InputError
-from detprune.files import check_unpacked_size
+from detprune.files import check_archive
 
 _FAMILY = (
     "Ultralytics ≥ 8 uses the anchor-free yolov3-tinyu, yolov3-sppu and yolov3u, whose heads differ; "
@@ -64,7 +64,7 @@ def refuse_foreign_file(path: Path) -> None:
         )
     if not path.is_file():
         raise InputError(f"{path} is a folder; give the checkpoint file in it, such as best.pt")
-    check_unpacked_size(path)
+    check_archive(path, "copy or download it again")
     try:
         with path.open("rb") as file:
             head = file.read(512)
