@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from detprune.errors import DetpruneError, InputError
+from detprune.files.contents import check_utf8_path
 from detprune.files.folders import SET, complete_folder, output_folder, user_cache
 from detprune.files.storage import plain_refusals
 
@@ -105,3 +106,9 @@ def test_a_cache_that_cannot_be_written_has_a_way_out(
             InputError, match=r"cannot write into .*set the variable XDG_CACHE_HOME"
         ):
             complete_folder(folder, lambda: False, lambda new: new.mkdir())
+
+
+def test_a_path_that_is_no_text_is_refused() -> None:
+    check_utf8_path(Path("/data/½ ü"))
+    with pytest.raises(InputError, match=r"'/data/\\udcff' is not UTF-8.*rename the folder"):
+        check_utf8_path(Path("/data/\udcff"))

@@ -20,6 +20,7 @@ from ultralytics.data.utils import check_det_dataset
 
 from detprune.errors import InputError, listed
 from detprune.files import load_yaml
+from detprune.files.contents import check_utf8_path
 from detprune.files.problems import Kind as Fault
 from detprune.files.problems import Problems, refuse
 from detprune_yolo.data import problem_kinds as kinds
@@ -68,6 +69,7 @@ def check_data(yaml: Path, *, nc: int | None = None, kind: Kind = DETECT) -> Det
             images would be one; names all problems of the yaml, else all of the files, each kind
             with its number, the first few and the way out.
     """
+    check_utf8_path(yaml.absolute())
     if kind.labels == "folders":
         return _check_folders(yaml, nc)
     data = _read(yaml, nc, kind)
