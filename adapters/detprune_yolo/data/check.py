@@ -137,7 +137,8 @@ def _read(yaml: Path, nc: int | None, kind: Kind) -> dict[str, Any]:
     if not yaml.is_file():
         raise InputError(
             f"no data yaml {str(yaml)!r}; give the path of a file with the keys path, train, val and "
-            "names (no data set is downloaded)"
+            "names (no data set is downloaded). A relative path counts from the working directory, also where a run "
+            "is resumed or measured: go to the directory in which the run was begun"
         )
     if yaml.suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"the data yaml {str(yaml)!r} must be called *.yaml or *.yml")
