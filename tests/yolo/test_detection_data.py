@@ -217,6 +217,16 @@ def test_a_large_set_takes_seconds(data: DataSet) -> None:
     assert time.process_time() - start < 5
 
 
+@pytest.mark.parametrize(("fraction", "said"), [(1.0, "3 training"), (0.4, "1 of 3 training")])
+def test_the_images_that_are_trained_on_are_counted(
+    data: DataSet, fraction: float, said: str
+) -> None:
+    recipe = copy.deepcopy(TINY) | {"data": {"yaml": str(data.yaml)}}
+    recipe["train"]["fraction"] = fraction
+    task = DetectionNetworkTask(validate(DetectionRecipe, recipe))
+    assert task.data_name == f"data, {said} images"
+
+
 def test_a_data_yaml_that_is_not_here_says_from_where_paths_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
