@@ -89,7 +89,9 @@ class DetectionNetworkTask(NetworkTask):
         drawn = self.recipe.data.drawn
         name = self._yaml.stem if drawn is None else f"drawn shapes ({drawn.size} px)"
         images = len(self._data.images["train"])
-        used = max(1, round(images * float(self.recipe.options("constrained").get("fraction", 1.0))))
+        used = max(
+            1, round(images * float(self.recipe.options("constrained").get("fraction", 1.0)))
+        )
         count = f"{images:,}" if used == images else f"{used:,} of {images:,}"
         return f"{name}, {count} training images"
 
