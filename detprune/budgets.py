@@ -131,7 +131,7 @@ class Budget:
             shapes: name → shape of the selected weights.
 
         Raises:
-            InputError: an allocation pattern that matches nothing, or no target at all.
+            InputError: an allocation pattern that matches nothing, no target at all, or one without effect.
         """
         self.check_single_weights()
         if isinstance(self.allocation, Mapping):
@@ -150,12 +150,21 @@ class Budget:
         for pattern in patterns:
             matching(pattern, shapes, "allocation")
         allocated = {}
+        of_target = 0
         for name in shapes:
             own = [s for pattern, s in patterns.items() if matches(name, pattern)]
             if own:
                 allocated[name] = own[0]
             elif self.pruned_share is not None:
                 allocated[name] = self.pruned_share
+                of_target += 1
+        if self.pruned_share is not None and not of_target:
+            target = "sparsity" if self.compression is None else "compression"
+            raise InputError(
+                f"allocation names each of the {len(shapes)} weights to be pruned, so that {target}="
+                f"{getattr(self, target)} has no effect; leave {target} out, or leave out the patterns of the weights "
+                "that shall have it"
+            )
         return allocated
 
 

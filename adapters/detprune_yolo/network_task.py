@@ -88,7 +88,12 @@ class DetectionNetworkTask(NetworkTask):
         """The data set's name and its number of training images."""
         drawn = self.recipe.data.drawn
         name = self._yaml.stem if drawn is None else f"drawn shapes ({drawn.size} px)"
-        return f"{name}, {len(self._data.images['train']):,} training images"
+        images = len(self._data.images["train"])
+        used = max(
+            1, round(images * float(self.recipe.options("constrained").get("fraction", 1.0)))
+        )
+        count = f"{images:,}" if used == images else f"{used:,} of {images:,}"
+        return f"{name}, {count} training images"
 
     @property
     def notes(self) -> Sequence[str]:

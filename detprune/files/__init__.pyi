@@ -7,7 +7,7 @@ from .contents import read_bytes as read_bytes
 from .contents import read_json as read_json
 from .contents import read_text as read_text
 from .contents import utf8 as utf8
-from .tensors import check_unpacked_size as check_unpacked_size
+from .tensors import check_archive as check_archive
 from .tensors import load_tensors as load_tensors
 from .tensors import machine_memory as machine_memory
 from .weights import safe_load as safe_load

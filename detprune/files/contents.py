@@ -107,6 +107,21 @@ def utf8(content: bytes, where: str, way_out: str = "") -> str:
         ) from error
 
 
+def check_utf8_path(path: Path) -> None:
+    """Check that a path is text, for frameworks that write it into files of text.
+
+    Raises:
+        InputError: it holds bytes that are not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the path {str(path)!a} is not UTF-8, but it is written into files of text; rename the folder, or use "
+            "another one"
+        ) from error
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal digits."""
     with path.open("rb") as file:

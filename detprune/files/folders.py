@@ -31,7 +31,7 @@ def output_folder(folder: Path) -> Path:
         resolved.exists()
     except (OSError, RuntimeError) as error:  # RuntimeError: a circle of links, before Python 3.13
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot write into {folder}: {reason}; name another folder") from error
+        raise InputError(f"cannot write into {folder}: {reason}; {_way_out(folder)}") from error
     return resolved
 
 
@@ -66,12 +66,19 @@ def complete_folder(
         if not is_there():
             full = error.errno in _DISK
             kind = DetpruneError if full else InputError
-            way_out = "make room, or name another folder" if full else "name another folder"
+            way_out = f"make room, or {_way_out(folder)}" if full else _way_out(folder)
             raise kind(
                 f"cannot write into {folder}: {error.strerror or error}; {way_out}"
             ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _way_out(folder: Path) -> str:
+    """What to do about a folder that cannot be made; nobody named one in the user's cache."""
+    if folder.is_relative_to(Path(os.path.realpath(user_cache()))):
+        return "set the variable XDG_CACHE_HOME to a folder that can be written"
+    return "name another folder"
 
 
 def _check_place(folder: Path) -> None:
@@ -89,7 +96,7 @@ def _check_place(folder: Path) -> None:
     for parent in folder.parents:
         if parent.exists() and not parent.is_dir():
             raise InputError(
-                f"cannot write into {folder}: {parent} is no folder; name another folder"
+                f"cannot write into {folder}: {parent} is no folder; {_way_out(folder)}"
             )
         if (parent / SET).is_file():
             raise InputError(

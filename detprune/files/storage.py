@@ -19,6 +19,8 @@ _SCARCE_WORDS = (
     "Resource temporarily unavailable",
 )
 """Parts of the RuntimeErrors that torch and Python raise for the same reasons."""
+_NO_MEMORY = ("out of memory", "can't allocate memory", "std::bad_alloc")
+"""Parts of the errors that torch raises where memory ends, on a processor or a GPU."""
 _ODD_PLACE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -57,12 +59,26 @@ def _way_out(error: OSError | RuntimeError) -> str:
     return "make room"
 
 
-def shortage_reason(error: OSError | RuntimeError) -> str | None:
-    """Message for an error that means that the system gives no more files or processes; None for another error.
+def memory_ended(error: BaseException) -> bool:
+    """Whether an error means that there is not enough memory; torch raises a RuntimeError of its own for it."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    return said or isinstance(error, MemoryError)
+
+
+def shortage_reason(error: OSError | RuntimeError | MemoryError) -> str | None:
+    """Message for an error that means that there are no more files, processes or memory; None for another error.
 
     Args:
         error: the exception; torch raises a RuntimeError of its own for these reasons.
     """
+    if memory_ended(error):
+        reason = (str(error).strip() or "MemoryError").splitlines()[0]
+        return (
+            f"there is not enough memory ({reason}); take a smaller batch, smaller images or fewer workers, or a "
+            "larger machine"
+        )
     if isinstance(error, OSError):
         scarce, said = error.errno in _SCARCE, error.strerror or str(error)
     else:
@@ -80,17 +96,19 @@ def plain_refusals() -> Iterator[None]:
     """Turn refusals of the system into messages, for commands without a run that could be continued.
 
     Raises:
-        StorageError: a disk that is full, a limit of file size, a file system that is read-only, no more files or
-            processes.
+        StorageError: a disk that is full, a limit of file size, a file system that is read-only, no more files,
+            processes or memory.
         InputError: a place that may not be entered, or a path that is too long.
     """
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        if (said := storage_reason(error)) is not None:
-            raise StorageError(f"{said}; {_way_out(error)}, then call the command again") from error
+    except (OSError, RuntimeError, MemoryError) as error:
         if (said := shortage_reason(error)) is not None:
             raise StorageError(f"{said}, then call the command again") from error
+        if isinstance(error, MemoryError):
+            raise
+        if (said := storage_reason(error)) is not None:
+            raise StorageError(f"{said}; {_way_out(error)}, then call the command again") from error
         if isinstance(error, OSError) and error.errno in _ODD_PLACE and error.filename:
             raise InputError(
                 f"cannot read or write {error.filename}: {error.strerror}; name another place"

@@ -7,6 +7,7 @@ import struct
 import threading
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 
 from detprune.errors import InputError
 from detprune.files.contents import check_regular
+from detprune.files.storage import memory_ended
 
 # torch's restricted unpickler interprets any bytes, so that a file that is no checkpoint can raise
 # any of these errors; a damaged zip archive raises a RuntimeError or an OSError
@@ -34,26 +36,56 @@ UNREADABLE = (
 )
 """Errors that ``torch.load`` raises on files that it cannot read, depending on the damage."""
 
+_CHUNK = 2**20  # bytes
 
-def check_unpacked_size(path: Path) -> None:
-    """Refuse an archive whose records, unpacked, are larger than the machine's memory.
 
-    Deflate makes up to a thousand bytes of one. What is no zip archive, or a damaged one, is left to the reader.
+def check_archive(path: Path, way_out: str) -> None:
+    """Refuse an archive that unpacks to more than the machine's memory, or with bytes that were changed.
+
+    Deflate makes up to a thousand bytes of one. ``torch.load`` compares no checksum: a bit that a disk or a copy
+    turned would be another weight. Records whose checksum is 0 were written without one
+    (``torch.serialization.set_crc32_options(False)``). What is no zip archive is left to the reader.
+
+    Args:
+        path: the file.
+        way_out: what to do about a damaged file; the message ends with it.
 
     Raises:
-        InputError: it is too large.
+        InputError: it is too large, or damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            unpacked = sum(record.file_size for record in archive.infolist())
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-        return
+            records = archive.infolist()
+            _check_unpacked_size(path, sum(record.file_size for record in records))
+            for record in records:
+                if record.CRC:
+                    _check_bytes(archive, record, path, way_out)
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+        if isinstance(error, InputError):
+            raise
+
+
+def _check_unpacked_size(path: Path, unpacked: int) -> None:
     memory = machine_memory()
     if memory is not None and unpacked > memory:
         raise InputError(
             f"{path} unpacks to {unpacked:,} bytes, but this machine has a memory of {memory:,}; it is no checkpoint, "
             "or one for a larger machine"
         )
+
+
+def _check_bytes(
+    archive: zipfile.ZipFile, record: zipfile.ZipInfo, path: Path, way_out: str
+) -> None:
+    try:
+        with archive.open(record) as content:  # compares the checksum at its end
+            while content.read(_CHUNK):
+                pass
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise InputError(
+            f"{path} is damaged: the bytes of its record {record.filename} are not those that were written (their "
+            f"checksum differs); {way_out}"
+        ) from error
 
 
 def machine_memory() -> int | None:
@@ -100,10 +132,12 @@ def load_tensors(path: Path, way_out: str) -> dict[str, Any]:
     """
     if not check_regular(path, way_out):
         raise InputError(f"{path} is empty; {way_out}")
-    check_unpacked_size(path)
+    check_archive(path, way_out)
     try:
         content = unpickle_tensors(path)
     except UNREADABLE as error:
+        if memory_ended(error) and zipfile.is_zipfile(path):
+            raise  # its checksums are right
         # without torch's own text, which advises to switch the protection off
         code = re.search(r"GLOBAL ([\w.]+\.\w+)\s", str(error))
         if code is not None:

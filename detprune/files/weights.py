@@ -1,11 +1,13 @@
 """Loading of weights from files that a user names, without running any code in them."""
 
 import re
+import zipfile
 from pathlib import Path
 
 from detprune.errors import InputError
 from detprune.files.contents import named_path
-from detprune.files.tensors import UNREADABLE, check_unpacked_size, unpickle_tensors
+from detprune.files.storage import memory_ended
+from detprune.files.tensors import UNREADABLE, check_archive, unpickle_tensors
 
 _TEXT = (b"<", b"version https://git-lfs")
 
@@ -41,10 +43,12 @@ def safe_load(path: str | Path, wanted: str) -> object:
             f"{path} is a text file: a web page or a Git LFS pointer that was saved in place of the "
             "weights; download the file itself"
         )
-    check_unpacked_size(path)
+    check_archive(path, f"copy or download it again, or give {wanted}")
     try:
         return unpickle_tensors(path)
     except UNREADABLE as error:
+        if memory_ended(error) and zipfile.is_zipfile(path):
+            raise  # its checksums are right
         # without torch's own text, which advises to switch the protection off
         raise _refused(path, wanted, re.search(r"GLOBAL (\S*\w)\s", str(error))) from error
 

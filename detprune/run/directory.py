@@ -244,15 +244,15 @@ class RunDirectory:
         """Turn errors of a full disk and the like into one that says how to continue the run.
 
         Raises:
-            StorageError: the system refused to write, or has no more files or processes to give.
+            StorageError: the system refused to write, or has no more files, processes or memory to give.
         """
         try:
             yield
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, MemoryError) as error:
             self.check_there()
             if (scarce := shortage_reason(error)) is not None:
                 raise StorageError(f"{scarce}, then continue with {self.resume_command}") from error
-            said = storage_reason(error, self.path)
+            said = None if isinstance(error, MemoryError) else storage_reason(error, self.path)
             if said is None:
                 raise
             raise StorageError(

@@ -113,6 +113,12 @@ def test_mapping_takes_the_first_match_and_the_target_for_the_rest() -> None:
     assert Budget(allocation=patterns).allocate(SHAPES) == expected
     rest = {"stem.weight": 0.2, "head.weight": 0.2}
     assert Budget(sparsity=0.2, allocation=patterns).allocate(SHAPES) == {**rest, **expected}
+    everything = {"*": 0.5, **patterns}
+    assert set(Budget(allocation=everything).allocate(SHAPES)) == set(SHAPES)
+    for target in ({"sparsity": 0.2}, {"compression": 4}):
+        (name, value), said = *target.items(), "each of the . weights"
+        with pytest.raises(InputError, match=f"{said}.*{name}={value} has no effect; leave {name}"):
+            Budget(**target, allocation=everything).allocate(SHAPES)
     with pytest.raises(InputError, match=r"allocation: the pattern 'layr1\.\*' matches no weight"):
         Budget(allocation={"layr1.*": 0.5}).allocate(SHAPES)
     with pytest.raises(InputError, match=r"the budget has no target; give sparsity=0\.9"):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from detprune.errors import DetpruneError, InputError
-from detprune.files.folders import SET, complete_folder, output_folder
+from detprune.files.contents import check_utf8_path
+from detprune.files.folders import SET, complete_folder, output_folder, user_cache
 from detprune.files.storage import plain_refusals
 
 
@@ -92,3 +93,22 @@ def test_paths_that_lead_nowhere_are_bad_input(tmp_path: Path, path: str) -> Non
     problem = pytest.raises(InputError, match=r"a path leads nowhere: .*name another place")
     with problem, plain_refusals():
         odd.expanduser().resolve()
+
+
+def test_a_cache_that_cannot_be_written_has_a_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for home in (tmp_path / "file", Path("/proc/none")):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+        folder = output_folder(user_cache() / "drawn" / "shapes-1")
+        with pytest.raises(
+            InputError, match=r"cannot write into .*set the variable XDG_CACHE_HOME"
+        ):
+            complete_folder(folder, lambda: False, lambda new: new.mkdir())
+
+
+def test_a_path_that_is_no_text_is_refused() -> None:
+    check_utf8_path(Path("/data/½ ü"))
+    with pytest.raises(InputError, match=r"'/data/\\udcff' is not UTF-8.*rename the folder"):
+        check_utf8_path(Path("/data/\udcff"))

@@ -21,6 +21,7 @@ from command_line import wait_for
 from detprune.files.locks import Holder, hold
 from detprune.files.temporaries import temporary_name
 from detprune.run.cli import main as cli
+from detprune.run.studies.planned import Runs
 
 ONE_STAGE = ("--set", "stages.constrained.epochs=0", "--set", "stages.retrain.epochs=0")
 DEAD = 2**22 + 1  # above the largest process number of Linux
@@ -354,3 +355,70 @@ def test_what_a_replaced_run_did_not_write_is_kept(tmp_path: Path, here: Any) ->
     assert "holds what no run writes: thesis.tex" in " ".join(said.split())
     assert (tmp_path / ".run.replaced" / "thesis.tex").read_text() == "years of work"
     assert not (run / "thesis.tex").exists()
+
+
+class Planned:
+    """A plan of a study, and what its runs are told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.arguments, self.finished = folder, ["run", "recipe.yaml"], False
+        self.calls: list[bool] = []
+
+    def runs(self, monkeypatch: pytest.MonkeyPatch, codes: list[int]) -> Runs:
+        def call(_: Runs, command: list[str], **options: Any) -> int:
+            self.calls.append("--resume" in command)
+            code = codes.pop(0)
+            self.finished = code == 0
+            return code
+
+        monkeypatch.setattr(Runs, "_call", call)
+        return Runs(1)
+
+
+def end_while_waiting(
+    monkeypatch: pytest.MonkeyPatch, lock: ExitStack, plan: Planned, finished: bool
+) -> None:
+    def sleep(_: float) -> None:
+        lock.close()
+        (plan.folder / "recipe.yaml").touch()
+        plan.finished = finished
+
+    monkeypatch.setattr("detprune.run.studies.planned.time.sleep", sleep)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_of_a_study_that_was_killed_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: bool
+) -> None:
+    plan = Planned(tmp_path / "slr")
+    plan.folder.mkdir()
+    runs = plan.runs(monkeypatch, [0])
+    with ExitStack() as lock:
+        lock.enter_context(hold(plan.folder))
+        end_while_waiting(monkeypatch, lock, plan, finished)
+        runs.all([plan])
+    assert plan.finished
+    assert plan.calls == ([] if finished else [True])
+
+
+def test_a_run_that_began_meanwhile_in_another_process_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Planned(tmp_path / "slr")
+    runs = plan.runs(monkeypatch, [2, 0])
+    with ExitStack() as lock:
+        call = Runs._call
+
+        def refused(
+            *given: Any, **options: Any
+        ) -> int:  # the other process was importing until now
+            if not plan.calls:
+                plan.folder.mkdir()
+                lock.enter_context(hold(plan.folder))
+            return call(*given, **options)
+
+        monkeypatch.setattr(Runs, "_call", refused)
+        end_while_waiting(monkeypatch, lock, plan, finished=False)
+        runs.all([plan])
+    assert plan.calls == [False, True]
+    assert plan.finished

@@ -217,6 +217,24 @@ def test_a_large_set_takes_seconds(data: DataSet) -> None:
     assert time.process_time() - start < 5
 
 
+@pytest.mark.parametrize(("fraction", "said"), [(1.0, "3 training"), (0.4, "1 of 3 training")])
+def test_the_images_that_are_trained_on_are_counted(
+    data: DataSet, fraction: float, said: str
+) -> None:
+    recipe = copy.deepcopy(TINY) | {"data": {"yaml": str(data.yaml)}}
+    recipe["train"]["fraction"] = fraction
+    task = DetectionNetworkTask(validate(DetectionRecipe, recipe))
+    assert task.data_name == f"data, {said} images"
+
+
+def test_a_data_yaml_that_is_not_here_says_from_where_paths_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"no data yaml .*relative path counts from the working"):
+        check_data(Path("shapes/data.yaml"))
+
+
 def test_other_images_or_labels_give_other_facts(tmp_path: Path) -> None:
     data, annotations = DataSet(tmp_path / "set"), tmp_path / "val.json"
     annotations.write_text('{"category_id": 1}', encoding="utf-8")

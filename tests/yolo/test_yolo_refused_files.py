@@ -5,6 +5,7 @@ import pickle
 import struct
 import sys
 import types
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -98,6 +99,33 @@ def test_a_malicious_pickle_does_not_run(tmp_path: Path, form: str) -> None:
     if form == "checkpoint":  # it would have run
         load_model(path, trust=True)
         assert proof.exists()
+
+
+@pytest.mark.parametrize("value", ["1", "0", "false", ""])
+def test_the_variable_lets_trusted_code_run_where_there_is_no_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    proof, path = tmp_path / "proof", tmp_path / "own.pt"
+    torch.save({**pruned_checkpoint(tiny_detector(), None), "more": Evil(proof)}, path)
+    monkeypatch.setenv("DETPRUNE_UNSAFE_LOAD", value)
+    if value == "1":
+        load_model(path)
+    else:
+        with pytest.raises(InputError, match=r"refused to load .*DETPRUNE_UNSAFE_LOAD=1"):
+            load_model(path)
+    assert proof.exists() == (value == "1")
+
+
+def test_a_checkpoint_with_a_turned_bit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "flipped.pt"
+    torch.save(pruned_checkpoint(tiny_detector(), None), path)
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda record: record.file_size)
+    content = bytearray(path.read_bytes())
+    content[largest.header_offset + largest.compress_size // 2 + 200] ^= 0x40
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"flipped\.pt is damaged: .*checksum.*; copy or download"):
+        load_model(path)
 
 
 def old_repository_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

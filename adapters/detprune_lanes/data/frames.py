@@ -174,7 +174,7 @@ def _stored(frames: Sequence[Frame], size: tuple[int, int], folder: Path) -> Pat
             raise InputError(
                 f"decoded frames need {needed / 1e9:.1f} GB in {store.parent}, of which "
                 f"{free / 1e9:.1f} GB are free; make room, use fewer frames or a smaller input, or "
-                "switch the cache off"
+                "switch the cache off (data.cache: false)"
             )
         # Written rather than mapped: a full disk then raises an error, and does not kill by a signal.
         with atomic(store) as temporary, open(temporary, "wb") as file:
@@ -195,6 +195,7 @@ def _stored(frames: Sequence[Frame], size: tuple[int, int], folder: Path) -> Pat
     except OSError as error:
         raise InputError(
             f"cannot write decoded frames into {store.parent}: {error.strerror}; "
-            "name another folder, or switch the cache off"
+            "set the variable XDG_CACHE_HOME to a folder that can be written, or switch the cache off "
+            "(data.cache: false)"
         ) from error
     return store

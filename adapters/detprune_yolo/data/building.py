@@ -2,6 +2,7 @@
 """The data set of a task as Ultralytics' own trainer or validator builds it, without its caches."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from detprune_yolo.data.images import (
     StretchedImages,
     labels_folder,
     no_repairs,
+    refuse_left_out,
     refuse_odd_files,
 )
 from detprune_yolo.kinds import DETECT, RTDETR, Kind
@@ -25,6 +27,9 @@ class ClassImages(ClassificationDataset):  # type: ignore[misc]
     Raises:
         InputError: an image that is no regular file.
     """
+
+    left_out: Sequence[str] = ()
+    """Images that Ultralytics leaves out."""
 
     def verify_images(self) -> list[tuple[str, int]]:
         """Ultralytics' list of images that can be read, and of their folders."""
@@ -38,6 +43,8 @@ class ClassImages(ClassificationDataset):  # type: ignore[misc]
                 found: list[tuple[str, int]] = super().verify_images()
         finally:
             self.root = held
+        used = {file for file, *_ in found}
+        self.left_out = [file for file, *_ in self.samples if file not in used]
         return found
 
 
@@ -65,17 +72,25 @@ def build_images(
         rect: pad to the shapes of a batch only.
         stride: stride of the network, in pixels.
         fraction: share of the images; that of the settings by default.
+
+    Raises:
+        InputError: an image or label that training would leave out; and what the data sets raise.
     """
     split = "train" if mode == "train" else options.split
     if kind.labels == "folders":
         augment = mode == "train"
-        return ClassImages(img_path, options, augment, prefix=split or "val", names=data["names"])
+        classes = ClassImages(
+            img_path, options, augment, prefix=split or "val", names=data["names"]
+        )
+        if augment:
+            refuse_left_out(classes.left_out)
+        return classes
     if data.get("complete"):
         fraction = 1.0
     elif fraction is None:
         fraction = get_split_fraction(options.fraction, split)
     stretched = kind == RTDETR
-    return (StretchedImages if stretched else DetectionImages)(
+    images: DetectionImages = (StretchedImages if stretched else DetectionImages)(
         img_path=img_path,
         imgsz=options.imgsz,
         batch_size=batch,
@@ -92,3 +107,6 @@ def build_images(
         data=data,
         fraction=fraction,
     )
+    if mode == "train":
+        refuse_left_out(images.left_out)
+    return images

@@ -20,6 +20,7 @@ from ultralytics.data.utils import check_det_dataset
 
 from detprune.errors import InputError, listed
 from detprune.files import load_yaml
+from detprune.files.contents import check_utf8_path
 from detprune.files.problems import Kind as Fault
 from detprune.files.problems import Problems, refuse
 from detprune_yolo.data import problem_kinds as kinds
@@ -68,6 +69,7 @@ def check_data(yaml: Path, *, nc: int | None = None, kind: Kind = DETECT) -> Det
             images would be one; names all problems of the yaml, else all of the files, each kind
             with its number, the first few and the way out.
     """
+    check_utf8_path(yaml.absolute())
     if kind.labels == "folders":
         return _check_folders(yaml, nc)
     data = _read(yaml, nc, kind)
@@ -135,7 +137,8 @@ def _read(yaml: Path, nc: int | None, kind: Kind) -> dict[str, Any]:
     if not yaml.is_file():
         raise InputError(
             f"no data yaml {str(yaml)!r}; give the path of a file with the keys path, train, val and "
-            "names (no data set is downloaded)"
+            "names (no data set is downloaded). A relative path counts from the working directory, also where a run "
+            "is resumed or measured: go to the directory in which the run was begun"
         )
     if yaml.suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"the data yaml {str(yaml)!r} must be called *.yaml or *.yml")

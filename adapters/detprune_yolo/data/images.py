@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ from detprune_yolo.data.problem_kinds import NOT_A_FILE
 LABELS = "DETPRUNE_YOLO_LABELS"
 """Environment variable with the folder of scanned labels; the processes of one training share the folder."""
 
+_LEFT_OUT = ": ignoring corrupt "
+"""Text after the image's path in Ultralytics' message of an image that it leaves out."""
+
 _REPAIRED, _AS_IT_IS = "corrupt JPEG restored and saved", "JPEG without its end, read as it is"
 
 
@@ -39,6 +42,9 @@ class DetectionImages(YOLODataset):  # type: ignore[misc]
         InputError: an image that is no regular file, is without labels, cannot be decoded, or has an
             array beside it that ``cache="disk"`` would overwrite.
     """
+
+    left_out: Sequence[str] = ()
+    """Images that Ultralytics leaves out, each with its reason."""
 
     def get_img_files(self, img_path: Any) -> list[str]:
         """Ultralytics' list of images; a pipe is refused first, because Ultralytics would wait for it for ever."""
@@ -51,6 +57,8 @@ class DetectionImages(YOLODataset):  # type: ignore[misc]
         own = labels_folder() / cache_hash / cache_path.name
         own.parent.mkdir(exist_ok=True)
         found: tuple[dict[str, Any], bool] = super()._load_or_scan_cache(own, cache_hash)
+        said = [text.removeprefix(self.prefix) for text in found[0].get("msgs", [])]
+        self.left_out = [text for text in said if _LEFT_OUT in text]
         return found
 
     def cache_labels(self, path: Path = Path("./labels.cache")) -> dict[str, Any]:
@@ -171,6 +179,22 @@ def refuse_odd_files(files: Iterable[str]) -> None:
     odd = [file for file in files if os.path.exists(file) and not os.path.isfile(file)]
     if odd:
         raise InputError(f"{NOT_A_FILE.problem} ({len(odd)}): {listed(odd)}; {NOT_A_FILE.way_out}")
+
+
+def refuse_left_out(images: Sequence[str]) -> None:
+    """Refuse to train without images that Ultralytics leaves out with only a line among its output.
+
+    Args:
+        images: their paths, each with the reason.
+
+    Raises:
+        InputError: there are some.
+    """
+    if images:
+        raise InputError(
+            f"{len(images)} training images are damaged, or their labels cannot be used, so that "
+            f"Ultralytics would train without them: {listed(images, 3)}; repair them, or remove them from the data set"
+        )
 
 
 def labels_folder() -> Path:

@@ -43,7 +43,7 @@ class _Request(NamedTuple):
 
     @property
     def data(self) -> Path | None:
-        """The data set, None where it is not on this machine any more."""
+        """The data set, None where it is not found any more."""
         try:
             place = self.task.data_yaml  # a classifier's is a folder
             return place if place.exists() else None
@@ -83,8 +83,9 @@ def export(wanted: Format, run: Path, out: Path | None = None, *, int8: bool = F
     request = _Request(run, place, wanted, int8, DetectionTask(recipe, RunDirectory(run)))
     if int8 and request.data is None:
         raise InputError(
-            f"int8 is calibrated on training images, but the data set of {run} is not on this machine any more; put "
-            f"it where {run / 'recipe.yaml'} names it, or name its place there"
+            f"int8 is calibrated on training images, but the data set of {run} is not there any more; put it "
+            f"where {run / 'recipe.yaml'} names it (a relative path counts from the working directory), or name its "
+            "place there"
         )
     if int8 and request.data is not None:
         check_data(request.data, kind=kind)
@@ -137,7 +138,10 @@ def _difference(request: _Request, written: Path, image: Tensor) -> str:
 def _metrics(request: _Request, written: Path | None = None) -> Iterator[str]:
     task = request.task
     if request.data is None:
-        yield "its metrics are not measured: the run's data set is not on this machine any more"
+        yield (
+            "its metrics are not measured: the run's data set is not where its recipe.yaml names it (a relative path "
+            "counts from the working directory)"
+        )
         return
     network = load_model(request.weights)
     try:

@@ -7,6 +7,7 @@ become zero in half precision, so ``detprune`` lists their positions.
 """
 
 import copy
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.files.atomic import atomic
 from detprune.files.deflated import save_deflated
 from detprune_yolo.descriptions import check_network
+from detprune_yolo.environment import UNSAFE_LOAD
 from detprune_yolo.kinds import kind_of, use_one_to_one
 from detprune_yolo.weights.diagnosis import (
     LOADING_ERRORS,
@@ -46,7 +48,8 @@ def load_model(path: Path, *, trust: bool = False) -> BaseModel:
 
     Args:
         path: a ``.pt`` file on this machine.
-        trust: run whatever code the file carries, instead of allowing known classes only.
+        trust: run whatever code the file carries, instead of allowing known classes only; as with the variable
+            DETPRUNE_UNSAFE_LOAD=1.
 
     Raises:
         InputError: the file is missing, damaged, of another format, a network that cannot be pruned, or wants to run
@@ -172,6 +175,7 @@ def train_args_of(path: Path, *, trust: bool = False) -> dict[str, Any]:
 
 def _read(path: Path, trust: bool) -> dict[str, Any]:
     path = Path(path)
+    trust = trust or os.environ.get(UNSAFE_LOAD) == "1"
     refuse_foreign_file(path)
     opened = opened_instead(str(path))
     if path.suffix.lower() != ".pt" or opened is not None:

@@ -20,15 +20,16 @@ import torch
 from torch import Tensor
 
 from detprune.errors import InputError
-from detprune.files import check_unpacked_size
+from detprune.files import check_archive
+from detprune_yolo.environment import UNSAFE_LOAD
 
 _FAMILY = (
     "Ultralytics ≥ 8 uses the anchor-free yolov3-tinyu, yolov3-sppu and yolov3u, whose heads differ; "
     "start from one of those, or train yolov3-tiny.yaml"
 )
 _TRUST = (
-    "if you trust where it is from, set `unsafe_load: true` under model: in the recipe, or pass "
-    "trust=True in Python"
+    "if you trust where it is from, set `unsafe_load: true` under model: in the recipe, or the variable "
+    f"{UNSAFE_LOAD}=1 where there is no recipe"
 )
 _ANCHORS = ("module_list.", "anchor", ".m.0.weight")  # in parameter names of anchor-based YOLOs
 _PICKLES = 5  # torch's format before zip archives: magic, version, system, object, storage keys
@@ -64,7 +65,7 @@ def refuse_foreign_file(path: Path) -> None:
         )
     if not path.is_file():
         raise InputError(f"{path} is a folder; give the checkpoint file in it, such as best.pt")
-    check_unpacked_size(path)
+    check_archive(path, "copy or download it again")
     try:
         with path.open("rb") as file:
             head = file.read(512)

@@ -7,6 +7,7 @@ from ultralytics.utils.checks import check_yolov5u_filename
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
 from detprune.errors import InputError
+from detprune.files.contents import check_utf8_path
 
 
 def check_output_name(path: Path) -> None:
@@ -16,8 +17,9 @@ def check_output_name(path: Path) -> None:
     in the path), drops apostrophes, and takes the names of its published weights for downloads.
 
     Raises:
-        InputError: such a name, or another suffix than ``.pt``.
+        InputError: such a name, another suffix than ``.pt``, or a path that is not UTF-8.
     """
+    check_utf8_path(path.absolute())
     if path.suffix != ".pt":
         raise InputError(f"{path}: Ultralytics loads weights from .pt files only; name it *.pt")
     for written in (path.name, str(path), str(path.absolute())):

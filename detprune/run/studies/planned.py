@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ import torch
 
 from detprune.errors import InputError
 from detprune.files import load_yaml, parse_yaml
-from detprune.files.locks import hold
+from detprune.files.locks import FolderInUseError, Holder, hold
 from detprune.files.temporaries import sweep
 from detprune.run.adapter import load_recipe
 from detprune.run.beginning import changes
@@ -42,6 +43,7 @@ _RESULTS = ("results.json", "table.md", "report.html")
 _SHOWN, _LONG = 4, 300  # keys, and characters, of what differs in a message
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP)
 _INTERRUPTED = {code for number in _SIGNALS for code in (-number, 128 + number)}
+_PAUSE = 0.5  # seconds between two looks whether another process still works in a folder
 
 
 @contextmanager
@@ -185,17 +187,53 @@ class Runs:
             pool.shutdown(cancel_futures=True)
 
     def _run(self, plan: PlannedRun) -> None:
+        """Run a plan; a process of a call that was killed, which still works in its folder, is waited for."""
+        self._wait_for_others(plan.folder)
+        if plan.finished:
+            return
+        code = self._start(plan)
+        if code not in (0, *_INTERRUPTED) and self._wait_for_others(plan.folder):
+            code = (
+                0 if plan.finished else self._start(plan)
+            )  # the other one took the folder meanwhile
+        self._tell(plan, code)
+
+    def _wait_for_others(self, folder: Path) -> bool:
+        """Wait until no other process of this machine works in a run's folder; return whether one did."""
+        waited = False
+        while folder.is_dir() and not self._ending:
+            try:
+                with hold(folder):
+                    return waited
+            except FolderInUseError as error:
+                holder = Holder.read(folder)
+                if holder is None or holder.is_elsewhere:
+                    return waited  # the run itself says what to do
+                if not waited:
+                    LOGGER.info("%s: waits: %s", folder.name, error)
+                waited = True
+                time.sleep(_PAUSE)
+            except InputError:  # not to be written, as the run itself will say
+                return waited
+        return waited
+
+    def _start(self, plan: PlannedRun) -> int:
+        """Start a run, or resume it; return its exit code."""
         resume = ["--resume"] if (plan.folder / "recipe.yaml").is_file() else []
         arguments = [*plan.arguments, "--out", str(plan.folder), *resume]
-        log_file = plan.folder.with_name(f"{plan.folder.name}.log")
+        log_file = _log_file(plan)
         LOGGER.info("%s: runs, see %s", plan.folder.name, log_file)
         with self._environment() as environment, log_file.open("a", encoding="utf-8") as log:
-            code = self._call(
+            return self._call(
                 [sys.executable, "-m", "detprune", *arguments],
                 stdout=log,
                 stderr=log,
                 env=environment,
             )
+
+    @staticmethod
+    def _tell(plan: PlannedRun, code: int) -> None:
+        log_file = _log_file(plan)
         if code in _INTERRUPTED:
             LOGGER.warning(
                 "%s: interrupted (exit code %d); call the command again to continue; see %s",
@@ -247,6 +285,11 @@ def _visible_gpus() -> list[str]:
     count = torch.cuda.device_count()
     names = os.environ.get("CUDA_VISIBLE_DEVICES")
     return names.split(",")[:count] if names else [str(i) for i in range(count)]
+
+
+def _log_file(plan: PlannedRun) -> Path:
+    """The file with what a run says, beside its folder."""
+    return plan.folder.with_name(f"{plan.folder.name}.log")
 
 
 def _last_line(file: Path) -> str:

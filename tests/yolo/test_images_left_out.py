@@ -1,0 +1,77 @@
+"""Images that Ultralytics leaves out of training with a line among its output: they are refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from detection_set import GOOD
+from PIL import Image
+
+from detprune.errors import InputError
+from detprune_yolo.data.building import build_images
+from detprune_yolo.data.places import check_class_folders
+from detprune_yolo.kinds import CLASSIFY, DETECT, Kind
+
+# isort: split
+from ultralytics.cfg import get_cfg
+from ultralytics.data.utils import check_det_dataset
+
+
+def picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.effect_noise((64, 64), 90).convert("RGB").save(path, "JPEG", quality=95)
+
+
+def cut_off(path: Path) -> bytes:
+    """Take away the second half of an image, as a broken download does; its header is whole."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return path.read_bytes()
+
+
+def build(place: Path, kind: Kind, mode: str) -> Any:
+    reads = check_class_folders if kind == CLASSIFY else check_det_dataset
+    data = reads(place if kind == CLASSIFY else str(place))
+    split = "train" if mode == "train" else "val"
+    return build_images(
+        get_cfg(overrides={"task": kind.task, "imgsz": 64}), data[split], 2, data, kind, mode=mode
+    )
+
+
+@pytest.fixture(params=[DETECT, CLASSIFY], ids=["detect", "classify"])
+def images(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Kind, list[Path]]:
+    """A data set of four images, its kind, and the images of which the second half is missing."""
+    kind: Kind = request.param
+    if kind == CLASSIFY:
+        files = [tmp_path / s / c / f"{s}.jpg" for s in ("train", "val") for c in ("a", "b")]
+        place = tmp_path
+    else:
+        files = [tmp_path / "images" / s / f"{s}{n}.jpg" for s in ("train", "val") for n in (0, 1)]
+        place = tmp_path / "data.yaml"
+        place.write_text(
+            f"path: {tmp_path}\ntrain: images/train\nval: images/val\nnames: [cat, dog]\n"
+        )
+    for file in files:
+        picture(file)
+        if kind == DETECT:
+            label = tmp_path / "labels" / file.parent.name / f"{file.stem}.txt"
+            label.parent.mkdir(parents=True, exist_ok=True)
+            label.write_text(GOOD)
+    return place, kind, [files[0], files[2]]
+
+
+def test_training_without_some_images_is_refused(images: tuple[Path, Kind, list[Path]]) -> None:
+    place, kind, (train, _) = images
+    assert len(build(place, kind, "train")) == 2
+    content = cut_off(train)
+    for _ in range(2):  # also where the labels were scanned before
+        with pytest.raises(InputError, match=r"1 training image.*train.*\.jpg.*; repair") as caught:
+            build(place, kind, "train")
+        assert str(train) in str(caught.value)
+    assert train.read_bytes() == content
+
+
+def test_validation_goes_on_without_them(images: tuple[Path, Kind, list[Path]]) -> None:
+    place, kind, (_, val) = images
+    cut_off(val)
+    assert len(build(place, kind, "val")) == 1
