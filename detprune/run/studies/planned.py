@@ -192,10 +192,8 @@ class Runs:
         if plan.finished:
             return
         code = self._start(plan)
-        if code not in (0, *_INTERRUPTED) and self._wait_for_others(plan.folder):
-            code = (
-                0 if plan.finished else self._start(plan)
-            )  # the other one took the folder meanwhile
+        if code not in (0, *_INTERRUPTED) and self._wait_for_others(plan.folder):  # taken meanwhile
+            code = 0 if plan.finished else self._start(plan)
         self._tell(plan, code)
 
     def _wait_for_others(self, folder: Path) -> bool:
