@@ -128,7 +128,8 @@ def test_a_run_continues_in_its_own_folder_alone(
         capsys.readouterr().err.split()
     )
     assert not (tmp_path / "other").exists()
-    assert detprune_here(*resume, finished, monkeypatch=monkeypatch) == 0
+    written_otherwise = finished.parent / "x" / ".." / finished.name
+    assert detprune_here(*resume, written_otherwise, monkeypatch=monkeypatch) == 0
 
 
 def test_killed_between_the_last_epoch_and_the_mark_of_its_stage(

@@ -145,16 +145,12 @@ def draw(spec: DrawnSet, folder: Path) -> Path:
         content["kpt_shape"], content["flip_idx"] = [len(POINTS), 3], list(MIRRORED)
         content["kpt_names"] = {number: list(POINTS) for number in names}
     file = folder / _YAML
-    found = load_yaml(file) if file.exists() else None
-    if found is not None and not (
-        isinstance(found, dict) and found | {"path": str(folder)} == content
-    ):
+    found = load_yaml(file) if file.exists() else content | {"path": None}
+    if not isinstance(found, dict) or found | {"path": str(folder)} != content:
         raise InputError(
             f"{file} was changed since it was drawn; give the changed one another name, and this one is written again"
         )
-    if (
-        found != content
-    ):  # new, or the folder was moved since: Ultralytics would look in the old place
+    if found != content:  # new, or moved since: Ultralytics would look in the old place
         with atomic(file) as new:
             new.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return file

@@ -1,5 +1,6 @@
 """``detprune run``. What takes long to import is imported by the command itself, so that ``--help`` is quick."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -45,7 +46,7 @@ def run(
                 f"{recipe} is a directory; add --resume to continue the run in it, or give a recipe file"
             )
         refuse_several(recipe)
-        if out is not None and out.absolute() != recipe.absolute():
+        if out is not None and os.path.realpath(out) != os.path.realpath(recipe):
             raise InputError(
                 f"--out {out} is not {recipe}, and a run continues in its own folder; leave --out out, or "
                 f"begin a new run with {recipe / 'recipe.yaml'} --out {out}"
