@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +20,13 @@ _SCARCE_WORDS = (
     "Resource temporarily unavailable",
 )
 """Parts of the RuntimeErrors that torch and Python raise for the same reasons."""
-_NO_MEMORY = ("out of memory", "can't allocate memory", "std::bad_alloc")
-"""Parts of the errors that torch raises where memory ends, on a processor or a GPU."""
+_NO_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|Cannot allocate memory|std::bad_alloc|STATUS_ALLOC_FAILED"
+    r"|allocate shared memory|unable to mmap|^could not (create a (primitive|memory( object)?)|execute a primitive)$",
+    re.IGNORECASE,
+)
+"""In the errors that torch and its libraries raise where memory ends; of the last, oneDNN's, it is the usual reason."""
+_WORKER_ENDED = re.compile(r"DataLoader worker .*(is killed by signal|exited unexpectedly)")
 _ODD_PLACE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -63,8 +69,15 @@ def memory_ended(error: BaseException) -> bool:
     """Whether an error means that there is not enough memory; torch raises a RuntimeError of its own for it."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    said = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    said = isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
     return said or isinstance(error, MemoryError)
+
+
+def _worker_ended(error: BaseException) -> bool:
+    """Whether a process that loads data was ended; its pipe breaks if the data loader has not noticed before."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ECONNRESET
+    return isinstance(error, RuntimeError) and _WORKER_ENDED.search(str(error)) is not None
 
 
 def shortage_reason(error: OSError | RuntimeError | MemoryError) -> str | None:
@@ -78,6 +91,12 @@ def shortage_reason(error: OSError | RuntimeError | MemoryError) -> str | None:
         return (
             f"there is not enough memory ({reason}); take a smaller batch, smaller images or fewer workers, or a "
             "larger machine"
+        )
+    if _worker_ended(error):
+        reason = str(error).splitlines()[0]
+        return (
+            f"a process that loads data was ended from outside ({reason}), most often because memory or shared memory "
+            "(/dev/shm; --shm-size of docker) had ended; take fewer workers or a smaller batch"
         )
     if isinstance(error, OSError):
         scarce, said = error.errno in _SCARCE, error.strerror or str(error)

@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detprune.loggers import logger
 from detprune.methods.base import TRANSIENT, State
+
+LOGGER = logger(__name__)
 
 
 @dataclass
@@ -24,6 +27,7 @@ class SplittingState(State):
         highest: highest learning rate so far, per tensor.
         shares: shares of W − A that the proximal map takes after the present step; not saved.
         told: whether the warning of a wrong number of steps was given; not saved.
+        told_still: whether the warning of a learning rate of 0 was given; not saved.
     """
 
     rho: float = 0.0
@@ -35,6 +39,7 @@ class SplittingState(State):
     highest: list[float] = field(default_factory=list)
     shares: list[float] | None = field(default=None, metadata=TRANSIENT)
     told: bool = field(default=False, metadata=TRANSIENT)
+    told_still: bool = field(default=False, metadata=TRANSIENT)
 
     def upgraded(self, scalars: Mapping[str, Any]) -> Mapping[str, Any]:
         """Convert the scalars of version 0.1, whose anchor was already that of the next ρ, and which kept no sums."""
@@ -43,6 +48,20 @@ class SplittingState(State):
         zeros = [0.0] * len(self.anchors)
         sums = {"pulled": 0.0, "time": 0.0, "held": zeros, "highest": zeros}
         return {**scalars, "opened": True, "strength": 0.0, **sums}
+
+    def warn_of_no_training(self) -> None:
+        """Warn once if the learning rate was 0 at every step of an outer iteration."""
+        if self.told_still or not self.opened or self.pulled is None or self.time > 0:
+            return
+        self.told_still = True
+        LOGGER.warning(
+            "the learning rate was 0 at every step of outer iteration %d: the network did not train, %s. Let the "
+            "schedule end above 0, or take fewer outer iterations",
+            self.k + 1,
+            "and the penalty alone moved its weights"
+            if self.pulled
+            else "but the multipliers grow",
+        )
 
     @torch.no_grad()
     def rescale(self, factor: float) -> None:

@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ PER_EPOCH: dict[str, Schedule] = {
     "cosine": lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=OUTER),
     "restarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, T_0=5, eta_min=1e-4),
     "steps": lambda o: lr_scheduler.MultiStepLR(o, [10, 15], gamma=0.3),
+    "a pause": lambda o: lr_scheduler.LambdaLR(o, lambda epoch: float(not 10 <= epoch < 13)),
 }
 METHODS: dict[str, dp.Method] = {
     "SLR proximal": dp.SLR(rho="auto"),
@@ -191,3 +193,32 @@ def test_a_learning_rate_that_jumps_is_warned_of_where_momentum_holds_the_penalt
             pruner.update()
     lines = [r for r in caplog.records if "rose more than 100-fold in one step" in r.getMessage()]
     assert len(lines) == warned
+
+
+@pytest.mark.parametrize(
+    ("rho", "rates", "warned"),
+    [
+        ("auto", [0.1, 0.0, 0.0, 0.1], "outer iteration 2: .* the penalty alone moved"),
+        (0.1, [0.1, 0.0, 0.0, 0.1], "outer iteration 2: .* the multipliers grow"),
+        ("auto", [0.1, 0.1, 1e-8, 0.1], None),
+    ],
+)
+@pytest.mark.parametrize("method", [dp.ADMM, dp.SLR])
+def test_an_outer_iteration_at_a_learning_rate_of_0_is_warned_of_once(
+    method: Any,
+    rho: Any,
+    rates: list[float],
+    warned: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = small_net()
+    optimizer = sgd(model)
+    lengths = {"steps_per_update": 3, "updates": 4}
+    pruner = dp.Pruner(model, optimizer, method(rho=rho), budget=HALF, **lengths)
+    for rate in rates:
+        optimizer.param_groups[0]["lr"] = rate
+        train(model, optimizer, batches(3), pruner, update_every=3)
+    lines = [r.getMessage() for r in caplog.records if "learning rate was 0" in r.getMessage()]
+    assert len(lines) == (warned is not None)
+    if warned is not None:
+        assert re.search(warned, lines[0])

@@ -16,7 +16,7 @@ from tiny_recipe import TINY
 
 from damaged import run_here, said
 from detprune.errors import InputError, StorageError
-from detprune.files import check_output_path, load_tensors, safe_load
+from detprune.files import check_output_path
 from detprune.files.atomic import atomic
 from detprune.files.storage import plain_refusals
 from detprune.run.claim import set_aside
@@ -342,70 +342,6 @@ def test_a_name_too_long_to_be_set_aside_stays_as_it_was(
     assert "cannot be set aside" in error
     assert sorted(p.name for p in run.iterdir()) == before
     assert json.loads((run / "summary.json").read_text()) == {}
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError(errno.EMFILE, "Too many open files"),
-        BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"),
-        RuntimeError("Too many open files. Communication with the workers is no longer possible."),
-        RuntimeError(
-            "unable to open shared memory object </torch_1> in read-write mode: Too many open files (24)"
-        ),
-        RuntimeError("can't start new thread"),
-    ],
-)
-def test_files_and_processes_that_the_system_does_not_give(
-    tmp_path: Path, error: Exception
-) -> None:
-    run = RunDirectory(tmp_path)
-    with (
-        pytest.raises(StorageError, match=r"ulimit -n.*fewer workers.*--resume"),
-        run.storage_errors(),
-    ):
-        raise error
-    with pytest.raises(StorageError, match=r"ulimit -n.*call the command again"), plain_refusals():
-        raise error
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        MemoryError(),
-        MemoryError("std::bad_alloc"),
-        OSError(errno.ENOMEM, "Cannot allocate memory"),
-        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-        RuntimeError(
-            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 8 bytes."
-        ),
-    ],
-)
-def test_memory_that_is_not_there(tmp_path: Path, error: Exception) -> None:
-    with (
-        pytest.raises(
-            StorageError, match=r"not enough memory \(.+\); take a smaller batch.*--resume"
-        ),
-        RunDirectory(tmp_path).storage_errors(),
-    ):
-        raise error
-    with pytest.raises(StorageError, match=r"smaller.*call the command again"), plain_refusals():
-        raise error
-
-
-def test_without_memory_a_file_is_not_called_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "weights.pt"
-    torch.save({"weight": torch.ones(3)}, path)
-
-    def no_memory(*_: object, **__: object) -> None:
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-
-    monkeypatch.setattr(torch, "load", no_memory)
-    for read in (lambda: load_tensors(path, "delete it"), lambda: safe_load(path, "another")):
-        with pytest.raises(RuntimeError, match="can't allocate memory"):
-            read()
 
 
 # ---------------------------------------------------------------- folders that go away
