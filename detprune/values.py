@@ -10,6 +10,17 @@ from collections.abc import Callable, Iterable
 
 from detprune.errors import InputError
 
+RANGE = "whole numbers below 2**63, and numbers whose size is 0 or from 1.2e-38 to 3.4e38 (single precision)"
+"""What `is_in_range` takes, in words."""
+_LARGEST, _SMALLEST = 3.4e38, 1.2e-38
+
+
+def is_in_range(number: float) -> bool:
+    """Whether torch can compute with a number; infinities and NaN are left to other checks."""
+    if isinstance(number, int):
+        return abs(number) < 1 << 63
+    return not math.isfinite(number) or number == 0 or _SMALLEST <= abs(number) <= _LARGEST
+
 
 def check_number(
     name: str, value: object, allowed: str, fits: Callable[[float], bool], *, finite: bool = True
@@ -32,6 +43,10 @@ def check_number(
             number = float(value)
         except OverflowError:  # an integer beyond the range of float
             number = math.inf
+        if not is_in_range(number):
+            raise InputError(
+                f"{name} is {str(value)[:40]}, which is out of range; allowed are {RANGE}"
+            )
     if math.isnan(number) or (finite and math.isinf(number)) or not fits(number):
         raise _refused(name, value, allowed)
     return number

@@ -145,6 +145,10 @@ def test_export_writes_the_deployed_network(finished: Path, cache: Path) -> None
         ("data.drawn.train=0", "train of drawn roads is 0"),
         ("data.batchsize=3", r"unknown key data\.batchsize \(did you mean 'batch_size'\?\)"),
         ("loss.similarity=-1", "loss.similarity is -1"),
+        ("loss.gamma=true", "gamma: true is no number"),
+        ("loss.gamma=1.0e+300", "gamma: 1e[+]300 is out of range"),
+        ("data.augment.shift_x=yes", "shift_x: true is no number"),
+        ("data.drawn.seed=false", "seed: false is no number"),
         ("stages.dense=null", "there is no dense baseline"),
     ],
 )

@@ -216,9 +216,14 @@ def test_weights_with_nan_are_bad_input(
         ("stages.retrain.epochs=-1", "stages.retrain.epochs"),
         ("stages.retrain.epochs=true", "true is no number"),
         ("stages.dense.optimizer.lr=.nan", "no finite number"),
-        ("budget.compression=yes", "true, which is no number"),
+        ("budget.compression=yes", "compression: true is no number"),
         ("data.image_size=99999999", "image_size"),
         ("data.batch_size=1e30", "batch_size"),
+        ("stages.dense.optimizer.lr=1.0e+308", "1e+308 is out of range"),
+        ("method.rho=1.0e-308", "rho is 1e-308, which is out of range"),
+        ("method.step_size=1.0e+308", "step_size is 1e+308, which is out of range"),
+        ("trainer.accumulate_grad_batches=10000000000000000000000", "out of range"),
+        ("trainer.devices=9223372036854775808", "out of range"),
     ],
 )
 def test_values_that_no_framework_takes(

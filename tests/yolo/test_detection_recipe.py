@@ -36,6 +36,7 @@ def recipe_with(tiny: dict[str, Any], *assignments: str) -> DetectionRecipe:
         ("model={}", "either cfg.* or weights"),
         ("data={}", "data needs either yaml"),
         ("data.drawn.size=7", "size"),
+        ("data.drawn.seed=true", "seed: true is no number"),
         ("data.drawn.test=0", "data.split is test, and data.drawn has no test images"),
         ("stages.dense=null", "there is no dense baseline"),
         ("stages.constrained.train.optimizer=auto", "write SGD and lr0"),

@@ -7,7 +7,7 @@ keys are refused at every level, with their path and the nearest valid key.
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar, cast, get_args
+from typing import Annotated, Any, Self, TypeVar, cast, get_args, get_type_hints
 
 from pydantic import (
     AfterValidator,
@@ -27,12 +27,31 @@ from detprune.networks.batch_norm import BATCH_NORM_IMAGES
 from detprune.run.recipe.components import BudgetField, MethodField, SetField
 from detprune.run.recipe.settings import Settings, assign
 from detprune.sets import Unstructured
+from detprune.values import RANGE, is_in_range
 
 
 def _leaves(annotation: Any) -> set[Any]:
     """The types that an annotation consists of."""
     inner = get_args(annotation)
     return set().union(*map(_leaves, inner)) if inner else {annotation}
+
+
+def _check_numbers(annotation: Any, value: Any, place: str = "") -> None:
+    """Refuse what cannot be a number where one belongs, also in the mapping of a dataclass of an adapter."""
+    kinds = _leaves(annotation)
+    if {int, float} & kinds and not {bool, Any} & kinds:
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(item, bool):
+                raise InputError(
+                    f"{place}{str(item).lower()} is no number; YAML reads yes, no, on and off like that too"
+                )
+            if isinstance(item, int | float) and not is_in_range(item):
+                raise InputError(f"{place}{str(item)[:40]} is out of range; allowed are {RANGE}")
+    for kind in kinds:
+        if is_dataclass(kind) and isinstance(kind, type) and isinstance(value, Mapping):
+            hints = get_type_hints(kind)
+            for key in value.keys() & hints.keys():
+                _check_numbers(hints[key], value[key], f"{key}: ")
 
 
 class Section(BaseModel):
@@ -44,15 +63,9 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse true and false where a number belongs; pydantic would read them as 1 and 0."""
-        kinds = _leaves(cls.model_fields[str(info.field_name)].annotation)
-        if {int, float} & kinds and not {bool, Any} & kinds:
-            for item in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(item, bool):
-                    raise InputError(
-                        f"{str(item).lower()} is no number; YAML reads yes, no, on and off like that too"
-                    )
+    def _numbers_are_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false where a number belongs, which pydantic reads as 1 and 0, and what torch cannot hold."""
+        _check_numbers(cls.model_fields[str(info.field_name)].annotation, value)
         return value
 
 
