@@ -18,7 +18,7 @@ from detprune.binding.checks import (
 )
 from detprune.binding.inference import outside_inference_mode
 from detprune.binding.losses import as_number
-from detprune.binding.saved import check_masks, check_saved_state, masked_weights
+from detprune.binding.saved import check_masks, check_saved_state, maskable, masked_weights
 from detprune.budgets import Budget
 from detprune.channels import BoundChannels
 from detprune.channels.bound import kept_indices
@@ -75,7 +75,7 @@ class Pruner(AttachedMethod):
         Raises:
             InputError: names or shapes that are not the model's, or masks that keep nothing at all.
         """
-        include = tuple(check_kind(masks, Mapping, "masks", "pruner.masks"))
+        include = maskable(check_kind(masks, Mapping, "masks", "pruner.masks"), model)
         pruner = cls(model, None, OneShot(), budget=Budget(sparsity=0.0, include=include))
         pruner._place_masks(check_masks(masks, pruner._weights_by_name()))
         pruner.attach(optimizer)
