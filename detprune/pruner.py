@@ -119,8 +119,8 @@ class Pruner(AttachedMethod):
         if self._extrapolated is not None:
             self._extrapolated.forget()
         self._check_bound()
-        device = self._problem.device
-        loss = self._losses.over_ranks(device) if task_loss is None else as_number(task_loss)
+        measured = None if task_loss is None else as_number(task_loss)
+        loss = self._losses.over_ranks(measured, self._problem.device)
         if loss is None and self.method.needs_loss:
             raise MissingLossError(
                 f"{type(self.method).__name__} compares the task loss of outer iterations, but none "
