@@ -10,13 +10,13 @@ def _active() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def mean_over_ranks(total: float, count: int, device: torch.device) -> float:
-    """Mean over all ranks, Σ total / Σ count; the same number on every rank."""
+def sums_over_ranks(values: Sequence[float], device: torch.device) -> list[float]:
+    """The sum of each value over all ranks, which all take part in it."""
     if not _active():
-        return total / count
-    pair = torch.tensor([total, count], dtype=torch.float64, device=device)
-    dist.all_reduce(pair)
-    return float(pair[0] / pair[1])
+        return list(values)
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(tensor)
+    return [float(value) for value in tensor]
 
 
 def from_rank_zero(values: Sequence[float], device: torch.device) -> list[float]:

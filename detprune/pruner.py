@@ -18,7 +18,7 @@ from detprune.binding.checks import (
 )
 from detprune.binding.inference import outside_inference_mode
 from detprune.binding.losses import as_number
-from detprune.binding.saved import check_masks, check_saved_state, masked_weights
+from detprune.binding.saved import check_masks, check_saved_state, maskable, masked_weights
 from detprune.budgets import Budget
 from detprune.channels import BoundChannels
 from detprune.channels.bound import kept_indices
@@ -75,7 +75,7 @@ class Pruner(AttachedMethod):
         Raises:
             InputError: names or shapes that are not the model's, or masks that keep nothing at all.
         """
-        include = tuple(check_kind(masks, Mapping, "masks", "pruner.masks"))
+        include = maskable(check_kind(masks, Mapping, "masks", "pruner.masks"), model)
         pruner = cls(model, None, OneShot(), budget=Budget(sparsity=0.0, include=include))
         pruner._place_masks(check_masks(masks, pruner._weights_by_name()))
         pruner.attach(optimizer)
@@ -119,8 +119,8 @@ class Pruner(AttachedMethod):
         if self._extrapolated is not None:
             self._extrapolated.forget()
         self._check_bound()
-        device = self._problem.device
-        loss = self._losses.over_ranks(device) if task_loss is None else as_number(task_loss)
+        measured = None if task_loss is None else as_number(task_loss)
+        loss = self._losses.over_ranks(measured, self._problem.device)
         if loss is None and self.method.needs_loss:
             raise MissingLossError(
                 f"{type(self.method).__name__} compares the task loss of outer iterations, but none "

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from detprune.distributed import mean_over_ranks
+from detprune.distributed import sums_over_ranks
 from detprune.errors import InputError
 
 
@@ -27,11 +27,23 @@ class MeanLoss:
         self.total = self.total + one_number(loss)
         self.count += 1
 
-    def over_ranks(self, device: torch.device) -> float | None:
-        """The mean over all ranks; None without any loss."""
-        if self.count == 0:
-            return None
-        return mean_over_ranks(float(self.total), self.count, device)
+    def over_ranks(self, measured: float | None, device: torch.device) -> float | None:
+        """The task loss on which all ranks agree; every rank takes part, also one that has no loss.
+
+        Args:
+            measured: a loss measured elsewhere, which may be known on some ranks only.
+            device: the device of the exchange.
+
+        Returns:
+            The mean of the measured losses, or of all observed ones if no rank measured any; None without a loss.
+        """
+        own = (0.0, 0) if measured is None else (measured, 1)
+        total, count, observed, batches = sums_over_ranks(
+            [*own, float(self.total), self.count], device
+        )
+        if count:
+            return total / count
+        return observed / batches if batches else None
 
 
 def as_number(loss: Tensor | float) -> float:

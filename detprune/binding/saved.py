@@ -123,6 +123,31 @@ def _check_progress(state: Mapping[str, Any]) -> None:
             )
 
 
+def maskable(masks: Mapping[str, Tensor], model: nn.Module) -> tuple[str, ...]:
+    """The names of the weights that masks are of.
+
+    Args:
+        masks: boolean supports by name.
+        model: the network; it may be wrapped.
+
+    Raises:
+        InputError: names of no parameter, or of biases and norms, which only masks of whole channels have.
+    """
+    parameters = dict(unwrap(model).named_parameters(remove_duplicate=False))
+    if unknown := [name for name in masks if name not in parameters]:
+        raise InputError(
+            f"the masks are of another model: this one has no parameter {listed(unknown)}, but {listed(parameters)}; "
+            "use the model they were saved with, and names without the prefix of a wrapper (module., _orig_mod.)"
+        )
+    if flat := [name for name in masks if parameters[name].dim() < 2]:
+        raise InputError(
+            f"there are masks of {listed(flat)}: they are masks of whole channels, which are held by the Pruner with "
+            "CoupledChannels alone. Keep that one, or make one as before and load_state_dict() its saved state; or "
+            "take the channels out with shrink(), after which nothing is to be held"
+        )
+    return tuple(masks)
+
+
 def check_masks(masks: object, weights: Mapping[str, Tensor]) -> Sequence[Tensor]:
     """The masks in the order of the weights.
 

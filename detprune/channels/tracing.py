@@ -47,7 +47,8 @@ def trace(model: nn.Module, inputs: Sequence[object], forward: Forward) -> Trace
         except Exception as error:  # whatever the user's own network raises
             raise InputError(
                 f"the network does not run on the example inputs ({_described(inputs)}): {type(error).__name__}: "
-                f"{error}. Pass inputs that model(*inputs) takes, on its device and of its dtype"
+                f"{error}. Pass inputs that model(*inputs) takes, on its device and of its dtype; or, for keyword "
+                "arguments, a dict of them and forward=lambda model, batch: model(**batch)"
             ) from error
         tracker.counting = False
         if tracker.reads_values:

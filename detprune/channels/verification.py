@@ -15,6 +15,7 @@ from detprune.channels.copying import copied, fresh, same_noise, tensors_in, und
 from detprune.channels.groups import ChannelGroups
 from detprune.channels.removal import removed
 from detprune.channels.tracing import Forward
+from detprune.errors import InputError
 from detprune.projections import zero_outside
 
 _TOLERANCE = 1e-3
@@ -58,9 +59,14 @@ class Trial:
         self._copies: dict[tuple[float, torch.dtype | None], tuple[nn.Module, list[Tensor]]] = {}
 
     def failure(self, groups: ChannelGroups, ties: Sequence[int] | None = None) -> Failure | None:
-        """The failure without half of the channels of some ties, or of all ties; None if there is none."""
+        """The failure without half of the channels of some ties, or of all ties; None if there is none.
+
+        Raises:
+            InputError: the outputs hold no floating-point number, so that there is nothing to compare.
+        """
         bound = _half(groups, ties)
         problem: Failure | None = None
+        compared = False
         with undisturbed(self._model):
             for noise, dtype in _ATTEMPTS:
                 outputs = self._outputs(bound, noise, dtype)
@@ -68,10 +74,17 @@ class Trial:
                     return outputs
                 if outputs is None:
                     continue
+                compared = True
                 difference = _difference(*outputs)
                 problem = None if difference is None else Failure(difference)
                 if problem is None or dtype is not None:
                     break
+        if not compared:
+            raise InputError(
+                "the outputs of the network hold no floating-point number on the example inputs (a detector that finds "
+                "nothing? class numbers?), so that nothing shows whether they stay; pass other inputs, or forward=, a "
+                "function that returns the scores before the selection"
+            )
         return problem
 
     def _outputs(
@@ -79,21 +92,24 @@ class Trial:
     ) -> tuple[list[Tensor], list[Tensor]] | Failure | None:
         """Outputs of the network with zeros and of the small one; a Failure if the small one raises an error.
 
-        None if the attempt says nothing: the network with zeros overflows, or does not run in this dtype.
+        None if the attempt says nothing: the network with zeros overflows, does not run in this dtype, or its outputs
+        hold nothing to compare.
         """
         zeroed = self._copy(noise, dtype)
         small = _halved(zeroed, bound)
         inputs = tree_map(lambda leaf: _in_precision(leaf, dtype), self._inputs)
         try:
             same_noise()
-            expected = tensors_in(self._forward(zeroed, *fresh(inputs)))
+            expected = _values(self._forward(zeroed, *fresh(inputs)))
         except Exception as error:  # noqa: BLE001  whatever the user's own network raises
             return None if dtype is not None else _raised(error, zeroed)
+        if not any(tensor.is_floating_point() and tensor.numel() for tensor in expected):
+            return None
         if noise and not all(bool(torch.isfinite(tensor).all()) for tensor in expected):
             return None
         try:
             same_noise()
-            return expected, tensors_in(self._forward(small, *fresh(inputs)))
+            return expected, _values(self._forward(small, *fresh(inputs)))
         except Exception as error:  # noqa: BLE001  whatever the user's own network raises
             return _raised(error, small)
 
@@ -189,6 +205,12 @@ def _add_noise(model: nn.Module, scale: float) -> None:
             fan = tensor[0].numel() if tensor.dim() > 1 else 10
             noise = torch.randn(tensor.shape, generator=generator) * scale / max(1, fan) ** 0.5
             tensor.add_(noise.to(tensor.device, tensor.dtype))
+
+
+def _values(outputs: object) -> list[Tensor]:
+    """All tensors in an output, complex ones as pairs of real numbers."""
+    tensors = tensors_in(outputs)
+    return [torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in tensors]
 
 
 def _difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> str | None:

@@ -26,9 +26,11 @@ class Residuals:
 
 
 def follow(problem: Problem, supports: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    """values ← W on the supports, in place."""
+    """values ← W on the supports, in place; the model may have been converted to a wider dtype since."""
     for weight, kept, value in zip(problem.weights, supports, values, strict=True):
-        torch.where(kept, weight.detach(), value, out=value)
+        wider = torch.promote_types(weight.dtype, value.dtype) != value.dtype
+        now = weight.detach().to(value.dtype) if wider else weight.detach()
+        torch.where(kept, now, value, out=value)
 
 
 def measure(problem: Problem, state: SplittingState) -> Residuals:

@@ -17,8 +17,9 @@ class NM(SparsitySet):
 
     The groups lie at one output and kernel position, as hardware for 2:4 sparsity reads them, TensorRT among it
     (along C of a kernel KCRS). ONNX files keep this layout. Without ``include`` weights that cannot be grouped so stay
-    dense: of three input channels, of depthwise and of transposed convolutions. The projection keeps
-    the n weights of largest magnitude in every group, ties to the lowest index. Source: Mishra et al. 2021.
+    dense: of three input channels, of depthwise and of transposed convolutions. Conv1D of transformers (GPT-2), which
+    is transposed too, is refused. The projection keeps the n weights of largest magnitude in every group, ties to the
+    lowest index. Source: Mishra et al. 2021.
 
     Attributes:
         n: weights that are kept in every group.
@@ -47,9 +48,11 @@ class NM(SparsitySet):
         return problem
 
     def problem_in(self, module: nn.Module) -> str | None:
-        """Refuse a transposed convolution, whose dim 1 holds output channels."""
+        """Refuse a transposed convolution, or Conv1D of transformers, whose dim 1 holds output channels."""
         if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
             return "is of a transposed convolution, whose dim 1 holds its output channels"
+        if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):  # GPT-2's linear layer
+            return "is of a Conv1D of transformers, whose dim 1 holds its output channels"
         return None
 
     def check_sparsity(self, sparsity: float | None) -> float:

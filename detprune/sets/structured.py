@@ -1,7 +1,7 @@
 """Sets whose groups are slices of the weight: filters, channels, columns (Wen et al. 2016), blocks.
 
 The first two dimensions are (output, input), as in PyTorch's Linear and Conv weights. Transposed
-convolutions store (input, output): there ``Filter`` and ``Channel`` change places.
+convolutions and Conv1D of transformers store (input, output): there ``Filter`` and ``Channel`` change places.
 """
 
 from dataclasses import dataclass

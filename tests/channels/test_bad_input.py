@@ -66,6 +66,33 @@ def test_example_inputs_that_do_not_run_name_the_models_own_error() -> None:
     text = r"does not run on the example inputs \(\(1, 5, 8, 8\) torch.float32 on cpu\): RuntimeError: .*5 channels"
     refused(text, chain(), torch.zeros(1, 5, 8, 8))
     refused("TypeError: .* takes 2 positional arguments but 3", chain(), (image(), image()))
+    refused(
+        r"(?s)\(dict\): .*forward=lambda model, batch: model\(\*\*batch\)",
+        chain(),
+        {"input": image()},
+    )
+
+
+@pytest.mark.parametrize(
+    "select",
+    [
+        lambda scores: scores[scores > math.inf],
+        lambda scores: [],
+        lambda scores: float(scores.sum()),
+        lambda scores: scores.argmax(1),
+    ],
+    ids=["empty", "none", "number", "classes"],
+)
+def test_outputs_without_numbers_show_nothing(select: Callable[[Tensor], Any]) -> None:
+    def finds_nothing(model: nn.Module, x: Tensor) -> Any:
+        return select(model(x))
+
+    refused(
+        "outputs .* hold no floating-point number .*forward=",
+        chain(),
+        image(),
+        forward=finds_nothing,
+    )
 
 
 @pytest.mark.parametrize(

@@ -246,6 +246,22 @@ def test_weights_that_the_set_cannot_hold_stay_dense_and_are_told_once(
     assert (groups != 0).sum(2).eq(2).all()
 
 
+class Conv1D(nn.Module):
+    """The linear layer of GPT-2 in transformers: its weight is (input, output)."""
+
+    def __init__(self, outs: int, ins: int) -> None:
+        super().__init__()
+        self.nf, self.nx = outs, ins
+        self.weight = nn.Parameter(torch.randn(ins, outs))
+
+
+def test_groups_along_outputs_are_refused() -> None:
+    model = nn.Sequential(Conv1D(8, 4), nn.Linear(8, 4))
+    text = r"0\.weight is of a Conv1D of transformers, whose dim 1 holds its output channels"
+    with pytest.raises(InputError, match=text):
+        Pruner(model, None, OneShot(), NM(2, 4), Budget(include=["*.weight"]))
+
+
 def test_patterns_leave_other_kernels_dense(caplog: pytest.LogCaptureFixture) -> None:
     pruner = Pruner(Everything(), None, OneShot(), Pattern())
     assert [layer.name for layer in pruner.layers] == ["conv.weight"]

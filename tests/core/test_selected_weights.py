@@ -180,6 +180,14 @@ def test_states_that_are_none(state: Any, message: str) -> None:
         ({"0.weight": torch.ones(4, 2, 3, 3)}, r"mask of 0\.weight is of torch\.float32"),
         ({"0.weight": None}, r"mask of 0\.weight is of NoneType"),
         ({"0.weight": torch.ones(1, dtype=torch.bool)}, r"another model: 0\.weight has shape \(1,"),
+        (
+            {"module.0.weight": torch.ones(4, 2, 3, 3, dtype=torch.bool)},
+            r"another model: .* no parameter module\.0\.weight.* without the prefix of a wrapper",
+        ),
+        (
+            {"0.bias": torch.ones(4, dtype=torch.bool)},
+            r"masks of 0\.bias: they are masks of whole channels.* with shrink\(\)",
+        ),
     ],
 )
 def test_masks_that_are_none(masks: Any, message: str) -> None:

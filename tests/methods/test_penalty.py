@@ -5,6 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import detprune as dp
+from core_models import batches, small_net, train
 from detprune.methods.penalty import add_pull, pull_towards
 
 
@@ -34,6 +35,20 @@ FORMATS = {
     "channels_last": lambda t: t.to(memory_format=torch.channels_last),
     "transposed": lambda t: t.transpose(0, 1).contiguous().transpose(0, 1),
 }
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_that_is_converted_in_the_middle_goes_on(dtype: torch.dtype) -> None:
+    model = small_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    method = dp.ADMM(rho=0.5, free_support=True)
+    pruner = dp.Pruner(model, optimizer, method, budget=dp.Budget(sparsity=0.5))
+    train(model, optimizer, batches(2), pruner, update_every=2)
+    model.to(dtype)
+    train(model, optimizer, batches(2, dtype), pruner, update_every=2)
+    pruner.hard_prune()
+    assert {layer.weight.dtype for layer in pruner.layers} == {dtype}
+    assert pruner.summary().sparsity == 0.5
 
 
 @pytest.mark.parametrize("grad_format", FORMATS)
