@@ -21,6 +21,9 @@ CHANNELS_REMOVED = (
 )
 """The name of the first layer in the yaml of such a network."""
 
+_FETCHING = tasks.TorchVision.__name__
+"""The layer that builds one of torchvision's networks, by default with weights from the network."""
+
 
 def check_description(description: object, what: object) -> None:
     """Refuse a description by which other code than that of layers would run.
@@ -30,7 +33,8 @@ def check_description(description: object, what: object) -> None:
         what: file or key that holds it, for the error.
 
     Raises:
-        InputError: ``activation`` is no call of a layer of ``torch.nn`` with plain values, or a row names no layer.
+        InputError: ``activation`` is no call of a layer of ``torch.nn`` with plain values, or a row names no layer, or
+            one that downloads.
     """
     if not isinstance(description, Mapping):
         return
@@ -48,6 +52,11 @@ def check_description(description: object, what: object) -> None:
                 raise InputError(
                     f"{what}: a row of {part} calls {named[:80]!r}, which is no layer; allowed are layers of "
                     "Ultralytics (Conv), nn.… and torchvision.ops.…"
+                )
+            if named == _FETCHING:
+                raise InputError(
+                    f"{what}: a row of {part} calls {_FETCHING}, which fetches weights of another network, and whose "
+                    "checkpoints safe loading refuses; describe the backbone by layers of Ultralytics"
                 )
 
 

@@ -90,7 +90,7 @@ def hold(folder: Path) -> Iterator[None]:
 def _acquire(folder: Path) -> int:
     while True:
         try:
-            file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise InputError(
                 f"cannot write into {folder}: {error.strerror}; choose another place with --out"

@@ -101,6 +101,7 @@ def unpickle_tensors(path: Path) -> object:
     """The content of a file of ``torch.save``, on the CPU; raises one of `UNREADABLE` if it cannot be read."""
     with warnings.catch_warnings(), _default_allowlist():
         warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+        warnings.filterwarnings("ignore", "Validating sparse tensor", UserWarning)  # asked for
         content: object = torch.load(path, map_location="cpu", weights_only=True)
     return content
 

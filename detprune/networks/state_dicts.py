@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from detprune.errors import InputError, listed
@@ -55,7 +56,8 @@ def find_weights(content: object, names: Collection[str], path: str | Path) -> W
         path: the file, for messages.
 
     Raises:
-        InputError: one state dict holds several such networks behind different prefixes.
+        InputError: one state dict holds several such networks behind different prefixes, or tensors that no layer can
+            take as they are.
     """
     found = [
         weights
@@ -65,6 +67,7 @@ def find_weights(content: object, names: Collection[str], path: str | Path) -> W
     if not found:
         return None
     best = max(found, key=lambda weights: weights.matched)
+    _check_plain(best.tensors, path)
     if best.matched < len(names):
         return best
     whole = [weights for weights in found if weights.matched == best.matched]
@@ -82,6 +85,26 @@ def find_weights(content: object, names: Collection[str], path: str | Path) -> W
     if best.others:
         LOGGER.warning("%s: ignored weights that the network lacks: %s", path, listed(best.others))
     return best
+
+
+def _check_plain(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse tensors that cannot be copied into a plain one, or lose a part of their values there."""
+    strange = [f"{name} is {kind}" for name, value in tensors.items() if (kind := _form(value))]
+    if strange:
+        raise InputError(
+            f"{path} holds tensors that are no plain numbers: {listed(strange)}; save the weights of the network in "
+            "floating point, as it was trained: torch.save(net.state_dict(), path)"
+        )
+
+
+def _form(value: Tensor) -> str | None:
+    if value.is_meta:
+        return "without values (device meta)"
+    if value.is_quantized:
+        return f"quantized ({str(value.dtype).removeprefix('torch.')})"
+    if value.layout != torch.strided:
+        return f"sparse ({str(value.layout).removeprefix('torch.')})"
+    return "complex" if value.is_complex() else None
 
 
 def _state_dicts(

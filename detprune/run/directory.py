@@ -22,6 +22,7 @@ from detprune.files.temporaries import is_temporary
 from detprune.loggers import logger
 from detprune.run import events
 from detprune.run.parsing import parse
+from detprune.run.printable import PlainFormatter
 from detprune.run.recipe import Recipe, dump_yaml, is_same
 from detprune.run.records import SUMMARY, Stage, StageResult, Summary
 
@@ -281,7 +282,7 @@ class RunDirectory:
             yield
             return
         handler = _RunLog(self.path / "run.log", encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
         LOGGER.addHandler(handler)
         try:
             yield

@@ -1,12 +1,22 @@
 """Typed values from the content of a file, with one error for all faults."""
 
-from typing import TypeVar
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from detprune.errors import InputError
 
 T = TypeVar("T")
+
+_LARGEST = 2**63
+"""Bound of whole numbers: larger ones count nothing, and what draws them cannot hold them."""
+
+
+@cache  # building one takes longer than reading a line with it
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def parse(kind: type[T], content: object, where: str, way_out: str) -> T:
@@ -21,10 +31,30 @@ def parse(kind: type[T], content: object, where: str, way_out: str) -> T:
     Raises:
         InputError: keys that lack and values that cannot be used.
     """
+    for key, number in _whole_numbers(content):
+        if abs(number) >= _LARGEST:
+            raise InputError(
+                f"{where} has values that cannot be used: {key or 'the whole'} is a whole number of "
+                f"{number.bit_length()} bits (allowed are 63); {way_out}"
+            )
+    hashable: Any = kind  # mypy takes a type for none
     try:
-        return TypeAdapter(kind).validate_python(content)
+        value: T = _adapter(hashable).validate_python(content)
+        return value
     except ValidationError as error:
         raise InputError(f"{where} {_faults(error)}; {way_out}") from error
+
+
+def _whole_numbers(content: object, key: str = "") -> Iterator[tuple[str, int]]:
+    """All whole numbers in plain values, with their keys."""
+    if isinstance(content, int):
+        yield key, content
+    elif isinstance(content, Mapping):
+        for name, value in content.items():
+            yield from _whole_numbers(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(content, list | tuple):
+        for place, value in enumerate(content):
+            yield from _whole_numbers(value, f"{key}[{place}]")
 
 
 def _faults(error: ValidationError) -> str:

@@ -179,6 +179,26 @@ class RunsCode:
         return os.mkdir, (str(self.marker),)
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor", "ignore:TypedStorage is")
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda value: value.to_sparse(), "sparse (sparse_coo)"),
+        (lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8), "quantized (qint8)"),
+        (lambda value: value.to("meta"), "without values (device meta)"),
+        (lambda value: value.to(torch.complex64), "complex"),
+    ],
+    ids=["sparse", "quantized", "meta", "complex"],
+)
+def test_tensors_that_are_no_plain_numbers_are_refused(
+    source: nn.Module, target: nn.Module, tmp_path: Path, change: Any, kind: str
+) -> None:
+    state = source.state_dict()
+    torch.save({**state, "conv1.weight": change(state["conv1.weight"])}, tmp_path / "c.th")
+    text = refused(target, tmp_path / "c.th")
+    assert f"no plain numbers: conv1.weight is {kind}; save the weights" in text
+
+
 @pytest.mark.parametrize("raw", [False, True], ids=["torch.save", "pickle"])
 def test_a_checkpoint_with_code_is_refused_unopened(
     target: nn.Module, tmp_path: Path, raw: bool

@@ -175,6 +175,16 @@ def test_a_second_process_is_refused_with_the_number_of_the_first(
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["pruned.pt", "recipe.yaml"]
 
 
+def test_a_lock_may_be_taken_over_by_whoever_may_write_the_folder(tmp_path: Path) -> None:
+    """A killed run leaves it; in a group's folder another user resumes the run."""
+    before = os.umask(0o002)
+    try:
+        with hold(tmp_path):
+            assert (tmp_path / ".lock").stat().st_mode & 0o777 == 0o664
+    finally:
+        os.umask(before)
+
+
 def test_studies_hold_their_folder(tmp_path: Path, here: Any) -> None:
     a_study(tmp_path)
     steps = {"name": "p", "recipe": "tiny.yaml", "rates": [2]}

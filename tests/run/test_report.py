@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from command_line import detprune_here
 from detprune.errors import InputError
 from detprune.run.report import figures, maps, page, write_report
 from detprune.run.report.run_files import read_run
@@ -313,6 +314,41 @@ def test_an_event_without_its_keys_is_an_error_with_its_line(run: Path) -> None:
     (run / "metrics.jsonl").write_text('\n{"event":"epoch","epoch":1}\n')
     with pytest.raises(InputError, match=r"metrics\.jsonl' line 2 lacks the keys stage"):
         write_report(run)
+
+
+def test_numbers_that_count_nothing_are_refused(run: Path) -> None:
+    """Figures cannot hold them."""
+    text = (run / "metrics.jsonl").read_text()
+    (run / "metrics.jsonl").write_text(
+        f'{{"event":"epoch","stage":"dense","epoch":1{"0" * 400}}}\n{text}'
+    )
+    with pytest.raises(InputError, match=r"line 1 has .* epoch is a whole number of 1329 bits"):
+        write_report(run)
+    (run / "metrics.jsonl").write_text(text)
+    content = json.loads((run / "summary.json").read_text())
+    content["layers"][1]["numel"] = 10**30
+    write_summary(run, content)
+    with pytest.raises(InputError, match=r"layers\[1\]\.numel is a whole number of 100 bits"):
+        write_report(run)
+
+
+@pytest.mark.parametrize("stage", ["$\\frac{$", "\x1b[31m\x07"])
+def test_a_stage_of_a_later_version_has_any_name(run: Path, stage: str) -> None:
+    event = {"event": "epoch", "stage": stage, "epoch": 1, "train_loss": 1.0}
+    (run / "metrics.jsonl").write_text(json.dumps(event) + "\n")
+    report(run)
+
+
+def test_a_run_that_only_its_owner_may_write(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_: object, path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(page, "save", refuse)
+    assert detprune_here("report", str(run), monkeypatch=monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert "training.png: Permission denied; a report lies in its run's folder, so copy" in said
 
 
 def test_checkpoints_that_do_not_fit_are_refused(run: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +14,10 @@ from command_line import detprune_here
 from detprune.loggers import logger
 from detprune.run.cli.streams import prepare_streams
 from detprune.run.cli.terminal import log_to_terminal
+from detprune.run.directory import RunDirectory
 from detprune.run.measuring import measure_networks
 from detprune.run.measuring.table import measurement_table
+from detprune.run.printable import printable
 
 
 def test_what_a_terminal_cannot_show_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,3 +97,44 @@ def test_names_that_look_like_markup_are_names(
     assert "a[red].weight" in str(summary)
     assert "b[/x].weight" in str(summary)
     assert "×" in str(summary)
+
+
+STEERING = "\x1b]0;title\x07\x1b[31mred\x9b2J\u202eback\udcff"
+"""A title of the window, a colour, a cleared screen, text from right to left, and a byte that is not UTF-8."""
+SHOWN = r"\x1b]0;title\x07\x1b[31mred\x9b2J\u202eback\udcff"
+
+
+def test_printable_text_stays_as_it_is() -> None:
+    assert printable(STEERING) == SHOWN
+    for text in ("a\n\tb", "½ × 日本語 [red]", ""):
+        assert printable(text) == text
+
+
+def test_a_name_in_an_error_steers_no_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / STEERING).mkdir()
+    assert detprune_here("measure", str(tmp_path / STEERING), monkeypatch=monkeypatch) == 2
+    said = capsys.readouterr()
+    assert SHOWN in said.err
+    assert "\x1b" not in said.err + said.out
+
+
+def test_a_name_in_the_log_steers_no_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A byte that is not UTF-8, as in names out of old archives, was a traceback of the logging module."""
+    log = logger("detprune")
+    before = (log.level, log.propagate, log.handlers)
+    monkeypatch.setenv("COLUMNS", "200")
+    try:
+        log_to_terminal()
+        with RunDirectory(tmp_path).log_file():
+            log.warning("%s is odd", STEERING)
+    finally:
+        log.setLevel(before[0])
+        log.propagate, log.handlers = before[1:]
+    said = capsys.readouterr()
+    assert f"{SHOWN} is odd" in said.out
+    assert f"{SHOWN} is odd" in (tmp_path / "run.log").read_text(encoding="utf-8")
+    assert "Logging error" not in said.err

@@ -189,6 +189,15 @@ def test_a_row_calls_a_layer(tmp_path: Path, called: str) -> None:
         read_layers(str(tmp_path / "net.yaml"))
 
 
+@pytest.mark.parametrize("arguments", [[], ["DEFAULT", True, 2], [None]])
+def test_a_row_downloads_nothing(tmp_path: Path, arguments: list[Any]) -> None:
+    rows = described()["backbone"]
+    layers = described(backbone=[[-1, 1, "TorchVision", [512, "resnet18", *arguments]], *rows])
+    (tmp_path / "net.yaml").write_text(yaml.safe_dump(layers), encoding="utf-8")
+    with pytest.raises(dp.InputError, match=r"calls TorchVision, which fetches weights"):
+        read_layers(str(tmp_path / "net.yaml"))
+
+
 def test_ordinary_activations_are_let_through(tmp_path: Path) -> None:
     for activation in ("nn.SiLU()", "torch.nn.LeakyReLU(0.1, inplace=True)", " nn.Hardswish() "):
         (tmp_path / "net.yaml").write_text(yaml.safe_dump(described(activation=activation)))

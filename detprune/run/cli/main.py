@@ -21,6 +21,7 @@ from detprune.run.cli.profile import profile
 from detprune.run.cli.run import run
 from detprune.run.cli.signals import exit_on_signals
 from detprune.run.cli.streams import prepare_streams
+from detprune.run.printable import printable
 
 LOGGER = logger("detprune")
 
@@ -94,12 +95,12 @@ def _add_adapter_commands() -> None:
         except InputError as error:
             if called:
                 raise
-            typer.echo(f"{group} {entry.name} is not available: {error}", err=True)
+            typer.echo(f"{group} {entry.name} is not available: {printable(str(error))}", err=True)
             continue
         _GROUPS[group].command(entry.name)(function)
 
 
 def _complain(error: DetpruneError, code: int) -> None:
     LOGGER.debug("%s", error)
-    typer.echo(f"error: {error}", err=True)
+    typer.echo(f"error: {printable(str(error))}", err=True)
     sys.exit(code)

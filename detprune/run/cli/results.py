@@ -15,7 +15,14 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A finished run.")]) -> 
     """Draw the report of a finished run again."""
     from detprune.run.report import write_report
 
-    typer.echo(str(write_report(run_dir)))
+    try:
+        page = write_report(run_dir)
+    except PermissionError as error:
+        raise InputError(
+            f"cannot write {error.filename}: {error.strerror}; a report lies in its run's folder, so copy the run "
+            "(cp -r) to a place of yours, and report there"
+        ) from error
+    typer.echo(str(page))
 
 
 def export(

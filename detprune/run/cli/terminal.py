@@ -11,6 +11,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from detprune.run.directory import LOGGER, is_main_process
+from detprune.run.printable import PlainFormatter
 
 if TYPE_CHECKING:
     from detprune.run.records import Summary
@@ -30,6 +31,7 @@ def log_to_terminal() -> None:
     LOGGER.setLevel(logging.DEBUG)
     LOGGER.propagate = False
     handler = _Terminal(show_path=False, show_level=False, log_time_format="%H:%M:%S", markup=False)
+    handler.setFormatter(PlainFormatter())
     handler.setLevel(logging.INFO if is_main_process() else logging.WARNING)
     LOGGER.handlers = [handler]
 

@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from detprune.files.atomic import atomic
 from detprune.run.metrics import Metric
+from detprune.run.printable import printable
 
 # Okabe and Ito's palette: distinguishable with every common form of colour blindness.
 BLUE = "#0072B2"
@@ -72,8 +73,8 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def plain(text: str) -> str:
-    """Return text that matplotlib shows as it is, dollar signs included."""
-    return text.replace("$", r"\$")
+    """Return text that matplotlib shows as it is, dollar signs included, and control characters as escapes."""
+    return printable(text).replace("$", r"\$")
 
 
 def shorten(name: str, length: int) -> str:

@@ -88,7 +88,7 @@ def training_curves(run: Run) -> Figure | None:
         style["lw"] = 1.8 if len(x) <= 100 else 1.2
         upper.plot(x, loss, **style)
         lower.plot(x, metric, **style)
-        upper.set_title(STAGES.get(stage, stage))
+        upper.set_title(plain(STAGES.get(stage, stage)))
         lower.set_xlabel("epoch")
         whole_numbers(lower.xaxis)
         if stage != "dense" and has_values(dense) and same_unit:
