@@ -5,6 +5,8 @@ import unicodedata
 
 _STEERING = ("Cc", "Cf", "Cs")
 """Unicode's categories: control characters, marks such as those that turn the direction of writing, surrogates."""
+_JOINERS = "\u200c\u200d"
+"""Marks of the same category that Persian, Hindi and emoji are written with."""
 
 
 def printable(text: str) -> str:
@@ -18,7 +20,7 @@ def printable(text: str) -> str:
 
 
 def _steers(character: str) -> bool:
-    return unicodedata.category(character) in _STEERING
+    return unicodedata.category(character) in _STEERING and character not in _JOINERS
 
 
 class PlainFormatter(logging.Formatter):

@@ -104,9 +104,9 @@ STEERING = "\x1b]0;title\x07\x1b[31mred\x9b2J\u202eback\udcff"
 SHOWN = r"\x1b]0;title\x07\x1b[31mred\x9b2J\u202eback\udcff"
 
 
-def test_printable_text_stays_as_it_is() -> None:
+def test_printable_text_stays_and_the_rest_is_escaped() -> None:
     assert printable(STEERING) == SHOWN
-    for text in ("a\n\tb", "½ × 日本語 [red]", ""):
+    for text in ("a\n\tb", "½ × 日本語 [red]", "می\u200cخواهم", ""):
         assert printable(text) == text
 
 
