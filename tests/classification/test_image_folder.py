@@ -324,3 +324,17 @@ def test_no_image_is_run_by_ghostscript(folder: Path, monkeypatch: pytest.Monkey
     file.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     with pytest.raises(InputError, match=r"cannot be decoded \(cannot identify"):
         load_rgb(str(file))
+
+
+def test_images_that_are_left_out_are_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    build_data("image_folder", folder, 32)
+    assert not caplog.records
+    image = Image.new("RGB", (48, 40))
+    image.save(folder / "train" / "red" / "moving.gif")
+    image.save(folder / "train" / "beside.jpg")
+    (folder / "train" / "red" / "notes.txt").touch()
+    build_data("image_folder", folder, 32)
+    assert len(caplog.messages) == 1
+    assert "2 images of" in caplog.text
+    assert "beside.jpg" in caplog.text
+    assert ".webp" in caplog.text
