@@ -29,10 +29,10 @@ class OptimizerSpec(Section):
     """
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float = Field(default=0.05, gt=0)
+    lr: float = Field(default=0.05, gt=0, le=1e30)  # float32 ends at 3e38
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
-    weight_decay: float = Field(default=5e-4, ge=0)
+    weight_decay: float = Field(default=5e-4, ge=0, le=1e30)
 
     @model_validator(mode="after")
     def _options_of_sgd(self) -> Self:
