@@ -47,11 +47,11 @@ def profile(
             and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
         ]
         if unused:
-            written = {"measure": "--measure/--no-measure"}
+            written = {"measure": "--measure" if measure else "--no-measure"}
             options = ", ".join(written.get(n, f"--{n.replace('_', '-')}") for n in unused)
             raise InputError(
                 f"{options} would have no effect beside --check, for the table says how its times were taken; leave "
-                "it out, or write a new table with --out"
+                "that out, or write a new table with --out"
             )
         Console(markup=False).print(check_file(path, check))
     elif out is not None and check is None:
