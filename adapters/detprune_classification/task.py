@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassAccuracy
 
 import lightning as L
+from detprune.errors import InputError
 from detprune.run.metrics import Metric
 from detprune.run.recipe import Recipe
 from detprune_classification.data import ImageData, build_data, images_facts
@@ -150,9 +151,16 @@ class ClassificationNetworkTask(LightningNetworkTask):
         """The network, with initial weights from the seed unless the recipe names weights."""
         L.seed_everything(self.recipe.seed, verbose=False)
         spec = self.recipe.model
-        return build_model(
+        network = build_model(
             spec.name, len(self.data.classes), in_channels=self.data.channels, weights=spec.weights
         )
+        size = getattr(network, "image_size", None)  # vision transformers have one position a patch
+        if size not in (None, self.data.image_size):
+            raise InputError(
+                f"{spec.name} takes images of {size} px alone, but they have {self.data.image_size}; set "
+                f"data.image_size to {size}, or take another network"
+            )
+        return network
 
     def describe_network(self) -> dict[str, Any]:
         """Name, classes and channels of the input."""

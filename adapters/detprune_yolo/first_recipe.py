@@ -49,9 +49,11 @@ def first_recipe(wanted: FirstRun) -> str:
 
 
 def _data(wanted: FirstRun, args: Mapping[str, Any]) -> Path:
+    named = args.get("data")
+    if wanted.data is None or (named and wanted.data.absolute() == Path(str(named)).absolute()):
+        _check_labels(wanted, args)
     if wanted.data is not None:
         return wanted.data
-    named = args.get("data")
     if not named:
         raise InputError(
             f"{wanted.checkpoint} names no data set; give the one that it was trained on with --data"
@@ -61,6 +63,17 @@ def _data(wanted: FirstRun, args: Mapping[str, Any]) -> Path:
             f"{wanted.checkpoint} was trained on {named}, which is not on this machine; give the data set with --data"
         )
     return Path(str(named))
+
+
+def _check_labels(wanted: FirstRun, args: Mapping[str, Any]) -> None:
+    """Refuse the checkpoint's own data set where it did not learn the labels as they are there."""
+    for key in ("classes", "single_cls"):
+        if args.get(key) not in (None, False, []):
+            raise InputError(
+                f"{wanted.checkpoint} was trained with {key}={args[key]}, by which Ultralytics changed the labels of "
+                f"{args.get('data')} in memory, and a run would train and measure it on all of them; write the labels "
+                "that it learned as a data set of their own, and give that with --data"
+            )
 
 
 def _train(args: Mapping[str, Any], images: int, kind: Kind) -> dict[str, Any]:

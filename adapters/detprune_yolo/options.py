@@ -47,7 +47,10 @@ _OF_LABELS: Mapping[Labels, tuple[str, ...]] = {
 
 _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "depth": ("dlog", "dgrad", "dlam"),
-    "prediction": ("source", "vid_stride", "stream_buffer", "embed", "tracker", "dnn"),
+    "prediction": (
+        *("source", "vid_stride", "stream_buffer", "embed", "tracker", "dnn"),
+        "augment",
+    ),
     "drawing predictions": (
         *("show", "save_frames", "save_crop", "show_labels", "show_conf", "show_boxes"),
         "line_width",

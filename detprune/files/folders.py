@@ -66,7 +66,9 @@ def complete_folder(
         if not is_there():
             full = error.errno in _DISK
             kind = DetpruneError if full else InputError
-            way_out = f"make room, or {_way_out(folder)}" if full else _way_out(folder)
+            limit = error.errno == errno.EFBIG
+            room = "raise the limit of file sizes (ulimit -f)" if limit else "make room"
+            way_out = f"{room}, or {_way_out(folder)}" if full else _way_out(folder)
             raise kind(
                 f"cannot write into {folder}: {error.strerror or error}; {way_out}"
             ) from error

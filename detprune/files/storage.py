@@ -3,6 +3,8 @@
 import errno
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,7 @@ _NO_MEMORY = re.compile(
 )
 """In the errors that torch and its libraries raise where memory ends; of the last, oneDNN's, it is the usual reason."""
 _WORKER_ENDED = re.compile(r"DataLoader worker .*(is killed by signal|exited unexpectedly)")
+_LITTLE = 1 << 20  # bytes; an ONNX file of a small network
 _ODD_PLACE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -55,14 +58,33 @@ def storage_reason(error: OSError | RuntimeError, folder: Path | None = None) ->
     return None
 
 
-def _way_out(error: OSError | RuntimeError) -> str:
-    """What lets the refused file be written; room helps only where a disk is full."""
+def way_out(error: OSError | RuntimeError) -> str:
+    """What lets the refused file be written; room helps only where a disk is full, that of temporary files too."""
     number = error.errno if isinstance(error, OSError) else None
     if number == errno.EROFS:
         return "let the file system be written, or use another place"
     if number == errno.EFBIG:
         return "raise the limit of file sizes (ulimit -f), or use another disk"
+    try:
+        temporary = tempfile.gettempdir()
+        full = shutil.disk_usage(temporary).free < _LITTLE
+    except OSError:
+        return "make room"
+    name = error.filename if isinstance(error, OSError) else None
+    there = not isinstance(name, str) or Path(name).is_relative_to(temporary)
+    if full and there:  # errors of files that are open do not name them
+        return f"make room in {temporary}, or set the variable TMPDIR to a folder with room"
     return "make room"
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and those in whose handling it was raised: frameworks clean up and fail again, and hide the first."""
+    seen: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in seen:
+        yield following
+        seen.append(following)
+        following = following.__cause__ or following.__context__
 
 
 def memory_ended(error: BaseException) -> bool:
@@ -80,12 +102,16 @@ def _worker_ended(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and _WORKER_ENDED.search(str(error)) is not None
 
 
-def shortage_reason(error: OSError | RuntimeError | MemoryError) -> str | None:
+def shortage_reason(error: BaseException) -> str | None:
     """Message for an error that means that there are no more files, processes or memory; None for another error.
 
     Args:
         error: the exception; torch raises a RuntimeError of its own for these reasons.
     """
+    return next((said for cause in causes(error) if (said := _shortage(cause)) is not None), None)
+
+
+def _shortage(error: BaseException) -> str | None:
     if memory_ended(error):
         reason = (str(error).strip() or "MemoryError").splitlines()[0]
         return (
@@ -127,7 +153,7 @@ def plain_refusals() -> Iterator[None]:
         if isinstance(error, MemoryError):
             raise
         if (said := storage_reason(error)) is not None:
-            raise StorageError(f"{said}; {_way_out(error)}, then call the command again") from error
+            raise StorageError(f"{said}; {way_out(error)}, then call the command again") from error
         if isinstance(error, OSError) and error.errno in _ODD_PLACE and error.filename:
             raise InputError(
                 f"cannot read or write {error.filename}: {error.strerror}; name another place"

@@ -14,9 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from detprune.errors import InputError
+from detprune.run.directory import RunDirectory
+from detprune.run.recipe import validate
 from detprune_classification.data import build_data
 from detprune_classification.data.base import IMAGENET, Augmentation, TensorImages, balanced_subset
 from detprune_classification.data.image_folder import load_rgb
+from detprune_classification.recipe import ClassificationRecipe
+from detprune_classification.task import ClassificationTask
 from detprune_lightning.training import PlainErrorsLoader
 
 COLOURS = {"blue": (20, 40, 220), "green": (10, 200, 30), "red": (230, 20, 10)}
@@ -324,3 +328,32 @@ def test_no_image_is_run_by_ghostscript(folder: Path, monkeypatch: pytest.Monkey
     file.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     with pytest.raises(InputError, match=r"cannot be decoded \(cannot identify"):
         load_rgb(str(file))
+
+
+def test_images_that_are_left_out_are_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    build_data("image_folder", folder, 32)
+    assert not caplog.records
+    image = Image.new("RGB", (48, 40))
+    image.save(folder / "train" / "red" / "moving.gif")
+    image.save(folder / "train" / "beside.jpg")
+    (folder / "train" / "red" / "notes.txt").touch()
+    build_data("image_folder", folder, 32)
+    assert len(caplog.messages) == 1
+    assert "2 images of" in caplog.text
+    assert "beside.jpg" in caplog.text
+    assert ".webp" in caplog.text
+
+
+def test_a_network_of_one_size_alone_is_refused_before_training(folder: Path) -> None:
+    recipe = {
+        "task": "classification",
+        "name": "sizes",
+        "model": {"name": "vit_b_32"},
+        "data": {"name": "image_folder", "root": str(folder), "image_size": 64},
+        "method": "oneshot",
+        "budget": {"compression": 2},
+        "stages": {name: {"epochs": 0} for name in ("dense", "constrained", "retrain")},
+    }
+    task = ClassificationTask(validate(ClassificationRecipe, recipe), RunDirectory(folder / "run"))
+    with pytest.raises(InputError, match=r"images of 224 px alone.*set data.image_size to 224"):
+        task.build_model()

@@ -95,6 +95,14 @@ def test_paths_that_lead_nowhere_are_bad_input(tmp_path: Path, path: str) -> Non
         odd.expanduser().resolve()
 
 
+def test_a_limit_of_file_sizes_has_its_own_way_out(tmp_path: Path) -> None:
+    def write(_: Path) -> None:
+        raise OSError(errno.EFBIG, "File too large")
+
+    with pytest.raises(DetpruneError, match=r"File too large; raise the limit.*ulimit -f"):
+        complete_folder(tmp_path / "set", lambda: False, write)
+
+
 def test_a_cache_that_cannot_be_written_has_a_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -374,3 +375,26 @@ def test_a_run_folder_that_is_removed_while_the_run_goes_on(
     assert f"{run} was removed, or emptied, while the run was going on" in error
     assert "start the run again with its recipe" in error
     assert not (run / "progress.json").exists()
+
+
+def test_a_shortage_behind_an_error_of_the_framework() -> None:
+    hiding = RuntimeError("Please call `iter(combined_loader)` first.")
+    hiding.__context__ = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    with pytest.raises(StorageError, match=r"Too many open files.*ulimit -n"), plain_refusals():
+        raise hiding
+
+
+def test_a_full_disk_of_temporary_files_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    full = errno.ENOSPC, os.strerror(errno.ENOSPC)
+    for error in (OSError(*full), OSError(*full, str(tmp_path / "a.onnx"))):
+        with (
+            pytest.raises(StorageError, match=f"make room in {tmp_path}.*TMPDIR"),
+            plain_refusals(),
+        ):
+            raise error
+    with pytest.raises(StorageError, match="; make room, then"), plain_refusals():
+        raise OSError(*full, "/elsewhere/a.onnx")

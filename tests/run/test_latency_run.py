@@ -220,6 +220,8 @@ def test_profile_writes_a_table_and_reads_it_back(
     values["networks"][0]["ms"] = 3.0
     table.write_text(yaml.safe_dump(values), encoding="utf-8")
     said = call("profile", finished, "--check", table).stdout
+    unused = call("profile", finished, "--check", table, "--threads", 2, "--no-measure", code=2)
+    assert "--threads, --no-measure would have no effect beside --check" in unused.stderr
     assert "dense 3.000 ms" in said
     assert "0.5" in said
     values["layers"] = values["layers"][1:]

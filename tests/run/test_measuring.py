@@ -211,3 +211,18 @@ def test_inputs_on_which_the_network_does_not_run() -> None:
 def test_half_precision_is_measured_in_single(tmp_path: Path) -> None:
     found = measure_networks(None, network().half(), IMAGES, rounds=3)
     assert found.latencies[0].pruned_ms is not None
+
+
+def test_attention_is_counted_where_pytorch_has_one_operation_for_it() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x, x, x, need_weights=False)[0]
+
+    sizes = measure_networks(None, Attention(), [torch.zeros(1, 5, 8)], rounds=3).pruned
+    projections, products = 4 * 5 * 8 * 8, 2 * 5 * 5 * 8
+    assert sizes.macs == projections + products
+    assert torch.backends.mha.get_fastpath_enabled()

@@ -147,6 +147,8 @@ def test_a_wrong_recipe_shows_before_anything_runs(
     nothing = ("--set", "stages.retrain.epochs=0", "--set", "stages.constrained.epochs=0")
     process = progressive(file, "--out", tmp_path / "out", *nothing, code=2)
     assert "no step would train" in process.stderr
+    process = progressive(file, "--out", tmp_path / "out", "--set", "budget.compression=9", code=2)
+    assert "--set sets budget.compression to 9, but rates of the file" in process.stderr
     assert not (tmp_path / "out").exists()
 
 

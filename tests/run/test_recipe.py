@@ -114,6 +114,10 @@ def test_rho_is_chosen_by_pull_unless_a_recipe_says_otherwise(
         ("method.roh=1", r"unknown key method.roh \(did you mean 'rho'\?\); known: rho, ramp"),
         ("method.rho.pul.start=1", r"method.rho is .*allowed are a number, auto"),
         ("method.rho={pull: {begin: 1}}", r"unknown key method.rho.pull.begin; known: start, end"),
+        (
+            "stages.dense.optimizer.weight_decay=1.0e+300",
+            r"optimizer.weight_decay: 1e\+300 is out of range",
+        ),
         ("method=slrr", r"unknown method 'slrr' \(did you mean 'slr'\?\)"),
         ("method.rho=-1", r"method: rho is -1.*allowed is a finite number > 0"),
         ("method.M=many", r"method.M: .*valid number.* got 'many'"),

@@ -296,3 +296,32 @@ def test_two_runs_never_share_a_folder(
 ) -> None:
     with pytest.raises(InputError, match="several runs would have the same folder: "):
         Study.read(write(tmp_path, tiny, **changes))
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "problem"),
+    [
+        ({}, ["seed=5"], "--set sets seed to 5, but seeds of the file"),
+        ({}, ["budget.compression=9"], "--set sets budget.compression to 9, but rates of the file"),
+        ({"settings": {"seed": 5}}, [], "settings sets seed to 5"),
+        ({"models": {"a": {"seed": 5}}}, [], "models.a sets seed to 5"),
+        ({"methods": {"a": {"method": "slr", "seed": 5}}}, [], "methods.a sets seed to 5"),
+        ({}, ["method.rho=0.1"], "--set method.rho has no effect, because each of the methods"),
+    ],
+)
+def test_settings_that_no_run_would_feel(
+    tiny: dict[str, Any], tmp_path: Path, file: dict[str, Any], changes: list[str], problem: str
+) -> None:
+    spec = Study.read(write(tmp_path, tiny, **file))
+    with pytest.raises(InputError, match=problem):
+        plan_study(spec, tmp_path / "out", read_assignments(changes))
+
+
+def test_settings_that_some_runs_feel(tiny: dict[str, Any], tmp_path: Path) -> None:
+    methods = {"a": {"method": "magnitude"}, "b": {"method": "slr", "budget.allocation": "erk"}}
+    spec = Study.read(write(tmp_path, tiny, methods=methods))
+    _, cells = plan_study(spec, tmp_path / "out", [{"budget.allocation": "uniform"}])
+    assert {(c.method, p.recipe.budget.allocation) for c, p in cells.items()} == {
+        ("a", "uniform"),
+        ("b", "erk"),
+    }

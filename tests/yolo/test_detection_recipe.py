@@ -51,6 +51,7 @@ def recipe_with(tiny: dict[str, Any], *assignments: str) -> DetectionRecipe:
         ("train.auto_augment=nonsense", "auto_augment 'nonsense'"),
         ("train.auto_augment=augmix", "is for classification, and does nothing while a detector"),
         ("train.auto_augment=randaugment", ""),
+        ("train.augment=true", "augment is True, but it is for prediction"),
         ("train.dropout=0.5", "dropout is 0.5, but it is for classification.*leave it out"),
         ("train.overlap_mask=false", "overlap_mask is False, but it is for segmentation"),
         ("train.tracker=mine.yaml", "tracker is 'mine.yaml', but it is for prediction"),

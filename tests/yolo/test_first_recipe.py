@@ -187,3 +187,16 @@ def test_prune_runs_to_the_end(tmp_path: Path, data: Path) -> None:
     whole = sum(p.numel() for p in tiny_model().parameters())
     assert sum(p.numel() for p in network.parameters()) < whole
     assert (run / "recipe.yaml").is_file()
+
+
+@pytest.mark.parametrize(("key", "value"), [("classes", [0, 2]), ("single_cls", True)])
+def test_labels_that_a_training_changed_in_memory(
+    tmp_path: Path, data: Path, key: str, value: object
+) -> None:
+    path = checkpoint(tmp_path, data=str(data), **{key: value})
+    for given in (None, data):
+        with pytest.raises(InputError, match=rf"was trained with {key}=.*give that with --data"):
+            first_recipe(FirstRun(path, {"macs": 0.5}, given))
+    other = tmp_path / "own.yaml"
+    other.write_text(data.read_text())
+    assert recipe(FirstRun(path, {"macs": 0.5}, other)).data.yaml == other

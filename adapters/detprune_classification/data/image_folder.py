@@ -15,6 +15,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
 
 from detprune.errors import InputError
+from detprune.loggers import logger
 
 from .base import (
     IMAGENET,
@@ -27,11 +28,15 @@ from .base import (
     require_root,
 )
 
+LOGGER = logger(__name__)
+
 DEFAULT_SIZE = 224
 # Up to this size all images are kept decoded in memory: 12 KB each at most, and reading them again
 # in every epoch would take longer than the training step of a small network.
 IN_MEMORY_SIZE = 64
 _SMALLEST = 8
+_NO_PHOTOGRAPHS = {"EPS", "HDF5", "BUFR", "GRIB", "MPEG", "WMF"}  # of Pillow's formats
+_UNREADABLE = {".heic", ".heif", ".jxl"}  # images that Pillow does not know
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF
 _LAYOUT = "root/train/<class>/<images> and root/test/<class>/<images> (or val for test)"
 
@@ -153,7 +158,27 @@ def _list(folder: Path) -> ImageFolder:
             f"no image in {len(empty)} of {len(listing.classes)} class folders of {str(folder)!r}: "
             f"{', '.join(empty)}; image files end in {', '.join(IMG_EXTENSIONS)}"
         )
+    _tell_left_out(folder)
     return listing
+
+
+def _tell_left_out(folder: Path) -> None:
+    """Warn of images that torchvision's list lacks: of another ending, or beside the class folders."""
+    Image.init()
+    formats = set(Image.OPEN) - _NO_PHOTOGRAPHS
+    endings = {end for end, name in Image.registered_extensions().items() if name in formats}
+    left = []
+    for place, _, names in os.walk(folder, followlinks=True):  # as torchvision does
+        beside = place == str(folder)
+        for name in names:
+            end = os.path.splitext(name)[1].lower()
+            if end in endings | _UNREADABLE and (beside or end not in IMG_EXTENSIONS):
+                left.append(os.path.join(place, name))
+    if left:
+        LOGGER.warning(
+            "%d images of %r are left out, such as %s; an image lies in the folder of its class, and ends in %s",
+            *(len(left), str(folder), repr(min(left)), ", ".join(IMG_EXTENSIONS)),
+        )
 
 
 def _require_no_folder_twice(images: Iterable[str]) -> None:

@@ -7,6 +7,7 @@ import typer
 
 
 def profile(
+    context: typer.Context,
     path: Annotated[Path, typer.Argument(help="A .pt file, or the folder of a finished run.")],
     out: Annotated[
         Path | None, typer.Option(help="File for the table, as YAML; must not exist.")
@@ -39,6 +40,19 @@ def profile(
     from detprune.run.latency.command import check_file, write_files
 
     if check is not None and out is None:
+        unused = [
+            name
+            for name in context.params
+            if name not in ("path", "out", "check")
+            and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+        ]
+        if unused:
+            written = {"measure": "--measure" if measure else "--no-measure"}
+            options = ", ".join(written.get(n, f"--{n.replace('_', '-')}") for n in unused)
+            raise InputError(
+                f"{options} would have no effect beside --check, for the table says how its times were taken; leave "
+                "that out, or write a new table with --out"
+            )
         Console(markup=False).print(check_file(path, check))
     elif out is not None and check is None:
         target = LatencyTarget(device, runtime, threads, size, batch, precision)

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from detprune.errors import InputError
+from detprune.files.storage import storage_reason, way_out
 from detprune.loggers import logger
 from detprune.run.export.onnx_files import write_onnx
 from detprune.run.measurements import Latency, Measurement, Size
 from detprune.run.measuring.deployment import Deployed, deployed
 from detprune.run.measuring.pairs import Clock, in_turn
 from detprune.run.measuring.runtimes import PYTORCH, RUNTIMES, Job, UnusableError, torch_threads
+from detprune.run.shrinking import count_macs
 
 LOGGER = logger(__name__)
 
@@ -115,14 +116,12 @@ def check_threads(threads: int) -> None:
 
 def _macs(network: nn.Module, inputs: Sequence[Tensor]) -> int:
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network(*inputs)
+        return count_macs(lambda: network(*inputs))
     except (RuntimeError, TypeError, ValueError, LookupError) as error:
         shapes = ", ".join(str(tuple(value.shape)) for value in inputs)
         raise InputError(
             f"the network does not run on inputs of shape {shapes}: {_first_line(error)}; give another --size"
         ) from error
-    return int(counter.get_total_flops()) // 2
 
 
 def _exported(
@@ -134,7 +133,10 @@ def _exported(
         Exception
     ) as error:  # torch's exporter may raise any type; everything else can still be measured
         LOGGER.debug("export to ONNX failed", exc_info=True)
-        notes.append(f"not exported to ONNX: {_first_line(error)}")
+        advice = ""
+        if isinstance(error, OSError) and storage_reason(error) is not None:
+            advice = f"; {way_out(error)}"
+        notes.append(f"not exported to ONNX: {_first_line(error)}{advice}")
         return None
     return path
 

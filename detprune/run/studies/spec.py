@@ -1,12 +1,14 @@
 """The part that all files of several runs share: a base recipe, and settings that change it."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field
 
-from detprune.run.recipe import FolderName, Section, read_yaml, validate
+from detprune.errors import InputError
+from detprune.run.recipe import FolderName, Section, Settings, read_yaml, validate
 
 SettingsField = dict[str, Any]
 
@@ -33,6 +35,22 @@ class RunsSpec(Section):
         """
         spec = validate(cls, read_yaml(path), str(path))
         return spec.model_copy(update={"recipe": Path(os.path.normpath(path.parent / spec.recipe))})
+
+
+def refuse_fixed(origin: str, settings: Settings, fixed: Mapping[str, str]) -> None:
+    """Refuse settings of keys that the file sets for every run by itself.
+
+    Args:
+        origin: where the settings stand.
+        settings: dotted key → value.
+        fixed: dotted key → key of the file that sets it.
+    """
+    for key in settings:
+        if key in fixed:
+            raise InputError(
+                f"{origin} sets {key} to {settings[key]!r}, but {fixed[key]} of the file sets it for every run; leave "
+                f"it out, and change {fixed[key]} in the file"
+            )
 
 
 def rate_name(rate: float) -> str:

@@ -24,7 +24,7 @@ from detprune.run.studies.planned import (
 from detprune.run.studies.progressive.lineage import Network
 from detprune.run.studies.progressive.results import write_lineage
 from detprune.run.studies.progressive.spec import Progressive
-from detprune.run.studies.spec import rate_name
+from detprune.run.studies.spec import rate_name, refuse_fixed
 
 
 def run_progressive(
@@ -46,6 +46,8 @@ def run_progressive(
     """
     spec = Progressive.read(file)
     folder = absolute(out or Path("runs") / spec.name)
+    for origin, given in [("settings", spec.settings), *(("--set", each) for each in changes)]:
+        refuse_fixed(origin, given, {"budget.compression": "rates"})
     settings = [spec.settings, *changes]
     dense = Network(PlannedRun.plan(folder / "dense", spec.recipe, [*settings, DENSE_ONLY]), 1.0)
     first = dense.run.recipe.from_dense(dense.run.folder)

@@ -13,8 +13,12 @@ from detprune.run.studies.planned import (
     absolute,
     folder_of_runs,
 )
+from detprune.run.studies.spec import refuse_fixed
 from detprune.run.studies.study.page import write_results
 from detprune.run.studies.study.spec import Baseline, Cell, Study
+
+_LATER = ("method", "set", "budget", "batch_norm_images", "distillation", "stages")
+"""Keys of a recipe that its dense network does not depend on, but for the stage of its own."""
 
 
 def run_study(
@@ -65,10 +69,35 @@ def plan_study(
     study: Study, folder: Path, changes: Sequence[Settings]
 ) -> tuple[dict[Baseline, PlannedRun], dict[Cell, PlannedRun]]:
     """All runs of a study, with their recipes resolved; see `run_study`."""
+    _check_effects(study, changes)
     dense = {b: _plan_baseline(study, b, folder, changes) for b in study.baselines}
     cells = {c: _plan_cell(study, c, folder, changes, dense[c.baseline]) for c in study.cells}
     _check_epochs(cells)
     return dense, cells
+
+
+def _check_effects(study: Study, changes: Sequence[Settings]) -> None:
+    """Refuse settings that would make runs other than their names say, and those that no run would feel."""
+    fixed = {"seed": "seeds", f"budget.{study.target}": "rates"}
+    for origin, settings in [
+        ("settings", study.settings),
+        *((f"models.{label}", own) for label, own in study.models.items()),
+        *((f"methods.{label}", own) for label, own in study.methods.items()),
+        *(("--set", settings) for settings in changes),
+    ]:
+        refuse_fixed(origin, settings, fixed)
+    for key in [key for settings in changes for key in settings]:
+        of_dense = key.partition(".")[0] not in _LATER or key.startswith("stages.dense")
+        if not of_dense and all(_replaces(own, key) for own in study.methods.values()):
+            raise InputError(
+                f"--set {key} has no effect, because each of the methods sets it by itself: {listed(study.methods)}; "
+                "change it in the file"
+            )
+
+
+def _replaces(settings: Settings, key: str) -> bool:
+    """Whether settings that are applied later leave nothing of a key that was set."""
+    return any(key == own or key.startswith(f"{own}.") for own in settings)
 
 
 def _matching(cells: dict[Cell, PlannedRun], only: Sequence[str]) -> dict[Cell, PlannedRun]:
