@@ -38,7 +38,9 @@ def load_yaml(path: Path, *, strict: bool = True) -> Any:
     Raises:
         InputError: what ``read_text`` and ``parse_yaml`` raise.
     """
-    return parse_yaml(read_text(path, limit=_LARGEST), str(path), strict=strict)
+    is_named_so = path.suffix.lower() in (".yaml", ".yml")
+    way_out = "" if is_named_so else "a YAML file is wanted here, such as a recipe (.yaml)"
+    return parse_yaml(read_text(path, way_out, limit=_LARGEST), str(path), strict=strict)
 
 
 def parse_yaml(text: str, where: str, *, strict: bool = True) -> Any:

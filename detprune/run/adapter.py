@@ -151,6 +151,9 @@ def recipe_of(
     for each in settings:
         changed = assign(changed, each)
     if "task" not in changed:
+        if "recipe" in changed and "rates" in changed:
+            command = "study" if "methods" in changed else "progressive"
+            raise InputError(f"{where} describes several runs: detprune {command} {where}")
         raise InputError(
             f"{where}: task is missing; it names the adapter: {', '.join(sorted(adapter_entry_points()))}"
         )

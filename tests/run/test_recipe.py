@@ -1,13 +1,17 @@
 """Recipes: typed, every unknown key refused with path and nearest key, YAML equals Python."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from tiny_recipe import TINY
 
 import detprune as dp
+from command_line import detprune_here
 from detprune.files import dump_yaml_text, parse_yaml
 from detprune.methods import METHODS
 from detprune.run.adapter import implementation, load_recipe
@@ -294,3 +298,36 @@ def test_a_run_of_an_earlier_version_is_resumed(tiny: dict[str, Any], tmp_path: 
 @pytest.mark.parametrize("name", ["admm", "slr"])
 def test_a_method_is_the_same_by_name_and_from_python(name: str) -> None:
     assert parse_method(name) == METHODS[name]()
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "text"),
+    [
+        ("validate", "study.yaml", r"describes several runs: detprune study .*study\.yaml"),
+        ("run", "progressive.yaml", r"describes several runs: detprune progressive"),
+        ("study", "tiny.yaml", r"is the recipe of one run: detprune run .*tiny\.yaml"),
+        ("progressive", "tiny.yaml", "is the recipe of one run"),
+        ("run", "pruned.pt", "not UTF-8.*; a YAML file is wanted here"),
+        ("study", "report.html", "allowed are 1,000,000; a YAML file is wanted here"),
+    ],
+)
+def test_a_file_of_another_kind_is_told_with_the_command_for_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    file: str,
+    text: str,
+) -> None:
+    shared = {"name": "several", "recipe": "tiny.yaml", "rates": [2, 4]}
+    contents = {
+        "tiny.yaml": yaml.safe_dump(TINY),
+        "study.yaml": yaml.safe_dump(shared | {"methods": {"slr": {"method": "slr"}}}),
+        "progressive.yaml": yaml.safe_dump(shared),
+        "report.html": "<p>" * 400_000,
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    torch.save({"weight": torch.ones(2)}, tmp_path / "pruned.pt")
+    assert detprune_here(command, tmp_path / file, monkeypatch=monkeypatch) == 2
+    assert re.search(text, capsys.readouterr().err)

@@ -161,7 +161,7 @@ STATE = OrderedDict({"layer.weight": torch.ones(2, 2)})
         ("yolov3.weights", DARKNET, "Darknet .weights file of the anchor-based family"),
         ("renamed.pt", DARKNET, "Darknet .weights file of the anchor-based family"),
         ("yolov3.cfg", b"[net]\nbatch=1\n", "Darknet .cfg"),
-        ("tiny.yaml", b"nc: 3\n", "describes a network and holds no weights"),
+        ("tiny.yaml", b"nc: 3\n", "is a text file without weights"),
         ("net.onnx", b"\x08\x08\x12\x07pytorch", "is an ONNX file"),
         ("onnx.pt", b"\x08\x08\x12\x07pytorch", "is an ONNX file"),
         ("empty.pt", b"", "empty, truncated or damaged"),

@@ -142,8 +142,8 @@ def _refuse_by_first_bytes(path: Path, head: bytes, size: int) -> None:
         )
     if suffix in (".yaml", ".yml"):
         raise InputError(
-            f"{path} describes a network and holds no weights; give a .pt checkpoint here, or name the "
-            "description as the architecture to train"
+            f"{path} is a text file without weights, a description or a recipe; give a .pt checkpoint here, or name "
+            "the description as the architecture to train"
         )
     # protobuf: field 1 (IR version, a small number), then producer_name, domain or graph
     if suffix == ".onnx" or (head[:1] == b"\x08" and head[2:3] in (b"\x12", b"\x1a", b"\x3a")):

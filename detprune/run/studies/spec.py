@@ -33,7 +33,13 @@ class RunsSpec(Section):
         Raises:
             InputError: there is no such file, or it has faults; all of them are listed.
         """
-        spec = validate(cls, read_yaml(path), str(path))
+        values = read_yaml(path)
+        if "task" in values and "recipe" not in values:
+            raise InputError(
+                f"{path} is the recipe of one run: detprune run {path}; a file of several runs names it as recipe: "
+                f"{path.name}"
+            )
+        spec = validate(cls, values, str(path))
         return spec.model_copy(update={"recipe": Path(os.path.normpath(path.parent / spec.recipe))})
 
 
