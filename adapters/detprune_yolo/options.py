@@ -114,10 +114,10 @@ _LIMITS: Mapping[str, tuple[float, float, str]] = {
     "nbs": (1, 1_000_000, "images"),
     "lr0": (1e-12, 1e3, "the learning rate"),
     "lrf": (0, 1e3, "the share of lr0 at the end"),
-    "momentum": (0, 1, "the momentum"),
+    "momentum": (0, 0.9999, "the momentum"),  # Adam divides by 1 - momentum
     "weight_decay": (0, 1e3, "the decay"),
     "warmup_epochs": (0, 1e6, "epochs"),
-    "warmup_momentum": (0, 1, "the momentum"),
+    "warmup_momentum": (0, 0.9999, "the momentum"),
     "warmup_bias_lr": (0, 1e3, "the learning rate"),
     "patience": (0, 1e9, "epochs"),
     "close_mosaic": (0, 1e9, "epochs"),
@@ -151,7 +151,7 @@ def _check_values(options: Mapping[str, Any]) -> None:
             raise unknown(key, word, allowed)
     _check_freeze(options.get("freeze"))
     batch = options.get("batch", _BATCH)
-    if batch == 0 or (isinstance(batch, float) and batch >= 1):
+    if batch == 0 or (isinstance(batch, float) and not 0 < batch < 1 and batch != -1):
         raise InputError(
             f"batch is {batch!r}; give a whole number of images, or for a GPU -1 or the share of its memory to fill "
             "(0.7)"

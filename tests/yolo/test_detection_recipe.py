@@ -86,6 +86,8 @@ def recipe_with(tiny: dict[str, Any], *assignments: str) -> DetectionRecipe:
         ("train.lr0=.nan", "--set 'train.lr0=.nan', line 1, column 1 .*no finite number"),
         ("train.warmup_epochs=.inf", "warmup_epochs=.inf', line 1, column 1 .*no finite number"),
         ("train.momentum=2", "momentum is 2; allowed"),
+        ("train.momentum=1", "momentum is 1; allowed is a number from 0 to 0.9999"),
+        ("train.batch=-0.5", "batch is -0.5; give a whole number of images"),
         ("train.fraction=0", "fraction is 0; allowed"),
         ("train.device=gpu", "device is 'gpu'; allowed are cpu"),
         ("train.device='cuda:x'", "device is 'cuda:x'; allowed are cpu"),
