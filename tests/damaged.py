@@ -1,5 +1,6 @@
 """Damage to files of a run, and detprune called in this process, for the tests of every adapter."""
 
+import errno
 import json
 import os
 import shutil
@@ -75,3 +76,15 @@ def said(
     capsys.readouterr()
     code = detprune_here(*arguments, monkeypatch=monkeypatch)
     return code, " ".join(capsys.readouterr().err.split())
+
+
+def forbid_listing(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let a folder be one that may not be listed, also for root, who may list all."""
+    real = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if isinstance(path, str | os.PathLike) and Path(path) == folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)

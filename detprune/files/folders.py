@@ -35,6 +35,27 @@ def output_folder(folder: Path) -> Path:
     return resolved
 
 
+def check_listable(folder: Path, *, hidden: bool = True) -> None:
+    """Refuse a folder of data that may not be listed, or holds such folders: their files would be left out in silence.
+
+    Args:
+        folder: the folder; links in it are followed.
+        hidden: also look into folders whose names begin with a dot.
+
+    Raises:
+        InputError: a folder that may not be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(
+            f"the folder {error.filename!r} may not be listed ({error.strerror}); give the permission to, or remove it"
+        ) from error
+
+    for _, folders, _ in os.walk(folder, followlinks=True, onerror=refuse):
+        if not hidden:
+            folders[:] = [name for name in folders if not name.startswith(".")]
+
+
 def complete_folder(
     folder: Path, is_there: Callable[[], bool], write: Callable[[Path], None]
 ) -> None:

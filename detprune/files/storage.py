@@ -155,8 +155,9 @@ def plain_refusals() -> Iterator[None]:
         if (said := storage_reason(error)) is not None:
             raise StorageError(f"{said}; {way_out(error)}, then call the command again") from error
         if isinstance(error, OSError) and error.errno in _ODD_PLACE and error.filename:
+            allow = "give the permission to, or " if isinstance(error, PermissionError) else ""
             raise InputError(
-                f"cannot read or write {error.filename}: {error.strerror}; name another place"
+                f"cannot read or write {error.filename}: {error.strerror}; {allow}name another place"
             ) from error
         if str(error).startswith(_ODD_PATH):
             raise InputError(f"a path leads nowhere: {error}; name another place") from error

@@ -49,7 +49,12 @@ def _files(folder: Path) -> Iterator[Path]:
     """All files below a folder; what a link leads to is not the run's."""
     if folder.is_symlink():
         return
-    for parent, _, names in os.walk(folder):
+
+    def refuse(error: OSError) -> None:
+        if folder.exists():
+            raise error
+
+    for parent, _, names in os.walk(folder, onerror=refuse):
         yield from (Path(parent) / name for name in names)
 
 

@@ -13,6 +13,7 @@ from data_helpers import everything, refused
 from PIL import Image
 from torch import Tensor
 
+from damaged import forbid_listing
 from detprune.errors import InputError
 from detprune.run.directory import RunDirectory
 from detprune.run.recipe import validate
@@ -357,3 +358,13 @@ def test_a_network_of_one_size_alone_is_refused_before_training(folder: Path) ->
     task = ClassificationTask(validate(ClassificationRecipe, recipe), RunDirectory(folder / "run"))
     with pytest.raises(InputError, match=r"images of 224 px alone.*set data.image_size to 224"):
         task.build_model()
+
+
+@pytest.mark.parametrize("place", ["green", "green/more"])
+def test_a_folder_that_may_not_be_listed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (folder / "train/green/more").mkdir()
+    forbid_listing(monkeypatch, folder / "train" / place)
+    with pytest.raises(InputError, match=rf"{place}' may not be listed .*; give the permission"):
+        build_data("image_folder", folder, 32)

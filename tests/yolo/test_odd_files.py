@@ -8,6 +8,8 @@ import pytest
 from detection_set import GOOD, DataSet
 
 import detprune_yolo  # noqa: F401 (prepares the environment before ultralytics is imported)
+from damaged import forbid_listing
+from detprune.errors import InputError
 from detprune_yolo.data.check import check_data
 
 
@@ -70,3 +72,16 @@ def test_odd_image_names_are_taken(data: DataSet, stem: str) -> None:
     data.image(f"images/val/{stem}.jpg")
     data.label(f"val/{stem}.txt", GOOD)
     assert len(check_data(data.yaml).images["val"]) == 4
+
+
+def test_a_folder_of_images_that_may_not_be_listed(
+    data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ultralytics would train without its images."""
+    for name in ("more", ".thumbnails"):
+        (data.root / "images/train" / name).mkdir()
+    forbid_listing(monkeypatch, data.root / "images/train/.thumbnails")
+    check_data(data.yaml)
+    forbid_listing(monkeypatch, data.root / "images/train/more")
+    with pytest.raises(InputError, match=r"train/more' may not be listed .*; give the permission"):
+        check_data(data.yaml)

@@ -15,6 +15,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
 
 from detprune.errors import InputError
+from detprune.files.folders import check_listable
 from detprune.loggers import logger
 
 from .base import (
@@ -149,6 +150,7 @@ def _list(folder: Path) -> ImageFolder:
     except OSError as error:
         raise InputError(f"{error.filename!r} cannot be read: {error.strerror}") from error
     _require_no_folder_twice(path for path, _ in listing.samples)
+    check_listable(folder)
     for path, _ in listing.samples:
         _require_image_file(path)
     filled = set(listing.targets)

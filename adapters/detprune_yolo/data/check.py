@@ -21,6 +21,7 @@ from ultralytics.data.utils import check_det_dataset
 from detprune.errors import InputError, listed
 from detprune.files import load_yaml
 from detprune.files.contents import check_utf8_path
+from detprune.files.folders import check_listable
 from detprune.files.problems import Kind as Fault
 from detprune.files.problems import Problems, refuse
 from detprune_yolo.data import problem_kinds as kinds
@@ -207,6 +208,8 @@ def _image_files(split: str, places: list[str], problems: Problems) -> list[str]
         if not place.exists():
             problems[kinds.NO_PLACE].append(f"{split}: {place}")
             return []
+        if place.is_dir():
+            check_listable(place, hidden=False)  # as Ultralytics, which lists no hidden ones
         try:
             if not place.is_dir() and not place.is_file():
                 raise ValueError("a pipe or a device")
