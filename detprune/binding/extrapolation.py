@@ -150,7 +150,7 @@ class ExtrapolatedWeights:
         for index, name in enumerate(self._names):
             self.restore(index)
             elsewhere = self._marks[index] is None or self._at_w[index]
-            if self._accumulated[index] and elsewhere:
+            if elsewhere and (self._accumulated[index] or self._was_given(index)):
                 missed.append(name)
             self._marks[index] = None
             self._accumulated[index] = self._at_w[index] = False
@@ -161,8 +161,14 @@ class ExtrapolatedWeights:
                 "their module is not called (out_proj of nn.MultiheadAttention, F.linear(x, module.weight)): "
                 f"leave them dense, exclude={missed!r}; or the network was compiled before the pruner was made: "
                 "make the pruner first; or it is checkpointed: use_reentrant=False; or it runs in eval mode or in "
-                "DataParallel: use train(), DistributedDataParallel"
+                "DataParallel: use train(), DistributedDataParallel; or the gradient was put there by hand "
+                "(torch.func.grad, a CUDA graph): call backward()"
             )
+
+    def _was_given(self, index: int) -> bool:
+        """Whether a gradient came by no backward; zeros are what ``zero_grad(set_to_none=False)`` left."""
+        gradient = self.weights[index].grad
+        return gradient is not None and bool(gradient.any())
 
     def swapped_weights(self) -> dict[int, Tensor]:
         """W of the weights that are at Ŵ now, by index; not copied."""

@@ -159,3 +159,22 @@ def test_a_backward_after_the_step_is_torchs_error(name: str) -> None:
     optimizer.step()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@ahead
+def test_gradients_that_are_put_there_by_hand_are_noticed(name: str) -> None:
+    """Functional calls run on copies of the weights, which no hook moves to Ŵ."""
+    model = small_net()
+    optimizer = sgd(model)
+    pruner = Pruner(model, optimizer, METHOD_EXAMPLES[name], budget=HALF)
+    inputs, classes = batches(1)[0]
+    copies = {n: weight.detach().clone().requires_grad_() for n, weight in model.named_parameters()}
+    outputs = torch.func.functional_call(model, copies, (inputs,))
+    nn.functional.cross_entropy(outputs, classes).backward()
+    for key, weight in model.named_parameters():
+        weight.grad = copies[key].grad
+    with pytest.raises(InputError, match=r"put there by hand \(torch\.func\.grad"):
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=False)  # zeros are no gradient
+    optimizer.step()
+    train(model, optimizer, batches(2), pruner)

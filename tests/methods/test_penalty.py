@@ -111,7 +111,8 @@ def test_a_step_allocates_nothing_of_weight_size(method: dp.Method, masked: bool
     pruner = dp.Pruner(model, optimizer, method, budget=dp.Budget(compression=10))
     if masked:
         pruner.hard_prune()
-    model.weight.grad = torch.randn_like(model.weight)
+    model(torch.randn(2, 300)).square().sum().backward()
+    assert model.weight.grad is not None
     tensors = [t for kind in pruner._state.tensors.values() for t in kind]
     outside = pruner._outside or []
     with Allocations(model.weight, model.weight.grad, *tensors, *outside) as allocations:
