@@ -26,12 +26,15 @@ _MARK = ".set_aside"
 
 
 def located(path: Path) -> Path:
-    """The path with links and ``..`` resolved; unchanged if it has none.
+    """The path with ``~``, links and ``..`` resolved; unchanged if it has none.
+
+    A shell leaves ``~`` in ``--out=~/x``, and frameworks expand it: a run would lie in two places.
 
     Raises:
         InputError: it cannot be followed.
     """
     try:
+        path = path.expanduser()
         there = path.resolve()
         path.exists()
     except OSError as error:  # the name is too long, or a folder may not be entered
@@ -39,7 +42,7 @@ def located(path: Path) -> Path:
         raise InputError(
             f"{path} cannot be reached: {reason}; name another folder with --out"
         ) from error
-    except RuntimeError as error:  # a loop of links
+    except RuntimeError as error:  # a loop of links, or the home of a user who is not there
         raise InputError(
             f"{path} leads nowhere: {error}; name another folder with --out"
         ) from error

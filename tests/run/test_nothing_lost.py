@@ -20,8 +20,9 @@ from command_line import started as process_of
 from command_line import wait_for
 from detprune.files.locks import Holder, hold
 from detprune.files.temporaries import temporary_name
+from detprune.run.claim import located
 from detprune.run.cli import main as cli
-from detprune.run.studies.planned import Runs
+from detprune.run.studies.planned import Runs, absolute
 
 ONE_STAGE = ("--set", "stages.constrained.epochs=0", "--set", "stages.retrain.epochs=0")
 DEAD = 2**22 + 1  # above the largest process number of Linux
@@ -100,6 +101,20 @@ def test_overwriting_through_a_link_replaces_what_it_points_to(tmp_path: Path, h
     assert (tmp_path / "link").is_symlink()
     assert torch.load(tmp_path / "disk" / "run" / "pruned.pt")["new"] == 1
     assert [p.name for p in (tmp_path / "disk").iterdir()] == ["run"]
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_run_lies_in_one_place_where_the_shell_left_the_tilde(
+    tmp_path: Path, here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert here("run", file_of(tmp_path), "--out=~/x")[0] == 0
+    assert (tmp_path / "home" / "x" / "pruned.pt").is_file()
+    assert not (tmp_path / "~").exists()
+    assert located(Path("~/x")) == absolute(Path("~/x")) == tmp_path / "home" / "x"
+    code, said = here("run", "tiny.yaml", "--out=~nobody_of_that_name/x")
+    assert code == 2
+    assert "name another folder with --out" in said
 
 
 def test_the_working_directory_is_not_set_aside(
