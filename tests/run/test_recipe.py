@@ -331,3 +331,21 @@ def test_a_file_of_another_kind_is_told_with_the_command_for_it(
     torch.save({"weight": torch.ones(2)}, tmp_path / "pruned.pt")
     assert detprune_here(command, tmp_path / file, monkeypatch=monkeypatch) == 2
     assert re.search(text, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("option", [["--out", "~/plan.yaml"], ["--out=~/plan.yaml"]])
+def test_a_tilde_that_the_shell_left_is_the_home(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: list[str],
+) -> None:
+    """bash leaves it in quotes and in --out=~/x; a folder named ~ was made."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/plan.yaml").write_text("mine", encoding="utf-8")
+    (tmp_path / "home/tiny.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
+    assert detprune_here("suggest", "~/tiny.yaml", *option, monkeypatch=monkeypatch) == 2
+    assert f"{tmp_path}/home/plan.yaml exists already" in capsys.readouterr().err
+    assert not (tmp_path / "~").exists()

@@ -64,12 +64,21 @@ def main() -> None:
     try:
         with exit_on_signals(), plain_refusals():
             _check_working_directory()
+            sys.argv[1:] = [_with_home(argument) for argument in sys.argv[1:]]
             _add_adapter_commands()
             app()
     except InputError as error:
         _complain(error, code=2)
     except DetpruneError as error:
         _complain(error, code=1)
+
+
+def _with_home(argument: str) -> str:
+    """The argument with ``~`` replaced, which shells leave in quotes and in ``--out=~/x``: no path is named so."""
+    option, equals, value = (
+        argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    )
+    return option + equals + os.path.expanduser(value)
 
 
 def _check_working_directory() -> None:
