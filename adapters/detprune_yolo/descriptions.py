@@ -26,18 +26,24 @@ _FETCHING = tasks.TorchVision.__name__
 
 
 def check_description(description: object, what: object) -> None:
-    """Refuse a description by which other code than that of layers would run.
+    """Refuse a description by which other code than that of layers would run, or of other images than colour ones.
 
     Args:
         description: Ultralytics' description of a network; other values than a mapping are left to Ultralytics.
         what: file or key that holds it, for the error.
 
     Raises:
-        InputError: ``activation`` is no call of a layer of ``torch.nn`` with plain values, or a row names no layer, or
-            one that downloads.
+        InputError: ``activation`` is no call of a layer of ``torch.nn`` with plain values, a row names no layer, or
+            one that downloads, or the images have not three channels.
     """
     if not isinstance(description, Mapping):
         return
+    channels = description.get("channels") or description.get("ch") or 3
+    if channels != 3:
+        raise InputError(
+            f"{what} takes images of {channels} channels, but networks are pruned on colour images here (3), for which "
+            "Ultralytics would give it a first layer without training; take a network for colour images"
+        )
     activation = description.get("activation")
     if activation and not _is_layer_call(activation):
         raise InputError(

@@ -202,3 +202,17 @@ def test_ordinary_activations_are_let_through(tmp_path: Path) -> None:
     for activation in ("nn.SiLU()", "torch.nn.LeakyReLU(0.1, inplace=True)", " nn.Hardswish() "):
         (tmp_path / "net.yaml").write_text(yaml.safe_dump(described(activation=activation)))
         assert read_layers(str(tmp_path / "net.yaml"))["activation"] == activation
+
+
+def test_networks_for_other_images_than_colour_ones(tmp_path: Path) -> None:
+    """Ultralytics drops the first layer of such weights in silence, and begins with a new one."""
+    cfg = tmp_path / "net.yaml"
+    cfg.write_text(yaml.safe_dump(yaml_model_load("yolov8n.yaml") | {"channels": 4}))
+    with pytest.raises(ValueError, match=r"takes images of 4 channels, .*colour images here"):
+        ModelSpec(cfg=str(cfg))
+    network = tiny_detector()
+    network.yaml["channels"] = 1
+    with pytest.raises(dp.InputError, match="takes images of 1 channels"):
+        check_network(network, "the model")
+    network.yaml["channels"] = 3
+    assert check_network(network, "the model") == DETECT
