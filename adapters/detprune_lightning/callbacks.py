@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import lightning as L
-from detprune import Budget, InputError, Method, OuterIteration, Pruner, SparsitySet, Unstructured
+from detprune import Budget, InputError, Method, OuterIteration, Pruner, SparsitySet
+from detprune.binding.checks import check_choice, check_kind
 from detprune.loggers import logger
 from detprune.networks.batch_norm import BATCH_NORM_IMAGES, statistics_layers
 from detprune.run.schedule import outer_iterations
+from detprune.values import check_number, check_whole
 from detprune_lightning.batch_norm import TrainingInputs, renew
 
 LOGGER = logger(__name__)
@@ -57,14 +59,13 @@ class ConstrainedTraining(L.Callback):
         on_update: Callable[[OuterIteration, int], None] | None = None,
         batch_norm_images: int = BATCH_NORM_IMAGES,
     ) -> None:
-        if batch_norm_images < 0:
-            raise InputError(
-                f"batch_norm_images is {batch_norm_images}; allowed is a number of training samples, or 0"
+        self._method, self._sparsity_set, self._budget = check_choice(method, sparsity_set, budget)
+        self._method.check_set(self._sparsity_set)
+        if every is not None:
+            check_number(
+                "every", every, "a number of epochs > 0, or None", lambda epochs: epochs > 0
             )
-        method.check_set(sparsity_set if sparsity_set is not None else Unstructured())
-        if every is not None and not every > 0:
-            raise InputError(f"every is {every}, allowed is a number of epochs > 0, or None")
-        self._method, self._sparsity_set, self._budget = method, sparsity_set, budget
+        check_whole("batch_norm_images", batch_norm_images, "a number of training samples, or 0", 0)
         self._every, self._network, self._on_update = every, network, on_update
         self._pruner: Pruner | None = None
         self._saved: dict[str, Any] | None = None
@@ -229,6 +230,8 @@ class HardPruningCheck(L.Callback):
         stop_at: float | None = None,
         on_check: Callable[[float, int], None] | None = None,
     ) -> None:
+        check_kind(training, ConstrainedTraining, "training", "ConstrainedTraining(...)")
+        check_whole("every", every, "a whole number of epochs, 1 or more")
         self._training, self._evaluate = training, evaluate
         self._every, self._stop_at, self._on_check = every, stop_at, on_check
         self._stopped: Any = False
@@ -270,7 +273,7 @@ class MaskedRetraining(L.Callback):
     """Keeps a hard-pruned network's masked weights at exactly zero while a Trainer fits it."""
 
     def __init__(self, pruner: Pruner) -> None:
-        if pruner.masks is None:
+        if check_kind(pruner, Pruner, "pruner", "ConstrainedTraining(...).pruner").masks is None:
             raise InputError("masked retraining needs masks; call pruner.hard_prune() first")
         self._pruner = pruner
 

@@ -12,7 +12,7 @@ from detprune.binding.checks import (
     StepWatch,
     check_attachable,
     check_bound,
-    check_kind,
+    check_choice,
     check_length,
     present_layers,
 )
@@ -27,7 +27,7 @@ from detprune.methods import Method, OuterIteration, Pace, Problem, State
 from detprune.methods.base import OptimizerRates
 from detprune.networks.optimizers import may_keep_copies, usable_optimizer, zero_copies
 from detprune.networks.wrappers import unwrap
-from detprune.sets import SparsitySet, Unstructured
+from detprune.sets import SparsitySet
 
 
 class AttachedMethod:
@@ -49,17 +49,7 @@ class AttachedMethod:
         updates: int | None = None,
     ) -> None:
         self.model = unwrap(model)
-        self.method = check_kind(method, Method, "method", "SLR()")
-        self.sparsity_set = (
-            Unstructured()
-            if sparsity_set is None
-            else check_kind(sparsity_set, SparsitySet, "sparsity_set", "Unstructured()")
-        )
-        self.budget = (
-            Budget()
-            if budget is None
-            else check_kind(budget, Budget, "budget", "Budget(compression=10)")
-        )
+        self.method, self.sparsity_set, self.budget = check_choice(method, sparsity_set, budget)
         self.steps_per_update = check_length("steps_per_update", steps_per_update)
         self.updates = check_length("updates", updates)
         optimizer = None if optimizer is None else usable_optimizer(optimizer)

@@ -15,11 +15,13 @@ from torch.optim import Optimizer
 
 from detprune.binding.extrapolation import refuse_if_extrapolated
 from detprune.binding.hooks import refuse_second_pruner
+from detprune.budgets import Budget
 from detprune.errors import InputError, ZerosLostError, listed
 from detprune.layers import Layer
 from detprune.loggers import logger
 from detprune.methods import Method
 from detprune.networks.optimizers import held_by
+from detprune.sets import SparsitySet, Unstructured
 from detprune.values import check_whole
 
 LOGGER = logger(__name__)
@@ -240,6 +242,23 @@ def check_kind(value: T, kind: type[Any], name: str, example: str) -> T:
         raise InputError(f"{name} is the class {value.__name__}; make one, for example {example}")
     raise InputError(
         f"{name} is {value!r:.60}, a {type(value).__name__}; write for example {name}={example}"
+    )
+
+
+def check_choice(
+    method: Method, sparsity_set: SparsitySet | None, budget: Budget | None
+) -> tuple[Method, SparsitySet, Budget]:
+    """A method, a set and a budget, with the defaults of what is left out (None).
+
+    Raises:
+        InputError: a value of another type.
+    """
+    some = Unstructured() if sparsity_set is None else sparsity_set
+    much = Budget() if budget is None else budget
+    return (
+        check_kind(method, Method, "method", "SLR()"),
+        check_kind(some, SparsitySet, "sparsity_set", "Unstructured()"),
+        check_kind(much, Budget, "budget", "Budget(compression=10)"),
     )
 
 

@@ -308,3 +308,20 @@ def test_statistics_are_estimated_anew_in_checks_and_after_hard_pruning(tmp_path
 def test_a_ramp_without_a_sparsity_that_grows_is_refused_at_once() -> None:
     with pytest.raises(dp.InputError, match="lets the sparsity grow"):
         ConstrainedTraining(dp.SLR(ramp=0.5), dp.NM(2, 4))
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: ConstrainedTraining(dp.SLR), r"method is the class SLR; make one"),  # type: ignore[arg-type]
+        (lambda: ConstrainedTraining(dp.SLR(), "filter"), "sparsity_set is 'filter', a str"),  # type: ignore[arg-type]
+        (lambda: ConstrainedTraining(dp.SLR(), budget=0.5), r"budget is 0\.5, a float"),  # type: ignore[arg-type]
+        (lambda: ConstrainedTraining(dp.SLR(), every="1"), "every is '1'"),  # type: ignore[arg-type]
+        (lambda: ConstrainedTraining(dp.SLR(), batch_norm_images=2.5), "batch_norm_images is 2.5"),  # type: ignore[arg-type]
+        (lambda: MaskedRetraining(nn.Linear(2, 2)), r"pruner is Linear\(.*, a Linear; write"),  # type: ignore[arg-type]
+        (lambda: HardPruningCheck(dp.SLR(), lambda _: 0.0), r"training is SLR\("),  # type: ignore[arg-type]
+    ],
+)
+def test_arguments_of_another_type(make: Any, text: str) -> None:
+    with pytest.raises(dp.InputError, match=text):
+        make()

@@ -14,7 +14,7 @@ from detprune.run.pipeline import run_stages
 from detprune.run.recipe import override, validate
 
 # isort: split
-from detprune_yolo import DetectionRecipe
+from detprune_yolo import DetectionRecipe, constrained, retraining
 from detprune_yolo.task import DetectionTask
 from detprune_yolo.training.sizes import check_sizes
 
@@ -119,3 +119,19 @@ def test_the_last_batch_of_small_images() -> None:
         dp.InputError, match=r"last batch has one image \(25 images in batches of 8"
     ):
         check_sizes(model, options, images=25)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: constrained(dp.ADMM, dp.Budget(sparsity=0.5)), "method is the class ADMM"),  # type: ignore[arg-type]
+        (lambda: constrained(dp.ADMM(), 0.5), r"budget is 0\.5, a float"),  # type: ignore[arg-type]
+        (lambda: constrained(dp.ADMM(), dp.Budget(), "filter"), "sparsity_set is 'filter'"),  # type: ignore[arg-type]
+        (lambda: constrained(dp.ADMM(), dp.Budget(), teacher=1), "the path is of type int"),  # type: ignore[arg-type]
+        (lambda: retraining(42), "type int.*; give the checkpoint of the dense detector"),  # type: ignore[arg-type]
+        (lambda: retraining("nothing.pt"), "there is no file"),
+    ],
+)
+def test_arguments_of_the_trainers_of_another_type(make: Any, text: str) -> None:
+    with pytest.raises(dp.InputError, match=text):
+        make()

@@ -3,14 +3,16 @@
 
 from pathlib import Path
 
+from detprune.binding.checks import check_choice
 from detprune.budgets import Budget
 from detprune.channels import CoupledChannels
 from detprune.channels.budget_checks import latency_table
 from detprune.channels.coupled import call
 from detprune.errors import InputError
+from detprune.files.contents import named_path
 from detprune.methods import Method
 from detprune.networks.batch_norm import BATCH_NORM_IMAGES
-from detprune.sets import SparsitySet, Unstructured
+from detprune.sets import SparsitySet
 from detprune_yolo.training.settings import StageSettings
 from detprune_yolo.training.trainers import ConstrainedTrainer, RetrainingTrainer
 from detprune_yolo.weights.checkpoints import load_model
@@ -48,7 +50,7 @@ def constrained(
         teacher: checkpoint of a detector that teaches, such as the one from which training starts.
         teacher_weight: its share in the loss; the labels have the rest.
     """
-    chosen = sparsity_set if sparsity_set is not None else Unstructured()
+    method, chosen, budget = check_choice(method, sparsity_set, budget)
     method.check_set(chosen)
     if isinstance(chosen, CoupledChannels) and not (
         chosen.example_inputs is None and chosen.forward is call
@@ -58,8 +60,7 @@ def constrained(
             "the trainer takes an image of imgsz, and the raw predictions of the head"
         )
     latency_table(budget)  # before anything is trained
-    if teacher is not None:
-        load_model(Path(teacher))  # before anything is trained
+    taught = None if teacher is None else _teacher(teacher)
     settings = StageSettings(
         stage="constrained",
         method=method,
@@ -70,7 +71,7 @@ def constrained(
         stop_at=stop_at,
         prune=prune,  # type: ignore[arg-type]
         batch_norm_images=batch_norm_images,
-        teacher=None if teacher is None else Path(teacher).absolute(),
+        teacher=taught,
         teacher_weight=teacher_weight,
     )
     return ConstrainedTrainer.told(settings)
@@ -83,8 +84,14 @@ def retraining(teacher: str | Path, teacher_weight: float = 0.5) -> type[Retrain
         teacher: checkpoint of the dense detector.
         teacher_weight: its share in the loss; the labels have the rest.
     """
-    load_model(Path(teacher))  # before anything is trained
     settings = StageSettings(
-        stage="retrain", teacher=Path(teacher).absolute(), teacher_weight=teacher_weight
+        stage="retrain", teacher=_teacher(teacher), teacher_weight=teacher_weight
     )
     return RetrainingTrainer.told(settings)
+
+
+def _teacher(given: object) -> Path:
+    """The absolute path of a teacher, which is opened before anything is trained."""
+    path = named_path(given, "give the checkpoint of the dense detector")
+    load_model(path)
+    return path.absolute()
