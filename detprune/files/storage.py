@@ -113,7 +113,10 @@ def shortage_reason(error: BaseException) -> str | None:
 
 def _shortage(error: BaseException) -> str | None:
     if memory_ended(error):
-        reason = (str(error).strip() or "MemoryError").splitlines()[0]
+        lines = (
+            str(error).strip() or "MemoryError"
+        ).splitlines()  # a worker's error is a whole traceback
+        reason = next((line for line in lines if _NO_MEMORY.search(line)), lines[0])
         return (
             f"there is not enough memory ({reason}); take a smaller batch, smaller images or fewer workers, or a "
             "larger machine"

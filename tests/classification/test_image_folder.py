@@ -368,3 +368,18 @@ def test_a_folder_that_may_not_be_listed(
     forbid_listing(monkeypatch, folder / "train" / place)
     with pytest.raises(InputError, match=rf"{place}' may not be listed .*; give the permission"):
         build_data("image_folder", folder, 32)
+
+
+@pytest.mark.parametrize(("bits", "factor"), [(10, 64), (12, 16), (16, None)])
+def test_16_bit_images_of_a_camera_of_fewer_bits_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, bits: int, factor: int | None
+) -> None:
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            values = np.full((16, 16), 2**bits - 1, dtype=np.uint16)
+            Image.fromarray(values).save(tmp_path / part / name / "0.png")
+    build_data("image_folder", tmp_path, 32)
+    said = [r.getMessage() for r in caplog.records if "nearly black" in r.getMessage()]
+    assert len(said) == (factor is not None)
+    assert factor is None or said[0].endswith(f"multiplied by {factor}")

@@ -52,6 +52,10 @@ def test_files_and_processes_that_the_system_does_not_give(
             "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 8 bytes."
         ),
         RuntimeError("could not create a primitive"),
+        RuntimeError(
+            "Caught RuntimeError in DataLoader worker process 1.\nOriginal Traceback (most recent call last):\n"
+            "RuntimeError: unable to allocate shared memory(shm) for file </torch_1>: Success (0)"
+        ),
         RuntimeError("could not create a memory object"),
         RuntimeError("$ Torch: unable to mmap memory: you tried to mmap 1GB."),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
@@ -66,6 +70,13 @@ def test_memory_that_is_not_there(tmp_path: Path, error: Exception) -> None:
     ):
         raise error
     with pytest.raises(StorageError, match=r"smaller.*call the command again"), plain_refusals():
+        raise error
+
+
+def test_a_worker_without_memory_is_told_with_its_own_reason(tmp_path: Path) -> None:
+    error = RuntimeError("Caught RuntimeError in worker 1.\nRuntimeError: CUDA out of memory.")
+    wanted = r"memory \(RuntimeError: CUDA out of memory\.\)"
+    with pytest.raises(StorageError, match=wanted), RunDirectory(tmp_path).storage_errors():
         raise error
 
 

@@ -36,6 +36,8 @@ DEFAULT_SIZE = 224
 # in every epoch would take longer than the training step of a small network.
 IN_MEMORY_SIZE = 64
 _SMALLEST = 8
+_LOOKED_AT = 16  # images of a folder
+_DARK = 2**14  # white of a camera of 14 bits
 _NO_PHOTOGRAPHS = {"EPS", "HDF5", "BUFR", "GRIB", "MPEG", "WMF"}  # of Pillow's formats
 _UNREADABLE = {".heic", ".heif", ".jxl"}  # images that Pillow does not know
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF
@@ -63,6 +65,7 @@ def build_image_folder(request: DataRequest) -> ImageData:
         test_folder = root / "val"
     train, test = _list(train_folder), _list(test_folder)
     _require_same_classes(train, test, test_folder.name)
+    _tell_dark([path for path, _ in train.samples])
     return ImageData(
         train=_part(train, size, request.train_limit, request.seed, request.augment),
         test=_part(test, size, request.test_limit, request.seed, augment=False),
@@ -180,6 +183,24 @@ def _tell_left_out(folder: Path) -> None:
         LOGGER.warning(
             "%d images of %r are left out, such as %s; an image lies in the folder of its class, and ends in %s",
             *(len(left), str(folder), repr(min(left)), ", ".join(IMG_EXTENSIONS)),
+        )
+
+
+def _tell_dark(images: Sequence[str]) -> None:
+    """Warn of 16-bit images of a camera with fewer bits, which are nearly black; a few are looked at."""
+    brightest = 0
+    for path in images[:: max(1, len(images) // _LOOKED_AT)]:
+        try:
+            with Image.open(path, formats=_formats()) as image:
+                if image.mode.startswith("I"):
+                    brightest = max(brightest, int(np.asarray(image).max()))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            continue  # the one that reads it says so
+    if 0 < brightest < _DARK:
+        LOGGER.warning(
+            "the 16-bit images, such as %r, hold no number above %d where white is 65535, as from a camera of fewer "
+            "bits, so that they are nearly black; save them with their values multiplied by %d",
+            *(images[0], brightest, 2 ** (16 - brightest.bit_length())),
         )
 
 
