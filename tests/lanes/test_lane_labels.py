@@ -273,3 +273,14 @@ def test_other_frames_or_lanes_give_other_facts(tmp_path):
         cv2.imwrite(str(tmp_path / "clips/a/20.bmp"), np.full((720, 1280, 3), shade, np.uint8))
         before, earlier = facts(label(raw_file="clips/a/20.bmp")), before
     assert {key for key in before if before[key] != earlier[key]} == {"train pixels", "test pixels"}
+
+
+@pytest.mark.parametrize(("scale", "said"), [(0.5, 1), (1, 0)])
+def test_labels_of_a_smaller_image_are_told(root, caplog, scale, said):
+    rows = [scale * y for y in range(160, 711, 10)]
+    lane = [scale * x for x in range(300, 300 + len(rows))]
+    file = write_lines(root / "l.json", [label("clips/b/20.jpg", lanes=[lane], h_samples=rows)])
+    read_labels([file], root)
+    lines = [r.getMessage() for r in caplog.records if "of a smaller image" in r.getMessage()]
+    assert len(lines) == said
+    assert all("y = 355, " in line and "1280 wide" in line for line in lines)

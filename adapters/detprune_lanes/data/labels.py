@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from detprune.errors import InputError
 from detprune.files import read_bytes
 from detprune.files.problems import Kind, Problems, refuse
+from detprune.loggers import logger
 from detprune_lanes.data.units import IN_PIXELS, WITH_LANES, in_fractions, without_lanes
 from detprune_lanes.grid import FRAME_HEIGHT, FRAME_WIDTH
+
+LOGGER = logger(__name__)
 
 _KEYS = ("raw_file", "lanes", "h_samples")
 
@@ -109,6 +112,13 @@ def read_labels(files: Sequence[Path], root: Path, *, check_images: bool = True)
             if first != place:
                 problems[_TWICE].append(f"{place} `{frame.raw_file}` (also {first})")
     refuse(f"labels with the root {root}", problems)
+    lowest = max((frame.rows[-1] for frame in frames), default=FRAME_HEIGHT)
+    if lowest < FRAME_HEIGHT / 2:
+        LOGGER.warning(
+            "no row of the labels lies below y = %g, which is in the upper half of the frames, as in labels of a smaller "
+            "image; %s",
+            *(lowest, IN_PIXELS),
+        )
     return frames
 
 
