@@ -115,8 +115,8 @@ def read_labels(files: Sequence[Path], root: Path, *, check_images: bool = True)
     lowest = max((frame.rows[-1] for frame in frames), default=FRAME_HEIGHT)
     if lowest < FRAME_HEIGHT / 2:
         LOGGER.warning(
-            "no row of the labels lies below y = %g, which is in the upper half of the frames, as in labels of a smaller "
-            "image; %s",
+            "no row of the labels lies below y = %g, which is in the upper half of the frames, as in labels of a "
+            "smaller image; %s",
             *(lowest, IN_PIXELS),
         )
     return frames
