@@ -2,6 +2,7 @@
 
 import io
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 import detprune as dp
 from command_line import detprune_here
 from detprune.loggers import logger
-from detprune.run.cli.streams import prepare_streams
+from detprune.run.cli.streams import prepare_streams, quiet_threads
 from detprune.run.cli.terminal import log_to_terminal
 from detprune.run.directory import RunDirectory
 from detprune.run.measuring import measure_networks
@@ -138,3 +139,21 @@ def test_a_name_in_the_log_steers_no_terminal(
     assert f"{SHOWN} is odd" in said.out
     assert f"{SHOWN} is odd" in (tmp_path / "run.log").read_text(encoding="utf-8")
     assert "Logging error" not in said.err
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file"), ValueError("other")])
+def test_a_refusal_in_another_thread_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """TensorBoard's thread meets a full disk, or a folder that was removed, before the run does."""
+    shown: list[BaseException | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda failed: shown.append(failed.exc_value))
+
+    def fail() -> None:
+        raise error
+
+    with quiet_threads():
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+    assert shown == ([] if isinstance(error, OSError) else [error])

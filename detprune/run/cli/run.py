@@ -11,6 +11,7 @@ import typer
 from detprune.errors import InputError
 from detprune.loggers import logger
 from detprune.run.cli.options import Assignments
+from detprune.run.cli.streams import quiet_threads
 
 if TYPE_CHECKING:
     from detprune.run.adapter import Implementation
@@ -95,7 +96,8 @@ def _logged(
     implementation: "Implementation", recipe: "Recipe", run_directory: "RunDirectory"
 ) -> "Summary | None":
     try:
-        return _run(implementation, recipe, run_directory)
+        with quiet_threads():
+            return _run(implementation, recipe, run_directory)
     except (KeyboardInterrupt, SystemExit):
         LOGGER.warning("interrupted; continue with: detprune run %s --resume", run_directory.path)
         raise

@@ -2,7 +2,14 @@
 
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
+
+from detprune.loggers import logger
+
+LOGGER = logger(__name__)
 
 
 def prepare_streams() -> None:
@@ -18,3 +25,22 @@ def prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the end
         elif isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def quiet_threads() -> Iterator[None]:
+    """Log refusals of the system in other threads, such as TensorBoard's writer, which the run meets too and tells."""
+    before = threading.excepthook
+
+    def log(failed: threading.ExceptHookArgs) -> None:
+        if isinstance(failed.exc_value, OSError):
+            error = (failed.exc_type, failed.exc_value, failed.exc_traceback)
+            LOGGER.debug("a thread ended", exc_info=error)
+        else:
+            before(failed)
+
+    threading.excepthook = log
+    try:
+        yield
+    finally:
+        threading.excepthook = before
