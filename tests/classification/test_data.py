@@ -273,3 +273,8 @@ def test_images_of_one_size_in_bytes_are_told_apart(tmp_path: Path) -> None:
     assert grey["test images"] == black["test images"]
     assert grey["test images' pixels"] != black["test images' pixels"]
     assert facts(100) == grey
+
+
+def test_digits_take_no_root(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"data\.root is .*; leave it out"):
+        build_data("digits", tmp_path)

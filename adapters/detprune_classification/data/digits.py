@@ -5,6 +5,8 @@ E. Alpaydin and C. Kaynak, "Optical recognition of handwritten digits", UCI, 199
 
 import torch
 
+from detprune.errors import InputError
+
 from .base import (
     Augmentation,
     DataRequest,
@@ -22,11 +24,16 @@ _FOLD = 5
 
 
 def build_digits(request: DataRequest) -> ImageData:
-    """Build the digits as (1, 8, 8) images; ``root`` is not used.
+    """Build the digits as (1, 8, 8) images.
 
     The split is fixed: the third of every five consecutive scans of a class is a test scan, which
-    makes 359, a fifth of each class. Raises `InputError` for an image size other than 8.
+    makes 359, a fifth of each class. Raises `InputError` for a root, or an image size other than 8.
     """
+    if request.root is not None:
+        raise InputError(
+            f"data.root is {str(request.root)!r}, but the digits come with scikit-learn; leave it out, or name another "
+            "data set: data.name"
+        )
     require_size("digits", request.image_size, SIZE)
     # Imported here, because it takes a second that users of other data need not wait for.
     from sklearn.datasets import load_digits
