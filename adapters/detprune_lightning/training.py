@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
@@ -61,6 +62,10 @@ def check_trainer(spec: TrainerSpec) -> None:
                 **given, logger=False, enable_checkpointing=False, enable_progress_bar=False
             )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
+        if str(error).startswith("Precision "):  # Lightning lists some that are refused below
+            raise InputError(
+                f"trainer.precision is {spec.precision!r}; allowed are {', '.join(_PRECISIONS)}"
+            ) from error
         stated = {k: given[k] for k in ("accelerator", "devices", "strategy", "precision")}
         raise InputError(f"Lightning refuses trainer: {stated}: {error}") from error
     if built.precision not in _PRECISIONS:
@@ -74,6 +79,11 @@ def check_trainer(spec: TrainerSpec) -> None:
             f"trainer.devices is {spec.devices!r}, which on a CPU is that many processes; allowed are up to "
             f"{most} on this machine"
         )
+
+
+def _cluster() -> list[SLURMEnvironment]:
+    """SLURM without Lightning's own answer to SIGUSR1: it queues the job again, and saves where no stage goes on."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def fit(
@@ -105,7 +115,7 @@ def fit(
     lightning_trainer = L.Trainer(
         max_epochs=spec.epochs,
         check_val_every_n_epoch=spec.evaluate_every,
-        default_root_dir=run.path,
+        default_root_dir=folder,  # where it looks for checkpoints of its own, to go on from them
         logger=TensorBoardLogger(run.path, name="tensorboard", version=stage),
         callbacks=[
             *own,
@@ -123,7 +133,7 @@ def fit(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
-        plugins=[AtomicCheckpoints(module, stage, own)],
+        plugins=[AtomicCheckpoints(module, stage, own), *_cluster()],
         **trainer.model_dump(exclude={"progress_bar", "channels_last"}),
     )
     if trainer.channels_last:

@@ -13,7 +13,7 @@ from detprune.run.recipe import validate
 from detprune_lightning.callbacks import ConstrainedTraining
 from detprune_lightning.checkpoints import AtomicCheckpoints
 from detprune_lightning.spec import ConstrainedSpec, OptimizerSpec, StageSpec, TrainerSpec
-from detprune_lightning.training import check_trainer
+from detprune_lightning.training import _cluster, check_trainer
 
 
 def rates(spec: StageSpec, steps: int) -> list[float]:
@@ -137,3 +137,19 @@ def test_options_that_an_optimizer_does_not_have(options: dict[str, Any], proble
         validate(OptimizerSpec, options)
     written = OptimizerSpec(name="adamw").model_dump()  # a run's recipe has the defaults of SGD
     assert validate(OptimizerSpec, written).name == "adamw"
+
+
+def test_the_allowed_precisions_are_those_that_recipes_take() -> None:
+    spec = TrainerSpec(accelerator="cpu", precision="int8")
+    with pytest.raises(InputError, match=r"'int8'; allowed are 32-true, 16-mixed, bf16-mixed$"):
+        check_trainer(spec)
+
+
+def test_slurm_ends_a_stage_and_lightning_does_not_queue_it_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not _cluster()
+    names = {"NTASKS": "1", "JOB_ID": "7", "JOB_NAME": "prune", "PROCID": "0", "LOCALID": "0"}
+    for name, value in names.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert [environment.auto_requeue for environment in _cluster()] == [False]
