@@ -325,3 +325,12 @@ def test_settings_that_some_runs_feel(tiny: dict[str, Any], tmp_path: Path) -> N
         ("a", "uniform"),
         ("b", "erk"),
     }
+
+
+def test_names_too_long_for_a_folder_are_found_before_anything_runs(
+    tiny: dict[str, Any], tmp_path: Path, call: Call
+) -> None:
+    file = write(tmp_path, tiny, methods={"\u6f22" * 84: {"method": "one_shot"}})
+    process = call("study", file, "--out", tmp_path / "new" / "out", code=2)
+    assert "cannot be the name of a run: File name too long" in process.stderr
+    assert not (tmp_path / "new").exists()

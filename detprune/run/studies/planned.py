@@ -114,8 +114,9 @@ class PlannedRun:
         """Resolve the recipe.
 
         Raises:
-            InputError: everything that is wrong with it, after the folder's name.
+            InputError: everything that is wrong with it, after the folder's name; or that is too long.
         """
+        _check_length(folder)
         try:
             _, recipe = load_recipe(recipe_file, settings)
         except InputError as error:
@@ -293,6 +294,20 @@ def _visible_gpus() -> list[str]:
     count = torch.cuda.device_count()
     names = os.environ.get("CUDA_VISIBLE_DEVICES")
     return names.split(",")[:count] if names else [str(i) for i in range(count)]
+
+
+def _check_length(folder: Path) -> None:
+    """Refuse a name that the file system does not take, before another run is trained."""
+    there = next(parent for parent in folder.absolute().parents if parent.is_dir())
+    try:
+        (there / f"{folder.name}.log").lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(
+            f"{folder.name} cannot be the name of a run: {error.strerror}; give the method or model of the study a "
+            "shorter name"
+        ) from error
 
 
 def _log_file(plan: PlannedRun) -> Path:
