@@ -7,11 +7,43 @@ from dataclasses import replace
 from torch import nn
 from torch.optim import Optimizer
 
-from detprune.budgets import Budget, matching
+from detprune.budgets import Budget, matches, matching
 from detprune.channels.groups import channel_groups
 from detprune.channels.trace import Trace
 from detprune.errors import InputError, listed
+from detprune.loggers import logger
 from detprune.networks.optimizers import held_of
+from detprune.networks.parametrizations import computed_weights
+
+LOGGER = logger(__name__)
+
+
+def tell_passed_over(model: nn.Module, budget: Budget) -> None:
+    """Warn of layers whose weight is no parameter, so that they and what feeds them keep their channels."""
+    chosen = [
+        whole
+        for whole in computed_weights(model)
+        if isinstance(whole.module, nn.Linear | nn.modules.conv._ConvNd)
+        and whole.name.rpartition(".")[2] == "weight"
+        and (
+            budget.include is None
+            or any(matches(whole.name, pattern) for pattern in budget.include)
+        )
+        and not any(
+            matches(name, pattern)
+            for name in (whole.name, *whole.parts)
+            for pattern in budget.exclude
+        )
+    ]
+    if chosen:
+        LOGGER.warning(
+            "%d layer(s) keep all channels, and so do those that feed them, because their weights are no parameters:"
+            "\n  %s\nTurn them into parameters with the call on each line, before the optimizer is made",
+            len(chosen),
+            "\n  ".join(
+                f"{whole.name} is computed by {whole.what}: {whole.remedy}" for whole in chosen
+            ),
+        )
 
 
 def channels_that_stay(

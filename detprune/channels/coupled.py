@@ -14,7 +14,7 @@ from detprune.budgets import Budget, matches, matching
 from detprune.channels import allocation
 from detprune.channels.bound import BoundChannels
 from detprune.channels.budget_checks import check_budget, latency_table
-from detprune.channels.choice import channels_that_stay
+from detprune.channels.choice import channels_that_stay, tell_passed_over
 from detprune.channels.costs import Costs, Numbers
 from detprune.channels.groups import ChannelGroups, channel_groups, freeze_ties
 from detprune.channels.labels import Row
@@ -202,6 +202,7 @@ class CoupledChannels(SparsitySet):
     ) -> tuple[Trace, ChannelGroups]:
         inputs = self.inputs_for(model)
         failure = None
+        tell_passed_over(model, budget)
         record = trace(model, inputs, self.forward)
         keeps = channels_that_stay(model, record, budget, optimizer)
         trial = Trial(model, inputs, self.forward)

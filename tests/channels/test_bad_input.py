@@ -8,6 +8,7 @@ import pytest
 import torch
 from channel_checks import Net
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from detprune import (
     ADMM,
@@ -304,3 +305,18 @@ def test_weights_that_the_optimizer_does_not_train_stay() -> None:
     optimizer = torch.optim.SGD(model[3].parameters(), lr=0.1)
     pruner = Pruner(model, optimizer, ADMM(rho=0.1), CoupledChannels(image()), Budget(macs=0.8))
     assert [layer.name for layer in pruner.layers] == ["3.weight", "3.bias"]
+
+
+def test_layers_whose_weight_is_computed_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    network = nn.Sequential(*chain(), nn.ReLU(), conv(4, 16), nn.ReLU(), conv(16, 4))
+    weight_norm(network[3])
+    for exclude, told in ((("*.original*",), False), ((), True)):
+        Pruner(
+            network,
+            None,
+            OneShot(),
+            CoupledChannels(image()),
+            Budget(macs=0.9, exclude=exclude),
+        )
+        assert ("3.weight is computed by a parametrization" in caplog.text) is told
+        assert ("remove_parametrizations(model.get_submodule('3')" in caplog.text) is told
