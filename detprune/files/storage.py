@@ -28,6 +28,9 @@ _NO_MEMORY = re.compile(
     re.IGNORECASE,
 )
 """In the errors that torch and its libraries raise where memory ends; of the last, oneDNN's, it is the usual reason."""
+_NO_SHARED_MEMORY = re.compile(
+    r"unable to \w+ shared memory[^\n]*(No space left|Cannot allocate)[^\n]*"
+)
 _WORKER_ENDED = re.compile(r"DataLoader worker .*(is killed by signal|exited unexpectedly)")
 _LITTLE = 1 << 20  # bytes; an ONNX file of a small network
 _ODD_PLACE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
@@ -112,6 +115,11 @@ def shortage_reason(error: BaseException) -> str | None:
 
 
 def _shortage(error: BaseException) -> str | None:
+    if isinstance(error, RuntimeError) and (found := _NO_SHARED_MEMORY.search(str(error))):
+        return (
+            f"there is not enough shared memory ({found[0]}), by which processes that load data hand over batches; "
+            "give /dev/shm more room (--shm-size of docker), or write workers: 0, or take a smaller batch"
+        )
     if memory_ended(error):
         lines = (
             str(error).strip() or "MemoryError"

@@ -121,3 +121,16 @@ def test_without_memory_a_file_is_not_called_damaged(
     for read in (lambda: load_tensors(path, "delete it"), lambda: safe_load(path, "another")):
         with pytest.raises(RuntimeError, match="can't allocate memory"):
             read()
+
+
+def test_a_small_shared_memory_is_named() -> None:
+    """As in a container of docker, whose /dev/shm has 64 MB."""
+    error = RuntimeError(
+        "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback …\nRuntimeError: unable to allocate "
+        "shared memory(shm) for file </torch_1_2_0>: No space left on device (28)\n"
+    )
+    with (
+        pytest.raises(StorageError, match=r"shared memory \(unable.*--shm-size.*workers: 0"),
+        plain_refusals(),
+    ):
+        raise error
