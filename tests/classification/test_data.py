@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision.datasets import CIFAR10
 
+from detprune.errors import InputError
 from detprune_classification.data import DATA_SETS, build_data, images_facts
 from detprune_classification.data.base import (
     IMAGENET,
