@@ -206,7 +206,7 @@ def test_weights_with_nan_are_bad_input(
     ("setting", "text"),
     [
         ("trainer.precision=7", "precision"),
-        ("trainer.precision='8-bit'", "Lightning refuses trainer"),
+        ("trainer.precision='8-bit'", "precision is '8-bit'; allowed are 32-true"),
         ("trainer.accelerator=abacus", "Lightning refuses trainer"),
         ("trainer.strategy=none", "Lightning refuses trainer"),
         ("trainer={accelerator: cpu, devices: 1000}", "on a CPU is that many processes"),
