@@ -7,11 +7,9 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from detprune.errors import InputError
+from detprune.values import is_in_range
 
 T = TypeVar("T")
-
-_LARGEST = 2**63
-"""Bound of whole numbers: larger ones count nothing, and what draws them cannot hold them."""
 
 
 @cache  # building one takes longer than reading a line with it
@@ -32,7 +30,7 @@ def parse(kind: type[T], content: object, where: str, way_out: str) -> T:
         InputError: keys that lack and values that cannot be used.
     """
     for key, number in _whole_numbers(content):
-        if abs(number) >= _LARGEST:
+        if not is_in_range(number):  # it counts nothing, and what draws it cannot hold it
             raise InputError(
                 f"{where} has values that cannot be used: {key or 'the whole'} is a whole number of "
                 f"{number.bit_length()} bits (allowed are 63); {way_out}"

@@ -383,3 +383,20 @@ def test_16_bit_images_of_a_camera_of_fewer_bits_are_told(
     said = [r.getMessage() for r in caplog.records if "nearly black" in r.getMessage()]
     assert len(said) == (factor is not None)
     assert factor is None or said[0].endswith(f"multiplied by {factor}")
+
+
+def test_a_tiff_file_that_says_its_bits_is_not_called_dark(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            image = Image.fromarray(np.full((16, 16), 4095, dtype=np.uint16))
+            file = tmp_path / part / name / "0.tif"
+            image.save(file)
+            bits = b"\2\1\3\0\1\0\0\0"  # BitsPerSample: one short, whose value follows
+            assert bits + b"\x10" in file.read_bytes()
+            file.write_bytes(file.read_bytes().replace(bits + b"\x10", bits + b"\x0c"))
+            assert np.asarray(Image.open(file)).max() == 4095
+    build_data("image_folder", tmp_path, 32)
+    assert not [r for r in caplog.records if "nearly black" in r.getMessage()]

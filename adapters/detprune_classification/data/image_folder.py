@@ -130,10 +130,16 @@ def _formats() -> list[str]:
 def _scaled(image: Image.Image) -> Image.Image:
     """Scale an image of one channel of 9 to 16 bits to 8 bits; PIL's own conversion clips at 255."""
     tags = getattr(image, "tag_v2", {})
-    white = 2 ** int(tags.get(_BITS_PER_SAMPLE, (16,))[0]) - 1
-    values = np.asarray(image, dtype=np.float32) * (255 / white)
+    values = np.asarray(image, dtype=np.float32) * (255 / _white(image))
     grey = np.rint(values).clip(0, 255).astype(np.uint8)
     return Image.fromarray(255 - grey if tags.get(_PHOTOMETRIC) == 0 else grey)  # 0: white is 0
+
+
+def _white(image: Image.Image) -> int:
+    """The number of white in an image of 9 to 16 bits; a TIFF file says its bits."""
+    tags = getattr(image, "tag_v2", {})
+    bits = int(tags.get(_BITS_PER_SAMPLE, (16,))[0])
+    return (1 << bits) - 1
 
 
 def _list(folder: Path) -> ImageFolder:
@@ -192,7 +198,7 @@ def _tell_dark(images: Sequence[str]) -> None:
     for path in images[:: max(1, len(images) // _LOOKED_AT)]:
         try:
             with Image.open(path, formats=_formats()) as image:
-                if image.mode.startswith("I"):
+                if image.mode.startswith("I") and _white(image) > _DARK:
                     brightest = max(brightest, int(np.asarray(image).max()))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             continue  # the one that reads it says so
