@@ -28,6 +28,10 @@ _FLOAT = re.compile(
     r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$|^[-+]?\.[0-9]+[eE][-+]?[0-9]+$"
 )
 _OCTAL = re.compile(r"^[-+]?0o?[0-7_]+$")
+# blanks that look like a space and are none to YAML; pages on the web and word processors write them
+_BLANKS = "\u00a0\u1680\u2000-\u200b\u202f\u205f\u2060\u3000\ufeff"
+_BLANK_AS_SPACE = re.compile(rf"^[ ]*[{_BLANKS}]|(?<=[:-])[{_BLANKS}]|[{_BLANKS}]$", re.MULTILINE)
+_LIKE_SPACE = "looks like a space and is none"
 _WORDS = {True: "true", False: "false", None: "null"}
 _TAG = "tag:yaml.org,2002:"
 
@@ -59,20 +63,17 @@ def parse_yaml(text: str, where: str, *, strict: bool = True) -> Any:
     try:
         loader = kind(text)
     except yaml.reader.ReaderError as error:
-        raise InputError(
-            f"{_place(where, text, error.position)} is not valid YAML: {error.reason}"
-        ) from error
+        raise _unreadable(where, text, error) from error
     try:
         return loader.get_single_data()
     except yaml.reader.ReaderError as error:
-        raise InputError(
-            f"{_place(where, text, error.position)} is not valid YAML: {error.reason}"
-        ) from error
+        raise _unreadable(where, text, error) from error
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
         said = ", ".join(str(part) for part in (error.context, error.problem) if part)
-        raise InputError(f"{place} is not valid YAML: {said}{_advice(said)}") from error
+        advice = _advice(said) or ("" if _LIKE_SPACE in said else _blank_advice(text))
+        raise InputError(f"{place} is not valid YAML: {said}{advice}") from error
     finally:
         loader.dispose()
 
@@ -198,7 +199,9 @@ class _Strict(_Loader):
     """Also refuses values whose YAML meaning is hardly ever intended, such as dates and octal numbers."""
 
     def vet_key(self, key: Hashable, node: yaml.ScalarNode) -> None:
-        """Refuse keys that are neither text nor numbers, such as ``on``, ``yes`` and ``null`` in YAML."""
+        """Refuse what is neither text nor a number, such as ``on`` and ``null``, and blanks that are no spaces."""
+        if isinstance(key, str) and (found := _BLANK_AS_SPACE.search(key)):
+            raise _refused(node, f"the key {key!r} has a character that {_blank(found)}")
         if key is None or isinstance(key, bool):
             text = f"the key {node.value} is {_WORDS[key]} in YAML; write '{node.value}' in quotes"
             raise _refused(node, text)
@@ -243,9 +246,32 @@ def _refused(node: yaml.Node, problem: str) -> ConstructorError:
     return ConstructorError(None, None, problem, node.start_mark)
 
 
+def _unreadable(where: str, text: str, error: yaml.reader.ReaderError) -> InputError:
+    way_out = ""
+    if text[error.position : error.position + 1] == "\0":
+        way_out = "; it is a zero byte, as a crash of the system leaves them; write the file again, or restore it"
+    return InputError(
+        f"{_place(where, text, error.position)} is not valid YAML: {error.reason}{way_out}"
+    )
+
+
 def _place(where: str, text: str, position: int) -> str:
     before = text[:position]
     return f"{where}, line {before.count(chr(10)) + 1}, column {position - before.rfind(chr(10))}"
+
+
+def _blank_advice(text: str) -> str:
+    """What to say of the first blank that stands where YAML wants a space."""
+    found = _BLANK_AS_SPACE.search(text.removeprefix("\ufeff"))
+    if found is None:
+        return ""
+    line = text.count("\n", 0, found.start()) + 1
+    return f"; line {line} has a character that {_blank(found)}"
+
+
+def _blank(found: re.Match[str]) -> str:
+    code = f"U+{ord(found.group()[-1]):04X}"
+    return f"{_LIKE_SPACE} ({code}, often copied from a web page); type a space there"
 
 
 def _advice(said: str) -> str:

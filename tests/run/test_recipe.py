@@ -224,6 +224,15 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: 1\nno: 2", "line 2, column 1", "the key no is false"),
         ('a: "\\ud800"', "line 1, column 4", "the character 0xd800"),
         ("a: 1\nb: \x01", "line 2, column 4", "special characters"),
+        ("\0\0\0", "line 1, column 1", "a zero byte, as a crash of the system leaves them"),
+        ("a:\u00a01\nb: 2", "line 2, column 2", "line 1 has a character that looks like a space"),
+        ("a:\n  b:\u20091\n  c: 2", "line 3, column 4", "line 2 has a character that looks"),
+        ("a: 1\n\u3000b: 2", "line 2, column 1", "(U+3000, often copied"),
+        (
+            "- a: 1\n-\u00a0b: 1",
+            "line 2, column 1",
+            "line 2 has a character that looks like a space",
+        ),
     ],
 )
 def test_yaml_that_is_not_what_it_looks_like(text: str, place: str, problem: str) -> None:
@@ -231,6 +240,11 @@ def test_yaml_that_is_not_what_it_looks_like(text: str, place: str, problem: str
         parse_yaml(text, "recipe.yaml")
     assert f"recipe.yaml, {place}" in str(caught.value)
     assert problem in str(caught.value)
+
+
+def test_blanks_that_are_no_spaces_may_stand_in_text() -> None:
+    text = 'name: "a:\u00a0b"  # no\u00a0fault\nfolder: one\u00a0two'
+    assert parse_yaml(text, "recipe.yaml") == {"name": "a:\u00a0b", "folder": "one\u00a0two"}
 
 
 def test_yaml_in_another_encoding_is_refused_with_its_place(tmp_path: Path) -> None:

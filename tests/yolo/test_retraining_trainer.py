@@ -19,7 +19,7 @@ from trainings import (
 import detprune as dp
 
 # isort: split
-from detprune_yolo import ConstrainedTrainer, RetrainingTrainer
+from detprune_yolo import ConstrainedTrainer, RetrainingTrainer, constrained, retraining
 from detprune_yolo.training.settings import StageSettings
 from detprune_yolo.weights.checkpoints import load_model, read_masks
 
@@ -131,6 +131,13 @@ def test_explicit_masks_survive_weights_too_small_for_half_precision(tmp_path: P
     path = start_file(tmp_path, masks, model)
     assert load_model(path).get_parameter(name)[0, 0, 0, 0] == 0
     assert bool(read_masks(path)[name].all())  # type: ignore[index]
+
+
+@pytest.mark.parametrize("trainer", [constrained, retraining])
+def test_a_trainer_that_was_not_called_is_told_how(trainer: Any) -> None:
+    model = YOLO("yolov8n.yaml")
+    with pytest.raises(dp.InputError, match=rf"call it: trainer={trainer.__name__}\("):
+        model.train(trainer=trainer, data="coco8.yaml", epochs=1)
 
 
 def test_a_checkpoint_without_masks_is_refused_for_retraining(tmp_path: Path) -> None:

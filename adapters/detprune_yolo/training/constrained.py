@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Trainers for code that calls ``YOLO(...).train(...)`` itself: constrained training, masked retraining."""
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from detprune.binding.checks import check_choice
 from detprune.budgets import Budget
@@ -17,7 +20,30 @@ from detprune_yolo.training.settings import StageSettings
 from detprune_yolo.training.trainers import ConstrainedTrainer, RetrainingTrainer
 from detprune_yolo.weights.checkpoints import load_model
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
+
+def _called_with(arguments: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Refuse what Ultralytics passes to a trainer: then the function itself was given as the trainer."""
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @wraps(function)
+        def checked(*args: P.args, **options: P.kwargs) -> T:
+            if "overrides" in options:
+                name = function.__name__
+                raise InputError(
+                    f"trainer={name} is the function that makes a trainer, not a trainer; call it: "
+                    f"trainer={name}({arguments})"
+                )
+            return function(*args, **options)
+
+        return checked
+
+    return decorate
+
+
+@_called_with("SLR(), Budget(compression=3.33)")
 def constrained(
     method: Method,
     budget: Budget,
@@ -77,6 +103,7 @@ def constrained(
     return ConstrainedTrainer.told(settings)
 
 
+@_called_with("teacher='best.pt'")
 def retraining(teacher: str | Path, teacher_weight: float = 0.5) -> type[RetrainingTrainer]:
     """The trainer for masked retraining with a teacher; without a teacher, use ``RetrainingTrainer`` itself.
 
