@@ -220,6 +220,8 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: 1\n\tb: 2", "line 2, column 1", "indent with spaces"),
         ("a: 1\n---\nb: 2", "line 2, column 1", "take out the line ---"),
         ("a: !!binary aGk=", "line 1, column 4", "!!binary is not used"),
+        ("a: !!python/name:os.system x", "line 1, column 4", "take the tag out"),
+        ("a: !env HOME", "line 1, column 4", "take the tag out"),
         ("a: !!int x", "line 1, column 4", "'x' is no int"),
         ("a: 1\nno: 2", "line 2, column 1", "the key no is false"),
         ('a: "\\ud800"', "line 1, column 4", "the character 0xd800"),

@@ -142,7 +142,7 @@ def _labels(file: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any
         if isinstance(label, dict):
             yield place, label
         else:
-            problems[_NOT_JSON].append(f"{place} `{line[:40].decode(errors='replace').strip()}`")
+            problems[_NOT_JSON].append(place)
 
 
 def _frame(
