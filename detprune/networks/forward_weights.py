@@ -63,12 +63,13 @@ def loses_zeros(module: nn.Linear | _ConvNd, pruned: Tensor) -> bool:
     if pruned.is_meta:
         return False
     uses = _Uses()
+    drawn_on = [pruned.device] if pruned.is_cuda else []
     # whatever a forward of somebody else raises on an input that it was not made for
     with contextlib.suppress(Exception):
         probe = copy.deepcopy(module)
         for hooks in (probe._forward_hooks, probe._forward_pre_hooks):
             hooks.clear()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng(devices=drawn_on):
             probe.weight.copy_(pruned)
             inputs = torch.zeros(_shape(module), dtype=pruned.dtype, device=pruned.device)
             with uses:
