@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from detprune.budgets import Budget, matches, matching
 from detprune.channels import BoundChannels
 from detprune.errors import InputError
+from detprune.networks.forward_weights import has_own_forward, loses_zeros
 from detprune.networks.left_out import tell_left_out, tell_unfit
 from detprune.networks.optimizers import held_of
 from detprune.networks.parametrizations import Computed, computed_weights
@@ -79,10 +80,11 @@ def select_layers(
     parts = {part: whole for whole in computed for part in whole.parts}
     problems = [
         f"{name} {problem}"
-        for name in sparsities
+        for name, sparsity in sparsities.items()
         for problem in chain(
             _problems(owners[name], sparsity_set, owners, held),
             _problem_of_part(parts.get(name)),
+            _problem_in_forward(owners[name], sparsity_set, sparsity),
         )
     ]
     if problems:
@@ -207,6 +209,20 @@ def _problem_of_part(whole: Computed | None) -> Iterable[str]:
     """The problem of a parameter from which a weight is computed; a spectral norm is none, for it keeps zeros."""
     if whole is not None and not whole.keeps_zeros:
         yield f"is a part of {whole.name}, which is computed by {whole.what}: {whole.remedy}"
+
+
+def _problem_in_forward(owner: _Owner, sparsity_set: SparsitySet, sparsity: float) -> Iterable[str]:
+    """The problem of a weight that its module changes before it is used, as weight standardisation does."""
+    module, weight = owner.module, owner.parameter
+    if not has_own_forward(module) or module.weight is not weight:
+        return
+    if _unusable(weight) or _unfit(owner, sparsity_set):
+        return  # told already
+    if loses_zeros(module, sparsity_set.project(weight.detach(), sparsity)):
+        yield (
+            f"is changed by {type(module).__name__}.forward before it is used (as weight standardisation does), so "
+            "that its zeros are none there; whole filters may stay zero: Filter()"
+        )
 
 
 def _problems(

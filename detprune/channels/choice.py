@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from detprune.budgets import Budget, matches, matching
@@ -12,6 +12,7 @@ from detprune.channels.groups import channel_groups
 from detprune.channels.trace import Trace
 from detprune.errors import InputError, listed
 from detprune.loggers import logger
+from detprune.networks.forward_weights import has_own_forward, loses_zeros
 from detprune.networks.optimizers import held_of
 from detprune.networks.parametrizations import computed_weights
 
@@ -44,6 +45,33 @@ def tell_passed_over(model: nn.Module, budget: Budget) -> None:
                 f"{whole.name} is computed by {whole.what}: {whole.remedy}" for whole in chosen
             ),
         )
+    _tell_changed_in_forward(model, budget)
+
+
+def _tell_changed_in_forward(model: nn.Module, budget: Budget) -> None:
+    """Warn of layers whose own forward changes the weight, as weight standardisation does: they keep their channels."""
+    found = [
+        f"{name} by {type(module).__name__}.forward"
+        for name, module in ((f"{path}.weight", m) for path, m in model.named_modules())
+        if has_own_forward(module)
+        and (budget.include is None or any(matches(name, pattern) for pattern in budget.include))
+        and not any(matches(name, pattern) for pattern in budget.exclude)
+        and loses_zeros(module, _with_zeros(module.weight))
+    ]
+    if found:
+        LOGGER.warning(
+            "%d layer(s) keep all channels, and so do those that feed them, because their weights are changed before "
+            "they are used (as by weight standardisation):\n  %s",
+            len(found),
+            "\n  ".join(found),
+        )
+
+
+def _with_zeros(weight: Tensor) -> Tensor:
+    """A copy in which every second number is 0."""
+    copied = weight.detach().clone().flatten()
+    copied[::2] = 0
+    return copied.reshape(weight.shape)
 
 
 def channels_that_stay(

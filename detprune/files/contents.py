@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detprune.errors import InputError
+from detprune.files.addresses import check_no_address
 from detprune.files.temporaries import temporary_name
 
 _KINDS = (
@@ -198,9 +199,10 @@ def check_output_path(
             any file may.
 
     Raises:
-        InputError: there is no such folder, it cannot be written, the name is too long, or something else than
-            a file is there, or a file that is not to be replaced.
+        InputError: it is an address, there is no such folder, it cannot be written, the name is too long, or something
+            else than a file is there, or a file that is not to be replaced.
     """
+    check_no_address(path)
     way_out = f"choose another {option}"
     folder = path.parent
     try:

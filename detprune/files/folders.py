@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from detprune.errors import DetpruneError, InputError
+from detprune.files.addresses import check_no_address
 from detprune.files.temporaries import sweep, temporary_name
 
 SET = "set.json"
@@ -24,8 +25,9 @@ def output_folder(folder: Path) -> Path:
     """The absolute path, without symbolic links, of a folder to be filled; the folder need not exist.
 
     Raises:
-        InputError: the name is too long, or it is a link that leads to itself.
+        InputError: the name is too long, or it is a link that leads to itself, or an address.
     """
+    check_no_address(folder)
     try:
         resolved = folder.expanduser().resolve()
         resolved.exists()

@@ -14,6 +14,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 
 from detprune.errors import InputError
+from detprune.files.addresses import check_no_address
 from detprune.files.locks import NAME as LOCK
 from detprune.files.locks import hold
 from detprune.files.temporaries import sweep
@@ -31,8 +32,9 @@ def located(path: Path) -> Path:
     A shell leaves ``~`` in ``--out=~/x``, and frameworks expand it: a run would lie in two places.
 
     Raises:
-        InputError: it cannot be followed.
+        InputError: it cannot be followed, or is an address.
     """
+    check_no_address(path)
     try:
         path = path.expanduser()
         there = path.resolve()
@@ -47,6 +49,22 @@ def located(path: Path) -> Path:
             f"{path} leads nowhere: {error}; name another folder with --out"
         ) from error
     return path if there == path.absolute() else there
+
+
+def absolute(path: Path) -> Path:
+    """An absolute path without ``~`` and ``..``; links stay, because the runs' recipes name this folder by them.
+
+    Raises:
+        InputError: ``~`` names a user who is not there, or it is an address.
+    """
+    check_no_address(path)
+    try:
+        path = path.expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            f"{path} leads nowhere: {error}; name another folder with --out"
+        ) from error
+    return path.resolve() if ".." in path.parts else path.absolute()
 
 
 @contextmanager

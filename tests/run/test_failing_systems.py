@@ -267,6 +267,38 @@ def test_odd_places_are_refused_before_anything_is_done(
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    "command", ["run", "overwrite", "suggest", "study", "progressive", "init", "profile", "data"]
+)
+def test_an_address_is_no_place_for_results(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Called, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = recipe.parent / f"{command}.yaml"
+    varied = {"name": "s", "recipe": "tiny.yaml", "rates": [2]}
+    methods = {"methods": {"m": {"method": "magnitude"}}} if command == "study" else {}
+    study.write_text(yaml.safe_dump({**varied, **methods}), encoding="utf-8")
+    before = sorted(map(str, tmp_path.rglob("*")))
+    out = "s3://bucket/it"
+    code, error = call(
+        *{
+            "run": ["run", recipe, "--out", out],
+            "overwrite": ["run", recipe, "--out", out, "--overwrite"],
+            "suggest": ["suggest", recipe, "--out", f"{out}.yaml"],
+            "study": ["study", study, "--out", out],
+            "progressive": ["progressive", study, "--out", out],
+            "init": ["init", "best.pt", "--out", f"{out}.yaml"],
+            "profile": ["profile", recipe, "--out", f"{out}.yaml"],
+            "data": ["data", "roads", out],
+        }[command]
+    )
+    assert code == 2, error
+    assert "error: s3://bucket/it" in error
+    assert "is an address, but results are written on this machine" in error
+    assert sorted(map(str, tmp_path.rglob("*"))) == before
+
+
 def test_a_working_directory_that_is_gone(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Called
 ) -> None:

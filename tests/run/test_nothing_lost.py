@@ -20,9 +20,9 @@ from command_line import started as process_of
 from command_line import wait_for
 from detprune.files.locks import Holder, hold
 from detprune.files.temporaries import temporary_name
-from detprune.run.claim import located
+from detprune.run.claim import absolute, located
 from detprune.run.cli import main as cli
-from detprune.run.studies.planned import Runs, absolute
+from detprune.run.studies.planned import Runs
 
 ONE_STAGE = ("--set", "stages.constrained.epochs=0", "--set", "stages.retrain.epochs=0")
 DEAD = 2**22 + 1  # above the largest process number of Linux

@@ -11,6 +11,7 @@ import detprune_yolo  # noqa: F401 (prepares the environment before ultralytics 
 from damaged import forbid_listing
 from detprune.errors import InputError
 from detprune_yolo.data.check import check_data
+from detprune_yolo.data.images import DetectionImages
 
 
 @pytest.fixture
@@ -28,13 +29,31 @@ def test_images_that_are_none(data: DataSet, content: bytes) -> None:
 def test_odd_files_among_images_and_labels(data: DataSet) -> None:
     os.mkfifo(data.root / "images/train/pipe.jpg")
     (data.root / "images/train/folder.png").mkdir()
-    (data.root / "images/val/broken.jpg").symlink_to(data.root / "nowhere")
     label = data.root / "labels/train/train0.txt"
     label.unlink()
     os.mkfifo(label)
     (data.root / "labels/val/val0.txt").unlink()
     (data.root / "labels/val/val0.txt").mkdir()
-    assert "folders, pipes or devices (5): " in data.refused()
+    assert "folders, pipes or devices (4): " in data.refused()
+
+
+@pytest.mark.parametrize("file", ["images/train/train0.jpg", "labels/train/train0.txt"])
+def test_a_link_to_a_file_that_was_not_fetched(data: DataSet, file: str) -> None:
+    (data.root / file).unlink()
+    (data.root / file).symlink_to(data.root / ".git/annex/objects/nowhere")
+    message = data.refused()
+    assert "links to files that are not there (1): " in message
+    assert f"{file}; fetch the files (git annex get, dvc pull)" in message
+
+
+def test_a_label_that_was_not_fetched_is_refused_by_the_trainers_too(data: DataSet) -> None:
+    label = data.root / "labels/train/train0.txt"
+    label.unlink()
+    label.symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"links to files that are not there \(1\): .*train0.txt"):
+        DetectionImages(
+            img_path=str(data.root / "images/train"), data=dict(data.keys), task="detect"
+        )
 
 
 @pytest.mark.parametrize("kind", ["pipe", "image"])

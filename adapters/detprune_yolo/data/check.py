@@ -233,8 +233,8 @@ def _image_files(split: str, places: list[str], problems: Problems) -> list[str]
 
 def _image_fault(file: str) -> Fault | None:
     """The reason for which Ultralytics would stop at an image or leave it out, from its first bytes; or None."""
-    if not os.path.exists(file) and not os.path.islink(file):
-        return None  # a missing file of a list, reported with the list
+    if not os.path.exists(file):  # a missing file of a list is reported with the list
+        return kinds.DEAD_LINK if os.path.islink(file) else None
     if not os.path.isfile(file):
         return kinds.NOT_A_FILE
     if not os.access(file, os.R_OK):

@@ -24,7 +24,7 @@ from ultralytics.data.dataset import YOLODataset
 from ultralytics.models.rtdetr.val import RTDETRDataset
 
 from detprune.errors import InputError, listed
-from detprune_yolo.data.problem_kinds import NOT_A_FILE
+from detprune_yolo.data.problem_kinds import DEAD_LINK, NOT_A_FILE
 
 LABELS = "DETPRUNE_YOLO_LABELS"
 """Environment variable with the folder of scanned labels; the processes of one training share the folder."""
@@ -49,7 +49,8 @@ class DetectionImages(YOLODataset):  # type: ignore[misc]
     def get_img_files(self, img_path: Any) -> list[str]:
         """Ultralytics' list of images; a pipe is refused first, because Ultralytics would wait for it for ever."""
         places = img_path if isinstance(img_path, list) else [img_path]
-        refuse_odd_files(file for place in places for file in image_files(Path(place)))
+        given = [file for place in places for file in image_files(Path(place))]
+        refuse_odd_files([*given, *utils.img2label_paths(given)])
         files: list[str] = super().get_img_files(img_path)
         return files
 
@@ -171,14 +172,19 @@ def image_files(place: Path) -> list[str]:
 
 
 def refuse_odd_files(files: Iterable[str]) -> None:
-    """Refuse pipes, devices and folders among image files, which Ultralytics would open.
+    """Refuse pipes, devices and folders among images and labels, which Ultralytics would open, and dead links.
+
+    Ultralytics takes an image whose label is a dead link for one without objects.
 
     Raises:
         InputError: there are some.
     """
-    odd = [file for file in files if os.path.exists(file) and not os.path.isfile(file)]
-    if odd:
-        raise InputError(f"{NOT_A_FILE.problem} ({len(odd)}): {listed(odd)}; {NOT_A_FILE.way_out}")
+    other = [file for file in files if not os.path.isfile(file)]
+    odd = [file for file in other if os.path.exists(file)]
+    dead = [file for file in other if os.path.islink(file) and file not in odd]
+    for kind, found in ((NOT_A_FILE, odd), (DEAD_LINK, dead)):
+        if found:
+            raise InputError(f"{kind.problem} ({len(found)}): {listed(found)}; {kind.way_out}")
 
 
 def refuse_left_out(images: Sequence[str]) -> None:

@@ -40,6 +40,8 @@ def check_labels(split: str, files: list[str], rules: Rules, problems: Problems)
             with open(place, encoding="utf-8-sig") as file:
                 text = file.read()
         except (FileNotFoundError, NotADirectoryError):
+            if os.path.islink(place):
+                problems[kinds.DEAD_LINK].append(place)
             continue
         except UnicodeDecodeError:
             problems[kinds.MALFORMED].append(f"{place} (not text)")

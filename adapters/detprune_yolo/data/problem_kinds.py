@@ -38,6 +38,10 @@ NOT_A_FILE = Kind(
     "images or labels that are folders, pipes or devices",
     "remove them from the data set, or give them another name",
 )
+DEAD_LINK = Kind(
+    "images or labels that are links to files that are not there",
+    "fetch the files (git annex get, dvc pull), or remove the links",
+)
 UNREADABLE = Kind(
     "images or labels that may not be read", "allow it to your user (chmod u+r), or remove them"
 )

@@ -47,6 +47,7 @@ def write_files(
         )
     if onnx is not None and onnx.exists() and (not onnx.is_dir() or any(onnx.iterdir())):
         raise InputError(f"--onnx: {onnx} is there and not an empty folder; choose another one")
+    folder = None if onnx is None else output_folder(onnx)
     if measure:
         check_target(target)
     subject = _subject(path, target, round_to)
@@ -56,11 +57,11 @@ def write_files(
     else:
         table = dataclasses.replace(table, target={}, machine="to be filled in")
     files: list[str] = []
-    if onnx is not None:
+    if folder is not None:
         complete_folder(
-            output_folder(onnx),
+            folder,
             lambda: False,
-            lambda folder: files.extend(write_graphs(table, subject, folder)),
+            lambda place: files.extend(write_graphs(table, subject, place)),
         )
     write_table(table, out)
     times = sum(own.ms.size for own in table.layers) + len(table.networks)

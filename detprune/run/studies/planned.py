@@ -85,21 +85,6 @@ def _check_others(path: Path, planned: Iterable["PlannedRun"]) -> None:
         )
 
 
-def absolute(path: Path) -> Path:
-    """An absolute path without ``~`` and ``..``; links stay, because the runs' recipes name this folder by them.
-
-    Raises:
-        InputError: ``~`` names a user who is not there.
-    """
-    try:
-        path = path.expanduser()
-    except RuntimeError as error:
-        raise InputError(
-            f"{path} leads nowhere: {error}; name another folder with --out"
-        ) from error
-    return path.resolve() if ".." in path.parts else path.absolute()
-
-
 @dataclass(frozen=True)
 class PlannedRun:
     """A planned run: its folder, the base recipe's file, the settings in their order, and the resolved recipe."""

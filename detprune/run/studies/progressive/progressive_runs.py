@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detprune.errors import InputError
+from detprune.run.claim import absolute
 from detprune.run.directory import LOGGER
 from detprune.run.recipe import Settings
 from detprune.run.studies.planned import (
     DENSE_ONLY,
     PlannedRun,
     Runs,
-    absolute,
     folder_of_runs,
 )
 from detprune.run.studies.progressive.lineage import Network

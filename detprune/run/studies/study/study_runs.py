@@ -5,12 +5,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from detprune.errors import InputError, listed
+from detprune.run.claim import absolute
 from detprune.run.recipe import Settings
 from detprune.run.studies.planned import (
     DENSE_ONLY,
     PlannedRun,
     Runs,
-    absolute,
     folder_of_runs,
 )
 from detprune.run.studies.spec import refuse_fixed
