@@ -278,7 +278,9 @@ def _advice(said: str) -> str:
     if r"'\t'" in said:
         return "; indent with spaces, not with tabs"
     if "could not determine a constructor" in said:
-        return "; take the tag out: a value here is text, a number, a truth value, a list or a mapping"
+        return (
+            "; take the tag out: a value here is text, a number, a truth value, a list or a mapping"
+        )
     if "expected a single document" in said:
         return "; take out the line --- and what belongs to the other document"
     return ""

@@ -17,9 +17,7 @@ _USES = (
     *(F.conv1d, F.conv2d, F.conv3d, F.linear),
     *(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
 )
-_SIDE = (
-    8  # pixels of the input beyond the kernel, so that strides and paddings of any kind find some
-)
+_SIDE = 8  # pixels of the input beyond the kernel, so that any stride finds some
 
 
 class _Uses(TorchFunctionMode):
