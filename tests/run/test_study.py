@@ -334,3 +334,15 @@ def test_names_too_long_for_a_folder_are_found_before_anything_runs(
     process = call("study", file, "--out", tmp_path / "new" / "out", code=2)
     assert "cannot be the name of a run: File name too long" in process.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_a_teacher_of_one_method_that_is_not_there_is_found_before_the_dense_networks(
+    tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    taught = {"method": "slr", "distillation": {"weight": 0.5, "teacher": "gone.pt"}}
+    methods = {"slr": {"method": "slr"}, "taught": taught}
+    spec = Study.read(write(tmp_path, tiny, methods=methods))
+    with pytest.raises(
+        InputError, match=r"taught_.*: distillation\.teacher is gone\.pt, but there"
+    ):
+        plan_study(spec, tmp_path, [])

@@ -16,6 +16,7 @@ from detprune.run.studies.planned import (
 from detprune.run.studies.spec import refuse_fixed
 from detprune.run.studies.study.page import write_results
 from detprune.run.studies.study.spec import Baseline, Cell, Study
+from detprune.run.task import check_teacher
 
 _LATER = ("method", "set", "budget", "batch_norm_images", "distillation", "stages")
 """Keys of a recipe that its dense network does not depend on, but for the stage of its own."""
@@ -73,7 +74,24 @@ def plan_study(
     dense = {b: _plan_baseline(study, b, folder, changes) for b in study.baselines}
     cells = {c: _plan_cell(study, c, folder, changes, dense[c.baseline]) for c in study.cells}
     _check_epochs(cells)
+    _check_teachers(cells, folder)
     return dense, cells
+
+
+def _check_teachers(cells: dict[Cell, PlannedRun], folder: Path) -> None:
+    """Check that the teachers of all runs exist, for a run would find it only after the dense networks.
+
+    Raises:
+        InputError: one does not; the dense networks of the study's own folder are still to be trained.
+    """
+    for plan in cells.values():
+        teacher = getattr(getattr(plan.recipe, "distillation", None), "teacher", None)
+        if teacher is None or folder in teacher.parents:
+            continue
+        try:
+            check_teacher(teacher)
+        except InputError as error:
+            raise InputError(f"{plan.folder.name}: {error}") from error
 
 
 def _check_effects(study: Study, changes: Sequence[Settings]) -> None:
