@@ -18,7 +18,7 @@ from detprune.run.recipe import Recipe, assignments, override, read_assignments
 from detprune.run.report.run_files import read_run
 from detprune.run.studies.study.figures import metric_track
 from detprune.run.studies.study.spec import Study
-from detprune.run.studies.study.study_runs import plan_study
+from detprune.run.studies.study.study_runs import plan_study, run_study
 
 STUDY: dict[str, Any] = {
     "name": "tiny_study",
@@ -340,9 +340,8 @@ def test_a_teacher_of_one_method_that_is_not_there_is_found_before_the_dense_net
     tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     taught = {"method": "slr", "distillation": {"weight": 0.5, "teacher": "gone.pt"}}
-    methods = {"slr": {"method": "slr"}, "taught": taught}
-    spec = Study.read(write(tmp_path, tiny, methods=methods))
-    with pytest.raises(
-        InputError, match=r"taught_.*: distillation\.teacher is gone\.pt, but there"
-    ):
-        plan_study(spec, tmp_path, [])
+    file = write(tmp_path, tiny, methods={"slr": {"method": "slr"}, "taught": taught})
+    problem = r"taught_.*: distillation\.teacher is gone\.pt, but there"
+    with pytest.raises(InputError, match=problem):
+        run_study(file, tmp_path / "out", [], jobs=1)
+    assert not (tmp_path / "out").exists()

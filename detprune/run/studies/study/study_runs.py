@@ -1,6 +1,6 @@
 """The runs of a study, and the writing of its results."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -57,6 +57,7 @@ def run_study(
         baseline.check_same(baseline.recipe.dense_part)
     for planned in cells.values():
         planned.check_same()
+    _check_teachers(cells.values(), folder)
 
     with folder_of_runs(folder, every):
         runs = Runs(jobs)
@@ -74,19 +75,18 @@ def plan_study(
     dense = {b: _plan_baseline(study, b, folder, changes) for b in study.baselines}
     cells = {c: _plan_cell(study, c, folder, changes, dense[c.baseline]) for c in study.cells}
     _check_epochs(cells)
-    _check_teachers(cells, folder)
     return dense, cells
 
 
-def _check_teachers(cells: dict[Cell, PlannedRun], folder: Path) -> None:
-    """Check that the teachers of all runs exist, for a run would find it only after the dense networks.
+def _check_teachers(plans: Iterable[PlannedRun], folder: Path) -> None:
+    """Check that the teachers of all runs to be made exist, for a run looks for its own only after the dense networks.
 
     Raises:
         InputError: one does not; the dense networks of the study's own folder are still to be trained.
     """
-    for plan in cells.values():
+    for plan in plans:
         teacher = getattr(getattr(plan.recipe, "distillation", None), "teacher", None)
-        if teacher is None or folder in teacher.parents:
+        if teacher is None or folder in teacher.parents or plan.finished:
             continue
         try:
             check_teacher(teacher)
