@@ -24,6 +24,8 @@ from detprune.run.task import Task, check_teacher
 from detprune_yolo.exclusions import (
     check_not_frozen,
 )
+from detprune_yolo.measure.entries import read_json
+from detprune_yolo.measure.truth import annotated_images
 from detprune_yolo.network_task import DetectionNetworkTask, first_device, take_up
 from detprune_yolo.networks import architecture
 from detprune_yolo.options import check_device, images_of_a_batch
@@ -72,7 +74,8 @@ class DetectionTask(DetectionNetworkTask, Task):
         }
 
     def check_before_training(self, model: Any) -> None:
-        """Check that a teacher loads and fits, pruned weights are not frozen, and outer iterations have steps."""
+        """Check teacher, annotations and sizes, that pruned weights are not frozen, and outer iterations have steps."""
+        self._check_annotations()
         spec = self.recipe.distillation
         if spec is not None and spec.teacher is not None:
             check_fits(model, load_model(spec.teacher.expanduser()), str(spec.teacher))
@@ -87,6 +90,14 @@ class DetectionTask(DetectionNetworkTask, Task):
             images = self._images_of_an_epoch("constrained")
             accumulated = max(1, round(int(options.get("nbs", 64)) / batch))
             check_every(constrained.every, math.ceil(images / batch), accumulated)
+
+    def _check_annotations(self) -> None:
+        """Check the COCO file of the images that are measured: it is first used after a stage of training."""
+        data = self.recipe.data
+        if data.annotations is not None:
+            file = data.annotations.expanduser()
+            images = self._data.images.get(data.split, ())
+            annotated_images(read_json(file), self._data.names, file, self._kind, images)
 
     def _images_of_an_epoch(self, stage: str) -> int:
         share = float(self.recipe.options(stage).get("fraction", 1.0))

@@ -219,7 +219,7 @@ class Splitting(Method[P]):
 
     def close(self, problem: Problem, state: SplittingState, pace: Pace) -> None:
         """Settle ρ at the end of an outer iteration, before ρ is used."""
-        state.warn_of_no_training()
+        state.warn_of_no_training(pace.updates)
         if not state.opened:
             problem.check_weights()  # before anything changes
             self.open(problem, state, pace)

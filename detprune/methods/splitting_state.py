@@ -1,5 +1,6 @@
 """The state of ADMM and SLR: k, ρ, and per tensor Z and the anchor A = Z − Λ/ρ (see ``splitting.py``)."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,12 @@ from detprune.loggers import logger
 from detprune.methods.base import TRANSIENT, State
 
 LOGGER = logger(__name__)
+
+_STILL = 1e-4
+"""Share of the highest learning rate below which a network hardly trains."""
+
+_STILL_PART = 0.1
+"""Part of a run's outer iterations that may be still; cosine, linear and polynomial schedules end within 0.01."""
 
 
 @dataclass
@@ -27,7 +34,9 @@ class SplittingState(State):
         highest: highest learning rate so far, per tensor.
         shares: shares of W − A that the proximal map takes after the present step; not saved.
         told: whether the warning of a wrong number of steps was given; not saved.
-        told_still: whether the warning of a learning rate of 0 was given; not saved.
+        told_still: whether a warning of a learning rate of 0, or of nearly 0, was given; not saved.
+        most, still: highest ``time`` of an outer iteration so far, and the number of outer iterations since it fell
+            below a small share of that; not saved.
     """
 
     rho: float = 0.0
@@ -40,6 +49,8 @@ class SplittingState(State):
     shares: list[float] | None = field(default=None, metadata=TRANSIENT)
     told: bool = field(default=False, metadata=TRANSIENT)
     told_still: bool = field(default=False, metadata=TRANSIENT)
+    most: float = field(default=0.0, metadata=TRANSIENT)
+    still: int = field(default=0, metadata=TRANSIENT)
 
     def upgraded(self, scalars: Mapping[str, Any]) -> Mapping[str, Any]:
         """Convert the scalars of version 0.1, whose anchor was already that of the next ρ, and which kept no sums."""
@@ -49,9 +60,16 @@ class SplittingState(State):
         sums = {"pulled": 0.0, "time": 0.0, "held": zeros, "highest": zeros}
         return {**scalars, "opened": True, "strength": 0.0, **sums}
 
-    def warn_of_no_training(self) -> None:
-        """Warn once if the learning rate was 0 at every step of an outer iteration."""
-        if self.told_still or not self.opened or self.pulled is None or self.time > 0:
+    def warn_of_no_training(self, updates: int | None) -> None:
+        """Warn once if the learning rate was 0 in an outer iteration, or nearly 0 in many.
+
+        Args:
+            updates: number of outer iterations of the run, where it is known.
+        """
+        if self.told_still or not self.opened or self.pulled is None:
+            return
+        if self.time > 0:
+            self._warn_of_hardly_any_training(updates)
             return
         self.told_still = True
         LOGGER.warning(
@@ -61,6 +79,19 @@ class SplittingState(State):
             "and the penalty alone moved its weights"
             if self.pulled
             else "but the multipliers grow",
+        )
+
+    def _warn_of_hardly_any_training(self, updates: int | None) -> None:
+        self.most = max(self.most, self.time)
+        self.still = self.still + 1 if self.time < _STILL * self.most else 0
+        if updates is None or self.still < max(2, math.ceil(_STILL_PART * updates)):
+            return
+        self.told_still = True
+        LOGGER.warning(
+            "the learning rate has been below %g of its highest value for %d outer iterations, up to number %d of %d: "
+            "the network hardly trains any more, so that it does not adapt to its pruning. If the schedule counts "
+            "epochs, step it once an epoch; else let it fall more slowly, or take fewer outer iterations",
+            *(_STILL, self.still, self.k + 1, updates),
         )
 
     @torch.no_grad()

@@ -242,3 +242,27 @@ def test_a_folder_that_cannot_be_written_is_an_error(labelled, tmp_path):
 def test_no_frames_are_an_error():
     with pytest.raises(InputError, match="there are no frames"):
         LaneFrames([], Grid())
+
+
+def unusable(file):
+    np.save(file, np.array([{"a": print}], dtype=object), allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        unusable,
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(b"no array"),
+        lambda file: file.write_bytes(file.read_bytes()[:5000]),
+        lambda file: np.save(file, np.zeros((3, 4))),
+    ],
+    ids=["objects", "empty", "text", "cut off", "other"],
+)
+def test_a_store_that_holds_something_else_is_written_anew(labelled, tmp_path, spoil, caplog):
+    before = LaneFrames(labelled, Grid(), SMALL, cache=tmp_path)[1][0]
+    (file,) = tmp_path.iterdir()
+    spoil(file)
+    after = LaneFrames(labelled, Grid(), SMALL, cache=tmp_path)[1][0]
+    assert torch.equal(before, after)
+    assert f"{file} does not hold the decoded frames" in caplog.text

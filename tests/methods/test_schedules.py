@@ -222,3 +222,39 @@ def test_an_outer_iteration_at_a_learning_rate_of_0_is_warned_of_once(
     assert len(lines) == (warned is not None)
     if warned is not None:
         assert re.search(warned, lines[0])
+
+
+@pytest.mark.parametrize(
+    ("decay", "per_batch", "warned"),
+    [(0.5, True, 1), (0.5, False, 0), (0.0, True, 0)],
+    ids=["too fast", "per epoch", "cosine"],
+)
+@pytest.mark.parametrize("penalty", ["gradient", "proximal"])
+def test_a_learning_rate_that_falls_to_nearly_0_is_warned_of_once(
+    decay: float, per_batch: bool, warned: int, penalty: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = small_net()
+    optimizer = sgd(model)
+    updates, steps = 10, 4
+    pruner = dp.Pruner(
+        *(model, optimizer, dp.ADMM(rho="auto", penalty=penalty)),
+        budget=HALF,
+        steps_per_update=steps,
+        updates=updates,
+    )
+    schedule = (
+        lr_scheduler.ExponentialLR(optimizer, decay)
+        if decay
+        else lr_scheduler.CosineAnnealingLR(optimizer, updates * steps)
+    )
+    for _ in range(updates):
+        for batch in batches(steps):
+            train(model, optimizer, [batch], pruner)
+            if per_batch:
+                schedule.step()
+        pruner.update()
+        if not per_batch:
+            schedule.step()
+    lines = [r.getMessage() for r in caplog.records if "hardly trains" in r.getMessage()]
+    assert len(lines) == warned
+    assert not lines or "step it once an epoch" in lines[0]

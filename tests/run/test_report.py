@@ -366,3 +366,21 @@ def test_checkpoints_that_do_not_fit_are_refused(run: Path) -> None:
 def test_importing_the_report_does_not_load_pyplot() -> None:
     code = "import sys, detprune.run.report; assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_pull_stands_beside_rho_or_the_reason_why_it_is_not_known(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    fake_run(run)
+    write_report(run)
+    assert "not known: the penalty goes through" in (run / "report.html").read_text()
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.dumps({**event, "pull": 0.25} if "rho" in event else event) for event in events]
+    (run / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
+    write_report(run)
+    page_now = (run / "report.html").read_text()
+    assert "0.25 (constant)" in page_now
+    assert "not known: the penalty" not in page_now
+    edit_summary(run, method="magnitude")
+    only_events(run, "epoch", "stage")
+    write_report(run)
+    assert "not known: the penalty" not in (run / "report.html").read_text()

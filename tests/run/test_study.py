@@ -18,7 +18,7 @@ from detprune.run.recipe import Recipe, assignments, override, read_assignments
 from detprune.run.report.run_files import read_run
 from detprune.run.studies.study.figures import metric_track
 from detprune.run.studies.study.spec import Study
-from detprune.run.studies.study.study_runs import plan_study
+from detprune.run.studies.study.study_runs import plan_study, run_study
 
 STUDY: dict[str, Any] = {
     "name": "tiny_study",
@@ -334,3 +334,14 @@ def test_names_too_long_for_a_folder_are_found_before_anything_runs(
     process = call("study", file, "--out", tmp_path / "new" / "out", code=2)
     assert "cannot be the name of a run: File name too long" in process.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_a_teacher_of_one_method_that_is_not_there_is_found_before_the_dense_networks(
+    tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    taught = {"method": "slr", "distillation": {"weight": 0.5, "teacher": "gone.pt"}}
+    file = write(tmp_path, tiny, methods={"slr": {"method": "slr"}, "taught": taught})
+    problem = r"taught_.*: distillation\.teacher is gone\.pt, but there"
+    with pytest.raises(InputError, match=problem):
+        run_study(file, tmp_path / "out", [], jobs=1)
+    assert not (tmp_path / "out").exists()

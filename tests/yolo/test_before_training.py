@@ -135,3 +135,29 @@ def test_the_last_batch_of_small_images() -> None:
 def test_arguments_of_the_trainers_of_another_type(make: Any, text: str) -> None:
     with pytest.raises(dp.InputError, match=text):
         make()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "annotations.json cannot be read: No such file"),
+        ('"a password"\n"another"', "annotations.json is not JSON: Extra data: line 2"),
+        ('"a password"', "annotations.json: the annotations are no object but a str"),
+        ("{}", "annotations.json: the annotations have no 'images' but nothing"),
+        (
+            '{"images": [], "annotations": [], "categories": []}',
+            "the classes .* are not in the annotations",
+        ),
+    ],
+)
+def test_annotations_that_cannot_be_used_are_found_before_the_dense_stage(
+    tiny_detector: dict[str, Any], tmp_path: Path, content: str | None, message: str
+) -> None:
+    file = tmp_path / "annotations.json"
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    with pytest.raises(dp.InputError, match=message) as refused:
+        begun(
+            tiny_detector, tmp_path, f"data={{yaml: '{images()}', split: val, annotations: {file}}}"
+        )
+    assert "password" not in str(refused.value)

@@ -74,7 +74,7 @@ def test_unusable_files(tmp_path: Path) -> None:
         broken.write_bytes(content)
         with pytest.raises(InputError, match=r"broken.json is not JSON"):
             evaluate_file(broken, given)
-    with pytest.raises(InputError, match="the annotations have no 'images' but no keys"):
+    with pytest.raises(InputError, match="the annotations are no object but a list"):
         evaluate_file(given, found)
     with pytest.raises(InputError, match="the predictions are no list but dict"):
         evaluate_file(given, given)

@@ -17,11 +17,14 @@ from torch.utils.data import Dataset
 
 from detprune.errors import InputError
 from detprune.files.atomic import atomic
+from detprune.loggers import logger
 from detprune_lanes.data.augment import Augmentation, vary
 from detprune_lanes.data.labels import Frame
 from detprune_lanes.data.slots import slot_points
 from detprune_lanes.data.targets import lane_targets, rasterise
 from detprune_lanes.grid import FRAME_HEIGHT, FRAME_WIDTH, Grid
+
+LOGGER = logger(__name__)
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -148,10 +151,27 @@ def _normalised(image: NDArray[np.uint8]) -> Tensor:
     return planes.float().div_(255).sub_(mean).div_(deviation)
 
 
+def _is_whole(store: Path, shape: tuple[int, ...]) -> bool:
+    """Whether a file of decoded frames is there and holds what its name says; a warning if it holds something else."""
+    if not store.exists():
+        return False
+    try:
+        found = np.load(store, mmap_mode="r", allow_pickle=False) if store.is_file() else None
+    except (OSError, ValueError, EOFError, SyntaxError):  # cut off, empty, or no array of numbers
+        found = None
+    if isinstance(found, np.ndarray) and (found.dtype, found.shape) == (np.uint8, shape):
+        return True
+    LOGGER.warning(
+        "%s does not hold the decoded frames that it is named after; they are decoded anew", store
+    )
+    return False
+
+
 def _stored(frames: Sequence[Frame], size: tuple[int, int], folder: Path) -> Path:
     """The file with all decoded frames, uint8 (n, h, w, 3); it is written if it does not exist.
 
-    Its name tells frames, sizes and image files apart, and it appears under it only when complete.
+    Its name tells frames, sizes and image files apart, and it appears under it only when complete. A file that holds
+    something else, because it was damaged or exchanged, is written anew.
     """
     identity = hashlib.sha256()
     for frame in frames:
@@ -165,7 +185,7 @@ def _stored(frames: Sequence[Frame], size: tuple[int, int], folder: Path) -> Pat
     shape = (len(frames), *size, 3)
     name = f"frames-{_FORMAT}-{'x'.join(map(str, shape[:3]))}-{identity.hexdigest()[:24]}.npy"
     store = folder.expanduser().resolve() / name
-    if store.exists():
+    if _is_whole(store, shape):
         return store
     try:
         store.parent.mkdir(parents=True, exist_ok=True)

@@ -34,9 +34,12 @@ def table(annotations: Any, key: str) -> Sequence[Mapping[str, Any]]:
         InputError: the annotations are no mapping with a list of objects under this key.
     """
     if not isinstance(annotations, Mapping) or key not in annotations:
-        keys = ", ".join(map(str, annotations)) if isinstance(annotations, Mapping) else "no keys"
+        if isinstance(annotations, Mapping):
+            found = f"have no {key!r} but {', '.join(map(str, annotations)) or 'nothing'}"
+        else:
+            found = f"are no object but a {type(annotations).__name__}"
         raise InputError(
-            f"the annotations have no {key!r} but {keys}; a COCO instances file is one object with "
+            f"the annotations {found}; a COCO instances file is one object with "
             "the lists images, annotations and categories"
         )
     return _objects(annotations[key], f"{key!r} of the annotations", "objects")

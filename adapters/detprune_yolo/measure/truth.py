@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The ground truth of a split as COCO annotations, from label files or from a COCO file."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +48,7 @@ def ground_truth_of(
         truth = from_labels(images, rows, names, **shapes)
         categories_by_name(truth, list(names.values()))  # refuses names that occur twice
         return truth, [image["id"] for image in truth["images"]]
-    try:
-        for own in kind.coco_types:
-            ground_truth(coco, own)
-        categories_by_name(coco, list(names.values()))
-        annotated = images_by_name(coco)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
-    if missing := [path for path, _, _ in images if Path(path).name not in annotated]:
-        raise InputError(
-            f"{len(missing)} of {len(images)} images are not in {file}: {some(missing)}; give the "
-            "annotations of this split"
-        )
+    annotated = annotated_images(coco, names, file, kind, [path for path, _, _ in images])
     for path, width, height in images:
         stored = annotated[Path(path).name]
         if (stored.get("width", width), stored.get("height", height)) != (width, height):
@@ -67,6 +57,41 @@ def ground_truth_of(
                 f"{stored.get('height')}; give the images that were annotated"
             )
     return coco, [integer(annotated[Path(path).name], "id", path) for path, _, _ in images]
+
+
+def annotated_images(
+    coco: Any,
+    names: Mapping[int, str],
+    file: Path | None,
+    kind: Kind,
+    images: Iterable[str | Path],
+) -> dict[str, Mapping[str, Any]]:
+    """The entries of a COCO file's images by their names.
+
+    Args:
+        coco: content of the file.
+        names: class index → class name.
+        file: its path, for messages.
+        kind: the kind of the network, which says what is compared.
+        images: those of the split.
+
+    Raises:
+        InputError: an entry is wrong, or an image or a class is missing or occurs twice.
+    """
+    try:
+        for own in kind.coco_types:
+            ground_truth(coco, own)
+        categories_by_name(coco, list(names.values()))
+        annotated = images_by_name(coco)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    paths = [str(path) for path in images]
+    if missing := [path for path in paths if Path(path).name not in annotated]:
+        raise InputError(
+            f"{len(missing)} of {len(paths)} images are not in {file}: {some(missing)}; give the "
+            "annotations of this split"
+        )
+    return annotated
 
 
 def _sized(path: str) -> tuple[str, int, int]:

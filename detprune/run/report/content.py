@@ -195,7 +195,7 @@ def _settings(run: Run) -> list[tuple[str, str]]:
         ("Sparsity set", s.sparsity_set),
     ]
     rows += _over_iterations("Penalty coefficient ρ", [step.rho for step in run.outer])
-    rows += _over_iterations("Pull", [step.pull for step in run.outer])
+    rows += _pull(run)
     stages = STAGES if s.removal is None else {**STAGES, "retrain": "retraining"}
     epochs = [f"{stages.get(k, k)} {v}" for k, v in s.epochs.items() if v is not None]
     rows.append(("Epochs", ", ".join(epochs)))
@@ -205,6 +205,15 @@ def _settings(run: Run) -> list[tuple[str, str]]:
     rows += _faster_epochs(run)
     rows.append(("Versions", ", ".join(f"{k} {v}" for k, v in s.versions.items())))
     return [(name, value or "–") for name, value in rows]
+
+
+def _pull(run: Run) -> list[tuple[str, str]]:
+    """Row with the pull, or with the reason why it is not known; none where the method has no penalty."""
+    known = _over_iterations("Pull", [step.pull for step in run.outer])
+    if known or run.summary.method not in ("admm", "slr") or not run.outer:
+        return known
+    reason = "the penalty goes through the gradient of an optimizer other than SGD"
+    return [("Pull", f"not known: {reason}, or the run is of version 0.1")]
 
 
 def _faster_epochs(run: Run) -> list[tuple[str, str]]:
