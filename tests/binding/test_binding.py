@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -284,6 +285,23 @@ def test_hard_prune_refuses_what_is_not_finite(method: Any, name: str, poison: f
         pruner.hard_prune()
     assert pruner.masks is None
     torch.testing.assert_close(snapshot(model), before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_saved_network_is_retrained_with_the_masks_of_its_zeros(tmp_path: Path) -> None:
+    pruned = small_net()
+    first = Pruner(pruned, None, OneShot(), budget=HALF)
+    first.hard_prune()
+    torch.save(pruned.state_dict(), tmp_path / "pruned.pt")
+    model = small_net(seed=1)
+    model.load_state_dict(torch.load(tmp_path / "pruned.pt"))
+    optimizer = sgd(model)
+    pruner = Pruner(model, optimizer, OneShot(), budget=HALF)
+    pruner.hard_prune()
+    assert first.masks is not None
+    assert pruner.masks is not None
+    assert all(torch.equal(mask, first.masks[name]) for name, mask in pruner.masks.items())
+    train(model, optimizer, DATA)
+    assert zeros_in(pruned_weights(model)) == ZEROS
 
 
 def test_averages_that_are_older_than_hard_pruning_can_be_masked() -> None:
