@@ -183,7 +183,7 @@ def test_the_content_of_label_files_is_part_of_the_identity(real: Path, tmp_path
     with pytest.raises(InputError, match=r"other drawn roads .*'labels': '.*not .*'labels': None"):
         draw(replace(spec, labels=None), folder)
     geometries(moved, "test_label.json", range(300, 320, 10))
-    with pytest.raises(InputError, match="holds other drawn roads"):
+    with pytest.raises(InputError, match="holds another drawn data set"):
         draw(replace(spec, labels=moved), folder)
 
 
@@ -233,7 +233,7 @@ def test_a_kill_leaves_nothing_under_the_name(
 
 def test_other_content_is_left_alone(roads: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"holds other drawn roads .*'seed': 3.*'seed': 5.*remove it"
+        InputError, match=r"holds another drawn data set .*'seed': 3.*'seed': 5.*remove it"
     ):
         draw(replace(SPEC, seed=5), roads)
     (tmp_path / "photos").mkdir()
