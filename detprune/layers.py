@@ -63,7 +63,12 @@ def select_layers(
     if budget.include is None:
         everything = {o.name: (o.parameter, o.module) for o in owners.values()}
         worked_out = {part for whole in computed for part in whole.parts}
-        tell_left_out(model, everything, {*everything} - {*names} - worked_out, budget)
+        excluded = {  # on purpose, by any name of the weight
+            owner.name
+            for name, owner in owners.items()
+            if any(matches(name, pattern) for pattern in budget.exclude)
+        }
+        tell_left_out(model, everything, {*everything} - {*names} - worked_out - excluded)
         if not isinstance(budget.allocation, Mapping):
             names = _fitting(model, {name: owners[name] for name in names}, sparsity_set)
     weights = {name: owners[name].parameter for name in names}

@@ -96,10 +96,12 @@ class ConstrainedTraining(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make the pruner for the optimizer, and load a checkpoint's state if there is one."""
         total, epochs = _planned_steps(trainer), trainer.max_epochs
-        if total == float("inf") or not epochs or epochs < 0:
+        # Lightning estimates -1 steps for a loader without length
+        if not 0 < total < math.inf or not epochs or epochs < 0:
             raise InputError(
                 "constrained training needs a known length; give the Trainer max_epochs and a loader "
-                "whose length is known"
+                "whose length is known, or, where it has none (IterableDataset), "
+                "limit_train_batches=…, the number of its batches an epoch"
             )
         self._total_steps = int(total)
         self._updates = outer_iterations(epochs, self._total_steps, self._every)

@@ -31,10 +31,26 @@ def output_folder(folder: Path) -> Path:
     try:
         resolved = folder.expanduser().resolve()
         resolved.exists()
+        check_no_dead_link(folder.expanduser())
     except (OSError, RuntimeError) as error:  # RuntimeError: a circle of links, before Python 3.13
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot write into {folder}: {reason}; {_way_out(folder)}") from error
     return resolved
+
+
+def check_no_dead_link(path: Path) -> None:
+    """Refuse a place for results behind a link that leads nowhere: a new folder there, under the point at which a disk
+    is to be mounted, would be hidden once it is.
+
+    Raises:
+        InputError: the path, or a folder of it, is such a link.
+    """
+    for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            raise InputError(
+                f"{path} cannot be reached: {place} is a link to {os.readlink(place)}, which is not there; mount its "
+                "disk, make that folder, or name another one"
+            )
 
 
 def check_listable(folder: Path, *, hidden: bool = True) -> None:

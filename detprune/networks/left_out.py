@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from detprune.budgets import Budget, matches
 from detprune.errors import listed
 from detprune.loggers import logger
 
@@ -32,22 +31,18 @@ def tell_left_out(
     model: nn.Module,
     parameters: Mapping[str, tuple[nn.Parameter, nn.Module]],
     left: set[str],
-    budget: Budget,
 ) -> None:
     """Log once per model which share of its weights stays dense, if it is notable, and how to include them.
 
     Args:
         model: the network.
         parameters: all its parameters of two or more dimensions, with their modules, by name.
-        left: names of the parameters that were not chosen.
-        budget: the budget; weights that it excludes stay dense on purpose.
+        left: names of the parameters that were neither chosen nor excluded.
     """
     sizes = {
         name: parameter.numel()
         for name, (parameter, _) in parameters.items()
-        if name in left
-        and parameter.requires_grad
-        and not any(matches(name, pattern) for pattern in budget.exclude)
+        if name in left and parameter.requires_grad
     }
     share = sum(sizes.values()) / max(1, sum(p.numel() for p, _ in parameters.values()))
     if share < _NOTABLE or model in _TOLD:

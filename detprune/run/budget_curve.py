@@ -29,7 +29,7 @@ from detprune.run.metrics import Metric
 from detprune.run.recipe import Recipe
 from detprune.run.report.style import BLUE, ORANGE, drawing, new_figure, save
 from detprune.run.shrinking import macs
-from detprune.run.task import Task
+from detprune.run.task import Task, starting_network
 
 SHARES = (0.8, 0.6, 0.4, 0.3)
 """Shares of the dense network that are tried, beside the recipe's own."""
@@ -174,7 +174,7 @@ def budget_curve(implementation: Implementation, recipe: Recipe, images: int) ->
     own = float(getattr(recipe.budget, kind))
     with TemporaryDirectory(prefix="detprune-") as scratch:
         task = implementation.task(recipe, RunDirectory(Path(scratch)))
-        model = task.build_model().eval()
+        model = starting_network(task).eval()
         loss = task.loss_probe(model, images)()
         dense = float(task.evaluate(model)[task.metric])
         shares = sorted({*SHARES, own}, reverse=True)

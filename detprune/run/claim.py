@@ -15,6 +15,7 @@ from pathlib import Path
 
 from detprune.errors import InputError
 from detprune.files.addresses import check_no_address
+from detprune.files.folders import check_no_dead_link
 from detprune.files.locks import NAME as LOCK
 from detprune.files.locks import hold
 from detprune.files.temporaries import sweep
@@ -32,13 +33,14 @@ def located(path: Path) -> Path:
     A shell leaves ``~`` in ``--out=~/x``, and frameworks expand it: a run would lie in two places.
 
     Raises:
-        InputError: it cannot be followed, or is an address.
+        InputError: it cannot be followed, is an address, or lies behind a link that leads nowhere.
     """
     check_no_address(path)
     try:
         path = path.expanduser()
         there = path.resolve()
         path.exists()
+        check_no_dead_link(path)
     except OSError as error:  # the name is too long, or a folder may not be entered
         reason = error.strerror or error
         raise InputError(
@@ -55,7 +57,7 @@ def absolute(path: Path) -> Path:
     """An absolute path without ``~`` and ``..``; links stay, because the runs' recipes name this folder by them.
 
     Raises:
-        InputError: ``~`` names a user who is not there, or it is an address.
+        InputError: ``~`` names a user who is not there, or it is an address or behind a link that leads nowhere.
     """
     check_no_address(path)
     try:
@@ -64,6 +66,7 @@ def absolute(path: Path) -> Path:
         raise InputError(
             f"{path} leads nowhere: {error}; name another folder with --out"
         ) from error
+    check_no_dead_link(path)
     return path.resolve() if ".." in path.parts else path.absolute()
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import nn
 
 from detprune.channels import ChannelPlan, CoupledChannels
-from detprune.errors import DetpruneError, InputError, NonFiniteError
+from detprune.errors import DetpruneError, InputError
 from detprune.files import file_digest, load_tensors
 from detprune.layers import select_layers
 from detprune.loggers import logger
@@ -33,7 +33,7 @@ from detprune.run.recipe import Recipe
 from detprune.run.records import SUMMARY, Stage, StageResult, Summary, Verified
 from detprune.run.shrinking import outputs_differ_by, removal_record, shrunk_summary
 from detprune.run.summarizing import summarize_run
-from detprune.run.task import Task, plain_state_dict
+from detprune.run.task import Task, plain_state_dict, starting_network
 from detprune.sets import Unstructured
 from detprune.summary import Summary as Counts
 from detprune.summary import summarize
@@ -59,11 +59,7 @@ def run_stages(task: Task, recipe: Recipe, run: RunDirectory, command: str) -> S
     """
     edited = check_beginning(recipe, run, task.data_facts)
     stages = _Stages(task, recipe, run)
-    model = task.build_model()
-    try:
-        check_finite(model, "the network that the recipe starts with")
-    except NonFiniteError as error:
-        raise InputError(f"{error}; give another checkpoint as model.weights") from error
+    model = starting_network(task)
     prepare_latency(task, model)
     plan = _plan(task, model)
     LOGGER.debug("%s", plan)

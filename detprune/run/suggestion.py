@@ -15,6 +15,7 @@ from detprune.layers import Layer, select_layers
 from detprune.run.adapter import Implementation
 from detprune.run.directory import RunDirectory
 from detprune.run.recipe import Recipe
+from detprune.run.task import starting_network
 from detprune.sensitivity import Scan, scan
 
 _DIGITS = 6  # decimals of a sparsity in the recipe
@@ -75,7 +76,7 @@ def suggest_plan(implementation: Implementation, recipe: Recipe, images: int) ->
         )
     with TemporaryDirectory(prefix="detprune-") as scratch:
         task = implementation.task(recipe, RunDirectory(Path(scratch)))
-        model = task.build_model().eval()
+        model = starting_network(task).eval()
         budget = task.budget(model)
         if budget.pruned_share is None:
             raise InputError("budget has no target; give it a compression, for example 10")

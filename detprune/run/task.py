@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 from detprune.budgets import Budget
 from detprune.channels import CoupledChannels, Forward
 from detprune.channels.removal import resized_and_loaded, saved_with_widths, widths_of
-from detprune.errors import InputError
+from detprune.errors import InputError, NonFiniteError
 from detprune.latency_targets import LatencyTarget
 from detprune.networks.batch_norm import statistics_layers
+from detprune.networks.finite import check_finite
 from detprune.pruner import Pruner
 from detprune.run.directory import RunDirectory
 from detprune.run.metrics import Metric
@@ -260,6 +261,20 @@ class Task(NetworkTask):
 
     def illustrate(self) -> None:
         """Write ``pictures/pictures.json`` into the run directory, for the report."""
+
+
+def starting_network(task: NetworkTask) -> nn.Module:
+    """The network that the recipe starts with.
+
+    Raises:
+        InputError: its weights hold NaN or infinities, or what ``build_model`` raises.
+    """
+    model = task.build_model()
+    try:
+        check_finite(model, "the network that the recipe starts with")
+    except NonFiniteError as error:
+        raise InputError(f"{error}; give another checkpoint as model.weights") from error
+    return model
 
 
 def check_teacher(file: Path | None) -> None:

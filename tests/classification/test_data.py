@@ -253,7 +253,10 @@ class TestCifar10:
 
     def test_a_damaged_file_is_refused_unopened(self, root: Path) -> None:
         (root / CIFAR10.base_folder / "test_batch").write_bytes(b"cos\nsystem\n")
-        refused("is damaged: a file's checksum differs", "cifar10", root=root)
+        refused("is damaged: a checksum differs, of test_batch; unpack", "cifar10", root=root)
+        whole = (root / CIFAR10.base_folder / "data_batch_3").read_bytes()
+        (root / CIFAR10.base_folder / "data_batch_3").write_bytes(whole[: len(whole) // 2])
+        refused("a checksum differs, of data_batch_3, test_batch; unpack", "cifar10", root=root)
 
     def test_a_missing_root_is_refused_with_the_layout(self, tmp_path: Path) -> None:
         layout = "expected root/cifar-10-batches-py/"

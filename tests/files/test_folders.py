@@ -10,6 +10,7 @@ from detprune.errors import DetpruneError, InputError
 from detprune.files.contents import check_utf8_path
 from detprune.files.folders import SET, complete_folder, output_folder, user_cache
 from detprune.files.storage import plain_refusals
+from detprune.run.claim import absolute, located
 
 
 def below_a_file(folder: Path) -> Path:
@@ -39,6 +40,22 @@ def test_a_place_where_no_folder_can_be(tmp_path: Path, place: Callable[[Path], 
 
     with pytest.raises(InputError, match=r"cannot write into .*name another folder"):
         complete_folder(output_folder(place(tmp_path)), lambda: False, write)
+
+
+@pytest.mark.parametrize("name", ["runs", "runs/x", "runs/../new"])
+@pytest.mark.parametrize("resolve", [output_folder, located, absolute])
+def test_a_place_behind_a_link_that_leads_nowhere(
+    tmp_path: Path, resolve: Callable[[Path], Path], name: str
+) -> None:
+    """As where a disk is not mounted: the folder would be made under its place, and hidden by it later."""
+    (tmp_path / "runs").symlink_to(tmp_path / "disk" / "runs")
+    with pytest.raises(
+        InputError, match=r"runs is a link to .*disk/runs, which is not there; mount"
+    ):
+        resolve(tmp_path / name)
+    assert not (tmp_path / "disk").exists()
+    (tmp_path / "disk" / "runs").mkdir(parents=True)
+    assert resolve(tmp_path / "runs/x")
 
 
 def test_a_full_disk_is_no_bad_input_and_leaves_nothing(tmp_path: Path) -> None:

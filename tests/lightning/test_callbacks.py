@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import detprune as dp
 import lightning as L
@@ -216,6 +216,26 @@ def test_unknown_length_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path, [training], max_epochs=-1).fit(Net(), loader())
     with pytest.raises(dp.InputError, match="every is 0"):
         ConstrainedTraining(dp.ADMM(), every=0)
+
+
+class Stream(IterableDataset[Any]):
+    """Samples without a known number, as of WebDataset."""
+
+    def __iter__(self) -> Any:
+        return iter(loader().dataset)
+
+
+def test_a_loader_without_length_needs_its_number_of_batches(tmp_path: Path) -> None:
+    training = ConstrainedTraining(dp.GradualMagnitude(), budget=BUDGET)
+    stream: DataLoader[Any] = DataLoader(Stream(), batch_size=8)
+    with pytest.raises(
+        dp.InputError, match=r"needs a known length.*IterableDataset.*limit_train_b"
+    ):
+        trainer(tmp_path, [training]).fit(Net(), stream)
+    trainer(tmp_path, [training], limit_train_batches=8).fit(Net(), stream)
+    assert training.pruner.history[-1].k == len(training.pruner.history) == 6
+    training.hard_prune()
+    assert training.pruner.summary().compression == pytest.approx(5, abs=0.1)
 
 
 def test_outer_iterations_without_a_step_are_told(

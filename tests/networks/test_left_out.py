@@ -138,3 +138,14 @@ def test_every_method_prunes_them_once_they_are_named(name: str, method: Method)
             pruner.update()
     assert pruner.summary().sparsity == pytest.approx(0.5)
     assert torch.isfinite(loss)
+
+
+def test_a_weight_that_is_excluded_by_its_second_name_is_not_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    net = small_net()
+    name, layer = next((n, m) for n, m in net.named_modules() if isinstance(m, nn.Conv2d))
+    net.stem = layer
+    pruner = Pruner(net, None, ADMM(rho=0.1), budget=Budget(sparsity=0.5, exclude=["stem"]))
+    assert f"{name}.weight" not in [layer.name for layer in pruner.layers]
+    assert "stay dense" not in caplog.text

@@ -8,7 +8,9 @@ import torch
 import yaml
 
 from command_line import Call, detprune
+from detprune.errors import NonFiniteError
 from detprune.run.directory import RunDirectory
+from detprune.run.export.onnx_export import export_onnx
 from detprune.run.recipe import validate
 from detprune_classification.recipe import ClassificationRecipe
 from detprune_classification.task import ClassificationTask
@@ -55,3 +57,38 @@ def test_the_loss_is_that_of_the_images(tiny: dict[str, Any], tmp_path: Path) ->
     with torch.no_grad():
         next(model.parameters()).mul_(3)
     assert probe() != value
+
+
+def test_a_network_with_nan_is_named_and_not_measured(
+    tiny: dict[str, Any], tiny_file: Path, tmp_path: Path, call: Call
+) -> None:
+    """Its accuracy was that of chance, and its plan was made of NaN."""
+    task = ClassificationTask(validate(ClassificationRecipe, tiny), RunDirectory(tmp_path))
+    model = task.build_model()
+    with torch.no_grad():
+        model.get_parameter("layer1.0.conv1.weight")[0, 0, 0, 0] = float("nan")
+    file, out = tmp_path / "nan.pt", tmp_path / "plan.yaml"
+    torch.save(model.state_dict(), file)
+    evaluate = ("evaluate", "classification", tiny_file)
+    said = call(*evaluate, "--checkpoint", file, code=1).stderr
+    assert f"the network in {file} holds NaN or infinite values in layer1.0.conv1.weight" in said
+    start = ("--set", f"model.weights={file}", "--set", "stages.dense=null")
+    channels = (*start, "--set", "set=coupled_channels", "--set", "budget={macs: 0.5}")
+    for command in (
+        (*evaluate, *start),
+        ("suggest", tiny_file, "--out", out, *start),
+        ("suggest", tiny_file, "--out", out, *channels),
+    ):
+        said = call(*command, code=2).stderr
+        assert "in layer1.0.conv1.weight" in said
+        assert "give another checkpoint as model.weights" in said
+    assert not out.exists()
+
+
+def test_a_network_with_nan_is_not_exported(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
+    with torch.no_grad():
+        network.get_parameter("1.weight")[0, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match=r"to be exported holds NaN .* in 1\.weight"):
+        export_onnx(network, (1, 2, 2), tmp_path / "x.onnx", extra="classification")
+    assert not list(tmp_path.iterdir())

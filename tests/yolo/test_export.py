@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from tiny_detector import CLASSES, pruned_counts, tiny_detector, write_pruned
 from torch import Tensor
 
-from detprune.errors import DetpruneError, InputError
+from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.run.export import onnx_files
 from detprune_yolo.export.onnx import ExportCheck, export_onnx, lines_of
 from detprune_yolo.export.onnx_checks import count_zeros, write_pad_axes
@@ -175,6 +175,17 @@ def test_nothing_is_written_when_a_check_fails(tmp_path: Path) -> None:
     with pytest.raises(DetpruneError, match="allowed: 0"):
         export_onnx(tmp_path / "dense.pt", tmp_path / "net.onnx", imgsz=64, tolerance=0.0)
     assert [p.name for p in tmp_path.iterdir()] == ["dense.pt"]
+
+
+def test_a_network_with_nan_is_named(tmp_path: Path) -> None:
+    write_pruned(tmp_path / "good.pt")
+    saved = torch.load(tmp_path / "good.pt", weights_only=False)  # we save none with NaN
+    with torch.no_grad():
+        saved["model"].model[2].conv.weight[0, 0, 0, 0] = float("nan")
+    torch.save(saved, tmp_path / "nan.pt")
+    with pytest.raises(NonFiniteError, match=r"nan\.pt holds NaN .* in model\.2\.conv\.weight"):
+        export_onnx(tmp_path / "nan.pt", tmp_path / "net.onnx", imgsz=SIZE)
+    assert not (tmp_path / "net.onnx").exists()
 
 
 def test_refusals(folder: Path, masks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from detection_set import GOOD, DataSet
 
 import detprune_yolo  # noqa: F401 (prepares the environment before ultralytics is imported)
@@ -54,6 +55,42 @@ def test_a_label_that_was_not_fetched_is_refused_by_the_trainers_too(data: DataS
         DetectionImages(
             img_path=str(data.root / "images/train"), data=dict(data.keys), task="detect"
         )
+
+
+@pytest.mark.parametrize("name", ["train0.TXT", "Train0.txt"])
+def test_a_label_whose_name_differs_in_capitals_is_refused(data: DataSet, name: str) -> None:
+    """As Windows' tools write them; its image was taken for one without objects."""
+    label = data.root / "labels/train/train0.txt"
+    label.rename(label.with_name(name))
+    message = data.refused()
+    assert "in capitals alone, so that they are not read (1): " in message
+    assert f"{name}; rename them" in message
+    with pytest.raises(InputError, match=rf"in capitals alone.*{name}; rename them"):
+        DetectionImages(
+            img_path=str(data.root / "images/train"), data=dict(data.keys), task="detect"
+        )
+
+
+def test_labels_of_images_that_differ_in_capitals(data: DataSet) -> None:
+    data.image("images/train/TRAIN0.jpg")  # without objects, and without a label file
+    assert len(check_data(data.yaml).images["train"]) == 4
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["[no, yes]", "{0: on, 1: cat}", "[null, cat]", "[~, ~]", "[2026-11-28, cat]", "[[a], b]"],
+)
+def test_class_names_that_are_no_text_in_yaml(data: DataSet, names: str) -> None:
+    """Country codes and answers; the classes were called False and True."""
+    file = data.yaml
+    keys = {key: value for key, value in data.keys.items() if key != "names"}
+    file.write_text(f"{yaml.safe_dump(keys)}names: {names}\n")
+    with pytest.raises(
+        InputError, match=r"class names that are no text in YAML.*write them in quo"
+    ):
+        check_data(file)
+    file.write_text(f"{yaml.safe_dump(keys)}names: ['no', 2]\n")
+    assert check_data(file).names == {0: "no", 1: 2} or check_data(file).names == {0: "no", 1: "2"}
 
 
 @pytest.mark.parametrize("kind", ["pipe", "image"])

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 from torchvision.datasets import CIFAR10
+from torchvision.datasets.utils import check_integrity
 
-from detprune.errors import InputError
+from detprune.errors import InputError, listed
 
 from .base import (
     IMAGENET,
@@ -56,9 +57,13 @@ def _part(
         source = CIFAR10(root, train=train, download=False)
     except RuntimeError as error:
         # torchvision compares each file's MD5 before it opens it.
+        folder = root / CIFAR10.base_folder
+        files = [*CIFAR10.train_list, *CIFAR10.test_list]
+        files.append((CIFAR10.meta["filename"], CIFAR10.meta["md5"]))
+        damaged = [name for name, md5 in files if not check_integrity(str(folder / name), md5)]
         raise InputError(
-            f"data set 'cifar10' in {str(root / CIFAR10.base_folder)!r} is damaged: a file's "
-            f"checksum differs; unpack {CIFAR10.filename} ({CIFAR10.url}) in root again"
+            f"data set 'cifar10' in {str(folder)!r} is damaged: a checksum differs, of {listed(damaged)}; "
+            f"unpack {CIFAR10.filename} ({CIFAR10.url}) in root again"
         ) from error
     chosen = balanced_subset(source.targets, limit, seed)
     images = torch.from_numpy(source.data[chosen]).permute(0, 3, 1, 2).contiguous()

@@ -192,6 +192,13 @@ def _check_names(names: Any, stated: Any, nc: int | None, problems: Problems) ->
         if {str(key) for key in names} != {str(number) for number in range(count)}:
             problems[kinds.NAMES_GAP].append(listed(map(str, names)))
         names = list(names.values())
+    if odd := [
+        repr(name)
+        for name in names
+        if not isinstance(name, str | int | float) or isinstance(name, bool)
+    ]:
+        problems[kinds.NAMES_NO_TEXT].append(listed(odd))
+        return
     for name, times in Counter(map(str, names)).items():
         if times > 1:
             problems[kinds.NAMES_TWICE].append(repr(name))

@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from ultralytics.data.dataset import YOLODataset
 from ultralytics.models.rtdetr.val import RTDETRDataset
 
 from detprune.errors import InputError, listed
-from detprune_yolo.data.problem_kinds import DEAD_LINK, NOT_A_FILE
+from detprune_yolo.data.label_lines import in_other_case
+from detprune_yolo.data.problem_kinds import DEAD_LINK, NOT_A_FILE, OTHER_CASE
 
 LABELS = "DETPRUNE_YOLO_LABELS"
 """Environment variable with the folder of scanned labels; the processes of one training share the folder."""
@@ -50,7 +51,7 @@ class DetectionImages(YOLODataset):  # type: ignore[misc]
         """Ultralytics' list of images; a pipe is refused first, because Ultralytics would wait for it for ever."""
         places = img_path if isinstance(img_path, list) else [img_path]
         given = [file for place in places for file in image_files(Path(place))]
-        refuse_odd_files([*given, *utils.img2label_paths(given)])
+        refuse_odd_files(given, utils.img2label_paths(given))
         files: list[str] = super().get_img_files(img_path)
         return files
 
@@ -171,18 +172,21 @@ def image_files(place: Path) -> list[str]:
     return [file for file in found if file.rpartition(".")[-1].lower() in utils.IMG_FORMATS]
 
 
-def refuse_odd_files(files: Iterable[str]) -> None:
-    """Refuse pipes, devices and folders among images and labels, which Ultralytics would open, and dead links.
+def refuse_odd_files(images: Iterable[str], labels: Collection[str] = ()) -> None:
+    """Refuse pipes, devices and folders among images and labels, which Ultralytics would open, and labels out of reach.
 
-    Ultralytics takes an image whose label is a dead link for one without objects.
+    Ultralytics takes an image whose label is a dead link, or is called ``.TXT``, for one without objects.
 
     Raises:
         InputError: there are some.
     """
-    other = [file for file in files if not os.path.isfile(file)]
+    other = [file for file in (*images, *labels) if not os.path.isfile(file)]
     odd = [file for file in other if os.path.exists(file)]
     dead = [file for file in other if os.path.islink(file) and file not in odd]
-    for kind, found in ((NOT_A_FILE, odd), (DEAD_LINK, dead)):
+    known = {*labels}
+    missing = [file for file in other if file in known and not os.path.lexists(file)]
+    capitals = in_other_case(missing, known)
+    for kind, found in ((NOT_A_FILE, odd), (DEAD_LINK, dead), (OTHER_CASE, capitals)):
         if found:
             raise InputError(f"{kind.problem} ({len(found)}): {listed(found)}; {kind.way_out}")
 

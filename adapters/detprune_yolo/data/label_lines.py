@@ -3,7 +3,8 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from ultralytics.data.utils import img2label_paths
@@ -31,6 +32,7 @@ class Rules:
 def check_labels(split: str, files: list[str], rules: Rules, problems: Problems) -> int:
     """Check the label files of a split; return the number of images with boxes."""
     found = labelled = 0
+    missing: list[str] = []
     places = img2label_paths(list(files))
     for place in places:
         if os.path.exists(place) and not os.path.isfile(place):
@@ -42,6 +44,8 @@ def check_labels(split: str, files: list[str], rules: Rules, problems: Problems)
         except (FileNotFoundError, NotADirectoryError):
             if os.path.islink(place):
                 problems[kinds.DEAD_LINK].append(place)
+            else:
+                missing.append(place)
             continue
         except UnicodeDecodeError:
             problems[kinds.MALFORMED].append(f"{place} (not text)")
@@ -55,11 +59,34 @@ def check_labels(split: str, files: list[str], rules: Rules, problems: Problems)
         labelled += bool(rows)
         for number, kind in _faults(rows, rules):
             problems[kind].append(f"{place}:{number}")
-    if files and not found and split != "test":
+    if other := in_other_case(missing, {*places}):
+        problems[kinds.OTHER_CASE] += other
+    elif files and not found and split != "test":
         problems[kinds.NO_LABELS].append(f"{split}: expected {listed(places)}")
     elif found and not labelled:
         problems[kinds.EMPTY].append(f"{split}: {listed(places)}")
     return labelled
+
+
+def in_other_case(missing: Iterable[str], known: Collection[str]) -> list[str]:
+    """Label files whose names differ in capitals alone from those of images without a label file, such as ``A.TXT``.
+
+    Args:
+        missing: the label files that are not there.
+        known: the label files of all images, which are read.
+    """
+    wanted: dict[str, set[str]] = defaultdict(set)
+    for place in missing:
+        folder, name = os.path.split(place)
+        wanted[folder].add(name.casefold())
+    found = []
+    for folder, names in wanted.items():
+        try:
+            there = os.listdir(folder)
+        except OSError:
+            continue
+        found += [os.path.join(folder, name) for name in there if name.casefold() in names]
+    return sorted(file for file in found if file not in known)
 
 
 def _faults(rows: list[tuple[int, list[str]]], rules: Rules) -> Iterator[tuple[int, Fault]]:

@@ -7,6 +7,10 @@ from detprune.files.problems import Kind
 
 NO_KEY = Kind("keys missing or empty", "a data yaml has train, val and names")
 NAMES_TYPE = Kind("`names` is no list", "list the class names, or number them 0, 1, 2, …")
+NAMES_NO_TEXT = Kind(
+    "class names that are no text in YAML, where no and off are false, yes and on are true, and null is nothing",
+    "write them in quotes, for example 'no'",
+)
 NAMES_GAP = Kind("classes of `names` not numbered 0, 1, 2, … in full", "number them so")
 NAMES_TWICE = Kind("class names not unique", "give every class a name of its own")
 NC = Kind("`nc` contradicts `names`", "remove `nc` or correct it")
@@ -61,6 +65,10 @@ NO_LABELS = Kind(
     "no labels found",
     "a label file lies where its image does, with the last folder `images` replaced by `labels` and "
     "the ending by .txt",
+)
+OTHER_CASE = Kind(
+    "label files whose names differ from their images' in capitals alone, so that they are not read",
+    "rename them, so that the name is that of the image and ends in .txt, or remove them",
 )
 EMPTY = Kind("splits whose label files are all empty", "there is nothing to learn or to find")
 MALFORMED = Kind(

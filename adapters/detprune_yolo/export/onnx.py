@@ -17,6 +17,7 @@ from ultralytics.utils.checks import check_imgsz
 
 from detprune.errors import InputError
 from detprune.files.atomic import atomic
+from detprune.networks.finite import check_finite
 from detprune.run.export.onnx_files import check_request
 from detprune_yolo.export.exporter import silence
 from detprune_yolo.export.onnx_checks import LayerZeros, count_zeros, write_pad_axes
@@ -97,12 +98,14 @@ def export_onnx(
 
     Raises:
         InputError: a checkpoint, size or name that cannot be used, or a package is missing.
+        NonFiniteError: the checkpoint holds NaN or infinity.
         DetpruneError: the zeros or the outputs of the file differ from the checkpoint's.
     """
     check_request(out, _PACKAGES, "yolo")
     if batch < 1:
         raise InputError(f"batch is {batch}; it has to be at least 1")
     model = load_model(weights)
+    check_finite(model, f"the network in {weights}")
     end_to_end = is_end_to_end(model)
     size = _image_size(model, imgsz)
     masks = read_masks(weights)

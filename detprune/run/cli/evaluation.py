@@ -7,8 +7,9 @@ import torch
 import typer
 from torch import nn
 
+from detprune.networks.finite import check_finite
 from detprune.run.recipe import Recipe, override, read_yaml, validate
-from detprune.run.task import NetworkTask
+from detprune.run.task import NetworkTask, starting_network
 
 RecipeFile = Annotated[Path, typer.Argument(help="Recipe that names network and data.")]
 Checkpoint = Annotated[
@@ -23,8 +24,17 @@ def read_recipe(kind: type[R], path: Path, assignments: list[str] | None) -> R:
 
 
 def load_for_evaluation(task: NetworkTask, checkpoint: Path | None) -> nn.Module:
-    """The task's network with a checkpoint's weights, or with the recipe's own."""
-    return task.build_model() if checkpoint is None else task.load_network(checkpoint)
+    """The task's network with a checkpoint's weights, or with the recipe's own.
+
+    Raises:
+        InputError: the recipe's own hold NaN or infinities.
+        NonFiniteError: those of the checkpoint do.
+    """
+    if checkpoint is None:
+        return starting_network(task)
+    model = task.load_network(checkpoint)
+    check_finite(model, f"the network in {checkpoint}")
+    return model
 
 
 def evaluation(task: NetworkTask, model: nn.Module) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import nn
 from detprune.errors import DetpruneError, NonFiniteError
 from detprune.files.atomic import atomic
 from detprune.layers import PRUNED_MODULES
+from detprune.networks.finite import check_finite
 from detprune.run.export.onnx_files import (
     check_request,
     largest_gap,
@@ -80,10 +81,11 @@ def export_onnx(
 
     Raises:
         InputError: another file name, or a package is missing.
-        NonFiniteError: the network gives NaN or infinity.
+        NonFiniteError: the network holds or gives NaN or infinity.
         DetpruneError: weights or outputs of the file differ from the network's.
     """
     check_request(path, _PACKAGES, extra)
+    check_finite(network, "the network to be exported")
     import onnx
 
     path.parent.mkdir(parents=True, exist_ok=True)
