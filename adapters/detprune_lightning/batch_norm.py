@@ -1,10 +1,11 @@
 """Batch-norm statistics of a hard-pruned copy, estimated on the training images of a user's LightningModule."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
@@ -23,7 +24,9 @@ _MOST = 64  # images at a time
 class TrainingInputs:
     """The first entry (the images) of batches of a Trainer's training data, chosen evenly from the data set.
 
-    The loader, its sampler and the random state stay as they are.
+    The hooks of the LightningModule or DataModule that change a batch before it is trained on are called, because
+    many modules normalise in ``on_after_batch_transfer``. The loader, its sampler and the random state stay as they
+    are.
 
     Args:
         trainer: a Trainer whose training loader has been set up.
@@ -44,12 +47,22 @@ class TrainingInputs:
         count = min(count, total)
         self._chosen = [index * total // count for index in range(count)]
         self._most = min(_MOST, loader.batch_size or _MOST)
+        self._trainer, self._module = trainer, trainer.lightning_module
 
     def __iter__(self) -> Iterator[Tensor]:
         batches = even_batches(len(self._chosen), self._most)
         data = Subset(self._data, self._chosen)
         for batch in DataLoader(data, batch_sampler=batches, collate_fn=self._collate):
-            yield _first(batch)
+            batch = self._hook("on_before_batch_transfer")(batch, 0)
+            batch = self._hook("transfer_batch_to_device")(batch, self._module.device, 0)
+            yield _first(self._hook("on_after_batch_transfer")(batch, 0))
+
+    def _hook(self, name: str) -> Callable[..., Any]:
+        """A hook of the DataModule where it has one of its own, else that of the LightningModule, as Lightning does."""
+        data: L.LightningDataModule | None = getattr(self._trainer, "datamodule", None)
+        owner = data if data is not None and is_overridden(name, data) else self._module
+        hook: Callable[..., Any] = getattr(owner, name)
+        return hook
 
 
 def _first(batch: Any) -> Tensor:

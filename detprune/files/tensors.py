@@ -8,14 +8,14 @@ import threading
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from detprune.errors import InputError
+from detprune.errors import InputError, listed
 from detprune.files.contents import check_regular
 from detprune.files.storage import memory_ended
 
@@ -51,11 +51,12 @@ def check_archive(path: Path, way_out: str) -> None:
         way_out: what to do about a damaged file; the message ends with it.
 
     Raises:
-        InputError: it is too large, or damaged.
+        InputError: it is too large, damaged, or a checkpoint that was unpacked and packed again with other folders.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
+            _check_one_folder(path, [record.filename for record in records], way_out)
             _check_unpacked_size(path, sum(record.file_size for record in records))
             for record in records:
                 if record.CRC:
@@ -64,6 +65,17 @@ def check_archive(path: Path, way_out: str) -> None:
         raise
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
         return  # the reader says what is wrong with it
+
+
+def _check_one_folder(path: Path, names: Sequence[str], way_out: str) -> None:
+    """Refuse what macOS makes of a checkpoint: Safari unpacks it, Finder packs it again with a folder of its own."""
+    folder = next((n.split("/")[0] for n in names if n.endswith("/data.pkl")), None)
+    other = sorted({name.split("/")[0] for name in names} - {folder})
+    if folder is not None and other:
+        raise InputError(
+            f"{path} is a checkpoint that was unpacked and packed again: it holds {listed(other)} beside the folder "
+            f"{folder!r}, where PyTorch takes one folder alone; pack that folder alone, or {way_out}"
+        )
 
 
 def _check_unpacked_size(path: Path, unpacked: int) -> None:

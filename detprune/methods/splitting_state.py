@@ -74,7 +74,7 @@ class SplittingState(State):
         self.told_still = True
         LOGGER.warning(
             "the learning rate was 0 at every step of outer iteration %d: the network did not train, %s. Let the "
-            "schedule end above 0, or take fewer outer iterations",
+            "schedule begin and end above 0, or take fewer outer iterations",
             self.k + 1,
             "and the penalty alone moved its weights"
             if self.pulled

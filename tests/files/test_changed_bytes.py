@@ -52,3 +52,20 @@ def test_without_checksums_a_file_is_read(tmp_path: Path) -> None:
     finally:
         torch.serialization.set_crc32_options(before)
     assert torch.equal(load_tensors(path, "way out")["weight"], weight)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_checkpoint_that_was_packed_again_with_other_folders_is_named(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    torch.save({"weight": torch.randn(5)}, tmp_path / "weights.pt")
+    path = tmp_path / "again.pt"
+    with zipfile.ZipFile(tmp_path / "weights.pt") as first, zipfile.ZipFile(path, "w") as second:
+        for name in first.namelist():
+            second.writestr(name, first.read(name))
+            second.writestr(f"__MACOSX/{name}", b"attributes")
+    problem = (
+        r"again\.pt is a checkpoint that was unpacked .*'?__MACOSX'? beside the folder 'weights'"
+    )
+    with pytest.raises(dp.InputError, match=problem):
+        read(path)

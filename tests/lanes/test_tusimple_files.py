@@ -171,6 +171,18 @@ def test_files_that_are_refused(tmp_path: Path, content: str, message: str) -> N
         evaluate_files(*files(tmp_path, content))
 
 
+@pytest.mark.parametrize("secret", ["KEY=secret", '"secret"', '["secret"]'])
+def test_a_link_to_another_file_is_not_quoted(tmp_path: Path, secret: str) -> None:
+    found, truth = files(tmp_path, FOUND)
+    (tmp_path / "env").write_text(f"{secret}\n", encoding="utf-8")
+    link = tmp_path / "link.json"
+    link.symlink_to("env")
+    for given in ((link, truth), (found, link)):
+        with pytest.raises(InputError, match=r"link\.json:1 is no") as error:
+            evaluate_files(*given)
+        assert "secret" not in str(error.value)
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     found, truth = files(tmp_path, FOUND)
     missing = tmp_path / "missing.json"

@@ -297,6 +297,34 @@ def test_a_schedule_that_is_cut_off_is_said(
     assert "ADMM is hard-pruned at outer iteration 1 of 3, in which Z has" in caplog.text
 
 
+@pytest.mark.parametrize("owner", ["module", "data"])
+def test_statistics_are_those_of_batches_as_the_network_gets_them(
+    tmp_path: Path, owner: str
+) -> None:
+    def normalised(_: Any, batch: Any, dataloader_idx: int) -> Any:
+        return (batch[0] - 127) / 64, batch[1]
+
+    class Data(L.LightningDataModule):
+        def train_dataloader(self) -> Any:
+            return DataLoader(TensorDataset(pixels, torch.zeros(64, dtype=torch.long)), 16)
+
+    class Module(Net):
+        pass
+
+    pixels = torch.randint(0, 256, (64, 1, 8, 8), generator=torch.Generator().manual_seed(0)) * 1.0
+    kind: Any = Module if owner == "module" else Data
+    kind.on_after_batch_transfer = normalised
+    module = Module()
+    module.network.insert(1, nn.BatchNorm2d(8))
+    training = ConstrainedTraining(dp.Magnitude(), budget=BUDGET, network=module.network)
+    data: Any = Data() if owner == "data" else Data().train_dataloader()
+    trainer(tmp_path, [training]).fit(module, data)
+    training.hard_prune()
+    with torch.no_grad():
+        expected = module.network[0]((pixels - 127) / 64).mean((0, 2, 3))  # type: ignore[operator]
+    torch.testing.assert_close(module.network[1].running_mean, expected, rtol=1e-3, atol=1e-4)
+
+
 def test_statistics_are_estimated_anew_in_checks_and_after_hard_pruning(tmp_path: Path) -> None:
     def fit(images: int) -> tuple[list[torch.Tensor], nn.Module]:
         module, means = Net(), []

@@ -170,3 +170,12 @@ def test_a_folder_of_something_else_is_not_written_into(
     assert what in said
     assert sorted(path.relative_to(out) for path in out.rglob("*")) == before
     assert (out / "report.html").read_text() == "mine"
+
+
+def test_a_teacher_that_is_not_there_is_found_before_the_dense_network(
+    short: dict[str, Any], tmp_path: Path, progressive: Call
+) -> None:
+    file = write(tmp_path, short | {"distillation": {"weight": 0.5, "teacher": "gone.pt"}})
+    ended = progressive(file, "--out", tmp_path / "out", code=2)
+    assert "distillation.teacher is gone.pt, but there is no such file" in ended.stderr
+    assert not (tmp_path / "out").exists()

@@ -154,7 +154,8 @@ def test_arrays_beside_images_are_neither_read_nor_removed(data: Path) -> None:
 
 def test_a_disk_cache_destroys_nothing(data: Path) -> None:
     image = sorted((data.parent / "images/train").iterdir())[0]
-    for content in (np.zeros((7, 7)), np.zeros((9, 9, 3), np.uint8)):
+    same_size = np.zeros((64, 64, 3), np.uint8)  # a mask, or another image that stood here before
+    for content in (np.zeros((7, 7)), np.zeros((9, 9, 3), np.uint8), same_size):
         np.save(image.with_suffix(".npy"), content)
         with pytest.raises(dp.InputError, match=r"no copies of the images \(1\): .*npy; move them"):
             built(data, cache="disk")

@@ -179,6 +179,7 @@ def _submitted(submitted: Prediction, frame: Truth) -> NDArray[np.float64]:
 def _lines(path: Path, start: str) -> list[tuple[str, Any]]:
     """Place and content of every line."""
     lines: list[tuple[str, Any]] = []
+    linked = path.is_symlink()  # perhaps to a file that is none of the data's, which is not quoted
     try:
         check_regular(path)  # reading a pipe would block, and a device has no end
     except InputError as error:
@@ -188,12 +189,15 @@ def _lines(path: Path, start: str) -> list[tuple[str, Any]]:
             for number, line in enumerate(file, 1):
                 place = f"{path}:{number}"
                 try:
-                    lines.append((place, json.loads(line)))
+                    content = json.loads(line)
                 except (ValueError, RecursionError) as error:
+                    found = "" if linked else f" but {_short(line.rstrip())} ({error})"
                     raise InputError(
-                        f"{start}: {place} is not JSON but {_short(line.rstrip())} ({error}); "
-                        "write one JSON object a line, and no empty lines"
+                        f"{start}: {place} is not JSON{found}; write one JSON object a line, and no empty lines"
                     ) from error
+                if linked and not isinstance(content, dict):
+                    raise InputError(f"{start}: {place} is no JSON object; write one a line")
+                lines.append((place, content))
     except OSError as error:
         raise InputError(f"{start}: {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

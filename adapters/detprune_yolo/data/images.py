@@ -14,14 +14,18 @@ import stat
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 from ultralytics.data import utils
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.models.rtdetr.val import RTDETRDataset
+from ultralytics.utils import NUM_THREADS
+from ultralytics.utils.patches import imread
 
 from detprune.errors import InputError, listed
 from detprune_yolo.data.label_lines import in_other_case
@@ -32,6 +36,8 @@ LABELS = "DETPRUNE_YOLO_LABELS"
 
 _LEFT_OUT = ": ignoring corrupt "
 """Text after the image's path in Ultralytics' message of an image that it leaves out."""
+
+_LEVELS = 2  # mean difference of pixels up to which arrays are the same image: JPEG decoders differ by less
 
 _REPAIRED, _AS_IT_IS = "corrupt JPEG restored and saved", "JPEG without its end, read as it is"
 
@@ -113,11 +119,10 @@ class DetectionImages(YOLODataset):  # type: ignore[misc]
     def check_cache_disk(self, safety_margin: float = 0.1) -> bool:
         """Whether there is room for ``cache="disk"``; it is refused where it would overwrite files of the user."""
         sizes = [label.get("shape") for label in self.labels]
-        other = [
-            str(array)
-            for array, size in zip(self._beside, sizes, strict=True)
-            if array.exists() and not _is_image(array, size)
-        ]
+        there = [i for i, array in enumerate(self._beside) if array.exists()]
+        with ThreadPool(NUM_THREADS) as pool:
+            good = pool.map(lambda i: self._is_copy(i, sizes[i]), there)
+        other = [str(self._beside[i]) for i, fits in zip(there, good, strict=True) if not fits]
         if other:
             raise InputError(
                 f"cache is 'disk', which writes *.npy files beside the images, but these files exist and are no "
@@ -125,6 +130,16 @@ class DetectionImages(YOLODataset):  # type: ignore[misc]
             )
         fits: bool = super().check_cache_disk(safety_margin)
         return fits
+
+    def _is_copy(self, i: int, size: Iterable[int] | None) -> bool:
+        """Whether the array beside an image holds its pixels; Ultralytics goes by the times of the files alone."""
+        if not _is_image(self._beside[i], size):
+            return False
+        image = imread(self.im_files[i], flags=self.cv2_flag)
+        array = np.load(self._beside[i], mmap_mode="r", allow_pickle=False)
+        if image is None or image.dtype != array.dtype or image.size != array.size:
+            return True  # of another depth or number of channels: Ultralytics writes it anew
+        return float(cv2.absdiff(image, np.array(array).reshape(image.shape)).mean()) < _LEVELS
 
     @property
     def npy_files(self) -> list[Path]:

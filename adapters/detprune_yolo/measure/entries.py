@@ -17,14 +17,21 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: it is missing or not JSON.
+        InputError: it is missing or not JSON; or a link to a list of anything but objects.
     """
     try:
-        return json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from error
+    # a link may lead to a file that is none of the data's, whose entries are not for messages
+    entries = content if isinstance(content, list) else []
+    if path.is_symlink() and not all(isinstance(entry, Mapping) for entry in entries):
+        raise InputError(
+            f"{path} is a list of other things than objects; give a list of {_PREDICTION}"
+        )
+    return content
 
 
 def table(annotations: Any, key: str) -> Sequence[Mapping[str, Any]]:

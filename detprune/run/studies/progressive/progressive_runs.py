@@ -25,6 +25,7 @@ from detprune.run.studies.progressive.lineage import Network
 from detprune.run.studies.progressive.results import write_lineage
 from detprune.run.studies.progressive.spec import Progressive
 from detprune.run.studies.spec import rate_name, refuse_fixed
+from detprune.run.studies.teachers import check_teachers
 
 
 def run_progressive(
@@ -51,8 +52,9 @@ def run_progressive(
     settings = [spec.settings, *changes]
     dense = Network(PlannedRun.plan(folder / "dense", spec.recipe, [*settings, DENSE_ONLY]), 1.0)
     first = dense.run.recipe.from_dense(dense.run.folder)
-    for rate in spec.rates:  # check all recipes before any run starts
-        _child(dense, rate, [*settings, first], folder)
+    # check all recipes before any run starts
+    children = [_child(dense, rate, [*settings, first], folder) for rate in spec.rates]
+    check_teachers([child.run for child in [dense, *children]], folder)
 
     with folder_of_runs(folder, [dense.run]):
         dense.run.check_same(dense.run.recipe.dense_part)

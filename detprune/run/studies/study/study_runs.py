@@ -1,6 +1,6 @@
 """The runs of a study, and the writing of its results."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from detprune.run.studies.planned import (
 from detprune.run.studies.spec import refuse_fixed
 from detprune.run.studies.study.page import write_results
 from detprune.run.studies.study.spec import Baseline, Cell, Study
-from detprune.run.task import check_teacher
+from detprune.run.studies.teachers import check_teachers
 
 _LATER = ("method", "set", "budget", "batch_norm_images", "distillation", "stages")
 """Keys of a recipe that its dense network does not depend on, but for the stage of its own."""
@@ -57,7 +57,7 @@ def run_study(
         baseline.check_same(baseline.recipe.dense_part)
     for planned in cells.values():
         planned.check_same()
-    _check_teachers(cells.values(), folder)
+    check_teachers(cells.values(), folder)
 
     with folder_of_runs(folder, every):
         runs = Runs(jobs)
@@ -76,22 +76,6 @@ def plan_study(
     cells = {c: _plan_cell(study, c, folder, changes, dense[c.baseline]) for c in study.cells}
     _check_epochs(cells)
     return dense, cells
-
-
-def _check_teachers(plans: Iterable[PlannedRun], folder: Path) -> None:
-    """Check that the teachers of all runs to be made exist, for a run looks for its own only after the dense networks.
-
-    Raises:
-        InputError: one does not; the dense networks of the study's own folder are still to be trained.
-    """
-    for plan in plans:
-        teacher = getattr(getattr(plan.recipe, "distillation", None), "teacher", None)
-        if teacher is None or folder in teacher.parents or plan.finished:
-            continue
-        try:
-            check_teacher(teacher)
-        except InputError as error:
-            raise InputError(f"{plan.folder.name}: {error}") from error
 
 
 def _check_effects(study: Study, changes: Sequence[Settings]) -> None:
