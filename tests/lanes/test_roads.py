@@ -180,7 +180,9 @@ def test_the_content_of_label_files_is_part_of_the_identity(real: Path, tmp_path
     folder = draw(spec, tmp_path / "set")
     moved = real.rename(tmp_path / "moved")
     assert draw(replace(spec, labels=moved), folder) == folder
-    with pytest.raises(InputError, match=r"another drawn data set .*'labels': '.*not .*'labels': None"):
+    with pytest.raises(
+        InputError, match=r"another drawn data set .*'labels': '.*not .*'labels': None"
+    ):
         draw(replace(spec, labels=None), folder)
     geometries(moved, "test_label.json", range(300, 320, 10))
     with pytest.raises(InputError, match="holds another drawn data set"):

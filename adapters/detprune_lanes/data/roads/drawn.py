@@ -207,7 +207,9 @@ def _reusable(spec: DrawnRoads, identity: dict[str, Any], folder: Path) -> bool:
             return False
         raise InputError(f"{folder} holds something that is not drawn roads; {way_out}") from None
     if found != identity:
-        raise InputError(f"{folder} holds another drawn data set ({found}), not {identity}; {way_out}")
+        raise InputError(
+            f"{folder} holds another drawn data set ({found}), not {identity}; {way_out}"
+        )
     for split, count in spec.splits.items():
         left = sum(1 for _ in (folder / "clips" / split).glob("*/20.jpg"))
         if left != count or not (folder / LABELS[split]).is_file():
