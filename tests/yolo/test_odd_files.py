@@ -13,6 +13,8 @@ from damaged import forbid_listing
 from detprune.errors import InputError
 from detprune_yolo.data.check import check_data
 from detprune_yolo.data.images import DetectionImages
+from detprune_yolo.data.places import check_place
+from detprune_yolo.kinds import DETECT
 
 
 @pytest.fixture
@@ -89,8 +91,11 @@ def test_class_names_that_are_no_text_in_yaml(data: DataSet, names: str) -> None
         InputError, match=r"class names that are no text in YAML.*write them in quo"
     ):
         check_data(file)
+    with pytest.raises(InputError, match="class names that are no text in YAML"):
+        check_place(str(file), "val", DETECT)  # what a trainer from Python asks
     file.write_text(f"{yaml.safe_dump(keys)}names: ['no', 2]\n")
-    assert check_data(file).names == {0: "no", 1: 2} or check_data(file).names == {0: "no", 1: "2"}
+    assert {key: str(name) for key, name in check_data(file).names.items()} == {0: "no", 1: "2"}
+    check_place(str(file), "val", DETECT)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "image"])

@@ -27,7 +27,7 @@ from detprune.files.problems import Problems, refuse
 from detprune_yolo.data import problem_kinds as kinds
 from detprune_yolo.data.images import image_files
 from detprune_yolo.data.label_lines import Rules, check_labels
-from detprune_yolo.data.places import check_class_folders, check_keypoints
+from detprune_yolo.data.places import check_class_folders, check_keypoints, names_without_text
 from detprune_yolo.kinds import DETECT, Kind
 from detprune_yolo.process_state import quiet
 
@@ -192,11 +192,7 @@ def _check_names(names: Any, stated: Any, nc: int | None, problems: Problems) ->
         if {str(key) for key in names} != {str(number) for number in range(count)}:
             problems[kinds.NAMES_GAP].append(listed(map(str, names)))
         names = list(names.values())
-    if odd := [
-        repr(name)
-        for name in names
-        if not isinstance(name, str | int | float) or isinstance(name, bool)
-    ]:
+    if odd := names_without_text(names):
         problems[kinds.NAMES_NO_TEXT].append(listed(odd))
         return
     for name, times in Counter(map(str, names)).items():

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The check that a data set is on this machine and has the form of the task, before Ultralytics looks for it."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ultralytics.data.utils import check_cls_dataset, check_det_dataset
 
-from detprune.errors import InputError
+from detprune.errors import InputError, listed
+from detprune.files import load_yaml
+from detprune_yolo.data.problem_kinds import NAMES_NO_TEXT
 from detprune_yolo.kinds import Kind
 
 
@@ -38,8 +41,22 @@ def check_place(data: str, split: str, kind: Kind) -> None:
             f"data is {data}: {str(error).strip().splitlines()[0]}; put the images there first, because "
             "nothing is downloaded"
         ) from error
+    # Ultralytics has made text of them
+    names = load_yaml(Path(found["yaml_file"]), strict=False).get("names") or ()
+    odd = names_without_text(names.values() if isinstance(names, dict) else names)
+    if odd:
+        raise InputError(f"{data}: {NAMES_NO_TEXT.problem}: {listed(odd)}; {NAMES_NO_TEXT.way_out}")
     if kind.labels == "keypoints":
         check_keypoints(found, data)
+
+
+def names_without_text(names: Iterable[object]) -> list[str]:
+    """The class names that YAML has read as something else than text or numbers, such as ``no``."""
+    return [
+        repr(name)
+        for name in names
+        if not isinstance(name, str | int | float) or isinstance(name, bool)
+    ]
 
 
 def check_class_folders(folder: Path) -> dict[str, Any]:
