@@ -231,15 +231,16 @@ class Splitting(Method[P]):
                 state.rho = rho
 
     def warn_of_other_steps(self, state: SplittingState, pace: Pace) -> None:
-        """Warn once if an outer iteration had far more or fewer steps than stated, so that another pull acted.
+        """Warn once if an outer iteration had half or twice the stated steps, or worse, so that another pull acted.
 
-        Too few steps in the last outer iteration of a run are fine, for it may be cut short.
+        An odd number of batches is halved up. The last outer iteration of a run may be cut short.
         """
         asked = pace.steps_per_update or 0
         per_step = self.strength_at(state.k + 1, pace) / max(1, asked)
         steps = round((state.pulled or 0.0) / per_step)
-        short = 2 * steps < asked and state.k + 1 < (pace.updates or 0)
-        if state.told or not steps or not (short or steps > 2 * asked) or abs(steps - asked) < 3:
+        short = 2 * steps <= asked + 1 and state.k + 1 < (pace.updates or 0)
+        far = (short or steps + 1 >= 2 * asked) and abs(steps - asked) >= 3
+        if state.told or not steps or not far:
             return
         state.told = True
         LOGGER.warning(
@@ -249,8 +250,7 @@ class Splitting(Method[P]):
             state.k + 1,
             steps,
             asked,
-            steps * per_step,
-            asked * per_step,
+            *(steps * per_step, asked * per_step),
         )
 
     def end(self, state: SplittingState) -> None:

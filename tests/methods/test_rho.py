@@ -266,7 +266,10 @@ def steps_and_updates(
         (5, [20, 20, 20], "outer iteration 1 had 20 optimizer steps, but .* steps_per_update=5"),
         (20, [5, 5, 5], "outer iteration 1 had 5 optimizer steps, but .* steps_per_update=20"),
         (8, [8, 17, 8, 30], "outer iteration 2 had 17 optimizer steps"),
-        (8, [8, 16, 5, 8], None),
+        (16, [16, 8, 16], "outer iteration 2 had 8 optimizer steps"),  # the batch size was doubled
+        (15, [8, 8, 8], "outer iteration 1 had 8 optimizer steps"),  # two batches are accumulated
+        (8, [8, 16, 8], "outer iteration 2 had 16 optimizer steps"),
+        (8, [8, 14, 5, 8], None),
         (8, [8, 8, 1], None),  # the last one is cut short
         (1, [1, 2, 3], None),  # counts so small that rounding matters
     ],

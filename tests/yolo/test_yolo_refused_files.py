@@ -116,6 +116,24 @@ def test_the_variable_lets_trusted_code_run_where_there_is_no_recipe(
     assert proof.exists() == (value == "1")
 
 
+@pytest.mark.parametrize("trust", [False, True])
+@pytest.mark.parametrize("module", ["ultralytics.nn.modules.block", "ultralytics.nn.modules.later"])
+def test_layers_of_another_version_of_ultralytics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, trust: bool
+) -> None:
+    later = type("Later", (nn.Identity,), {"__module__": module})
+    path, network = tmp_path / "later.pt", tiny_detector()
+    network.model[0].add_module("later", later())
+    with monkeypatch.context() as there:
+        there.setitem(sys.modules, module, sys.modules.get(module) or types.ModuleType(module))
+        there.setattr(sys.modules[module], "Later", later, raising=False)
+        torch.save(pruned_checkpoint(network, None), path)
+    with pytest.raises(
+        InputError, match=rf"refers to {module}\.Later, .* install the one that wrote"
+    ):
+        load_model(path, trust=trust)
+
+
 def test_a_checkpoint_with_a_turned_bit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "flipped.pt"
     torch.save(pruned_checkpoint(tiny_detector(), None), path)

@@ -29,6 +29,7 @@ from detprune_yolo.kinds import kind_of, use_one_to_one
 from detprune_yolo.weights.diagnosis import (
     LOADING_ERRORS,
     damaged,
+    of_another_version,
     refuse_foreign_file,
     refused_code,
 )
@@ -187,12 +188,13 @@ def _read(path: Path, trust: bool) -> dict[str, Any]:
     try:
         checkpoint, _ = torch_safe_load(str(path), safe_only=not trust)
     except ModuleNotFoundError as error:
-        raise InputError(
+        raise of_another_version(path) or InputError(
             f"{path} needs the module {error.name!r} to load, which is not installed; install the package "
             "it was written with, or save the network there as a plain Ultralytics checkpoint"
         ) from error
     except LOADING_ERRORS as error:
-        raise (None if trust else refused_code(path)) or damaged(path, error) from error
+        refused = of_another_version(path) or (None if trust else refused_code(path))
+        raise refused or damaged(path, error) from error
     if not isinstance(checkpoint, dict):
         raise InputError(f"{path} holds a {type(checkpoint).__name__}, which is no checkpoint")
     return checkpoint

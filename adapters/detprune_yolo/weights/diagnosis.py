@@ -9,6 +9,7 @@ rests on ``weights_only``.
 import pickle
 import pickletools
 import struct
+import sys
 import warnings
 import zipfile
 import zlib
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+import ultralytics
 from torch import Tensor
 
 from detprune.errors import InputError
@@ -102,6 +104,23 @@ def refused_code(path: Path) -> InputError | None:
         f"refused to load {path}: it wants to run {shown}, which is outside what checkpoints may "
         f"contain; {_TRUST}"
     )
+
+
+def of_another_version(path: Path) -> InputError | None:
+    """The error for a file whose network has layers that Ultralytics does not have here, or None."""
+    names = (name for name in classes_in(path) if name.startswith("ultralytics.nn."))
+    missing = sorted(name for name in names if not _is_here(*name.rpartition(".")[::2]))
+    if not missing:
+        return None
+    return InputError(
+        f"{path} cannot be loaded: it refers to {', '.join(missing[:5])}, which Ultralytics {ultralytics.__version__} "
+        "does not have here; the file is of another version or of a changed copy of Ultralytics: install the one "
+        "that wrote it, or start from a network that this one can build"
+    )
+
+
+def _is_here(module: str, name: str) -> bool:
+    return hasattr(sys.modules.get(module), name)  # nothing is imported because a file names it
 
 
 def classes_in(path: Path) -> set[str]:
