@@ -356,15 +356,19 @@ def test_processes_that_end_with_the_command_disturb_no_clean_up() -> None:
     def ended(*_: object) -> None:
         raise RuntimeError("DataLoader worker is killed by signal: Terminated")
 
-    cleaned = False
+    cleaned = []
+
+    def stopped_work() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGCHLD)
+            cleaned.append(True)
+
     before = signal.signal(signal.SIGCHLD, ended)
     try:
         with pytest.raises(SystemExit) as stopped, exit_on_signals():
-            try:
-                signal.raise_signal(signal.SIGTERM)
-            finally:
-                signal.raise_signal(signal.SIGCHLD)
-                cleaned = True
+            stopped_work()
     finally:
         signal.signal(signal.SIGCHLD, before)
     assert stopped.value.code == 143
@@ -404,6 +408,18 @@ def test_a_study_that_is_ended_ends_its_runs(tmp_path: Path, started: Any) -> No
     assert "dense_0: interrupted (exit code 143)" in said
     with hold(dense):  # no run goes on without its study
         pass
+
+
+def test_a_study_whose_folder_becomes_read_only(
+    tmp_path: Path, here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> int:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "out" / "results.json"))
+
+    monkeypatch.setattr("detprune.run.studies.planned.Runs._call", refused)
+    ended, said = here("study", a_study(tmp_path), "--out", "out")
+    assert ended == 1, said
+    assert "results.json: Permission denied; let the folder be written" in " ".join(said.split())
 
 
 @pytest.mark.parametrize(

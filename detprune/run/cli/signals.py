@@ -27,7 +27,9 @@ def exit_on_signals() -> Iterator[None]:
     command = os.getpid()
 
     def leave(number: int, _: FrameType | None) -> None:
-        if os.getpid() != command:  # a forked process that loads data, whose failure torch would report
+        if (
+            os.getpid() != command
+        ):  # a forked process that loads data, whose failure torch would report
             raise SystemExit(0)
         received.append(number)
         for each in handlers:
