@@ -18,7 +18,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -83,8 +83,17 @@ def hold(folder: Path) -> Iterator[None]:
         if file in _held:  # false in a process that was forked meanwhile
             _held.discard(file)
             if _is_at(file, folder):
-                (folder / NAME).unlink()
+                _delete(file, folder)
             os.close(file)
+
+
+def _delete(file: int, folder: Path) -> None:
+    """Delete the lock file; empty it where the folder has become read-only, whose own error has to be seen."""
+    try:
+        (folder / NAME).unlink()
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(file, 0)
 
 
 def _acquire(folder: Path) -> int:

@@ -18,10 +18,12 @@ from tiny_recipe import TINY
 
 from command_line import started as process_of
 from command_line import wait_for
+from detprune.errors import StorageError
 from detprune.files.locks import Holder, hold
 from detprune.files.temporaries import temporary_name
 from detprune.run.claim import absolute, located
 from detprune.run.cli import main as cli
+from detprune.run.cli.signals import exit_on_signals
 from detprune.run.studies.planned import Runs
 
 ONE_STAGE = ("--set", "stages.constrained.epochs=0", "--set", "stages.retrain.epochs=0")
@@ -200,6 +202,24 @@ def test_a_lock_may_be_taken_over_by_whoever_may_write_the_folder(tmp_path: Path
         os.umask(before)
 
 
+def test_a_lock_that_cannot_be_deleted_hides_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that becomes read-only: what could not be written is said, and that --resume goes on."""
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refused)
+        with pytest.raises(StorageError, match=r"cannot write last\.ckpt"), hold(tmp_path):
+            raise StorageError("cannot write last.ckpt")
+    assert (tmp_path / ".lock").read_bytes() == b""
+    with hold(tmp_path):
+        assert Holder.read(tmp_path) == Holder.this()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_studies_hold_their_folder(tmp_path: Path, here: Any) -> None:
     a_study(tmp_path)
     steps = {"name": "p", "recipe": "tiny.yaml", "rates": [2]}
@@ -330,6 +350,44 @@ def test_a_signal_ends_a_stage_with_its_own_exit_code_and_nothing_is_lost(
         shutil.rmtree(run)
 
 
+def test_processes_that_end_with_the_command_disturb_no_clean_up() -> None:
+    """A signal reaches the processes of a data loader too, and torch raises an error when one of them ends."""
+
+    def ended(*_: object) -> None:
+        raise RuntimeError("DataLoader worker is killed by signal: Terminated")
+
+    cleaned = []
+
+    def stopped_work() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGCHLD)
+            cleaned.append(True)
+
+    before = signal.signal(signal.SIGCHLD, ended)
+    try:
+        with pytest.raises(SystemExit) as stopped, exit_on_signals():
+            stopped_work()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert stopped.value.code == 143
+    assert cleaned
+
+
+def test_a_process_that_loads_data_leaves_without_a_failure() -> None:
+    """Ctrl-C reaches it too; torch raises an error in the command where it leaves with another code than 0."""
+    with exit_on_signals():
+        child = os.fork()
+        if child == 0:
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except SystemExit as stopped:
+                os._exit(int(stopped.code or 0))
+            os._exit(99)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def a_study(folder: Path, **settings: Any) -> Path:
     file_of(folder)
     study = {"name": "s", "recipe": "tiny.yaml", "methods": {"m": {"method": "magnitude"}}}
@@ -350,6 +408,18 @@ def test_a_study_that_is_ended_ends_its_runs(tmp_path: Path, started: Any) -> No
     assert "dense_0: interrupted (exit code 143)" in said
     with hold(dense):  # no run goes on without its study
         pass
+
+
+def test_a_study_whose_folder_becomes_read_only(
+    tmp_path: Path, here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> int:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "out" / "results.json"))
+
+    monkeypatch.setattr("detprune.run.studies.planned.Runs._call", refused)
+    ended, said = here("study", a_study(tmp_path), "--out", "out")
+    assert ended == 1, said
+    assert "results.json: Permission denied; let the folder be written" in " ".join(said.split())
 
 
 @pytest.mark.parametrize(

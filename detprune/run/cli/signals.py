@@ -5,6 +5,7 @@ SIGTERM without closing anything. So a signal raises SystemExit in the main thre
 and ``finally`` blocks run. A second signal kills at once.
 """
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -23,11 +24,17 @@ def exit_on_signals() -> Iterator[None]:
         yield
         return
     received: list[int] = []
+    command = os.getpid()
 
     def leave(number: int, _: FrameType | None) -> None:
+        if os.getpid() != command:
+            raise SystemExit(0)  # a process that loads data: torch would report its failure
         received.append(number)
         for each in handlers:
             signal.signal(each, signal.SIG_DFL)
+        # The signal often reaches the whole group, and torch's handler for the end of a process that loads data
+        # raises an error in the midst of the clean-up. The command ends, so that it is not put back.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         raise SystemExit(128 + number)
 
     handlers = {number: signal.getsignal(number) for number in _ENDING}

@@ -20,9 +20,10 @@ from typing import Any
 
 import torch
 
-from detprune.errors import InputError
+from detprune.errors import InputError, StorageError
 from detprune.files import load_yaml, parse_yaml
 from detprune.files.locks import FolderInUseError, Holder, hold
+from detprune.files.storage import storage_reason
 from detprune.files.temporaries import sweep
 from detprune.run.adapter import load_recipe
 from detprune.run.beginning import changes
@@ -57,6 +58,7 @@ def folder_of_runs(path: Path, planned: Iterable["PlannedRun"] = ()) -> Iterator
     Raises:
         FolderInUseError: another process holds it.
         InputError: it cannot be made, or holds a run, or results of other runs, which would be overwritten.
+        StorageError: it became read-only meanwhile.
     """
     _check_others(path, planned)
     try:
@@ -68,7 +70,13 @@ def folder_of_runs(path: Path, planned: Iterable["PlannedRun"] = ()) -> Iterator
     with hold(path):
         for folder in (path, path / "figures"):
             sweep(folder, held=True)
-        yield path
+        try:
+            yield path
+        except PermissionError as error:
+            if (said := storage_reason(error, path)) is None:
+                raise
+            way_out = "let the folder be written, then call the command again, which goes on"
+            raise StorageError(f"{said}; {way_out}") from error
 
 
 def _check_others(path: Path, planned: Iterable["PlannedRun"]) -> None:
