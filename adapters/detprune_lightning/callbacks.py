@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -17,9 +16,9 @@ from detprune import Budget, InputError, Method, OuterIteration, Pruner, Sparsit
 from detprune.binding.checks import check_choice, check_kind
 from detprune.loggers import logger
 from detprune.networks.batch_norm import BATCH_NORM_IMAGES, statistics_layers
-from detprune.run.schedule import outer_iterations
 from detprune.values import check_number, check_whole
 from detprune_lightning.batch_norm import TrainingInputs, renew
+from detprune_lightning.outer_plan import OuterPlan
 
 LOGGER = logger(__name__)
 
@@ -70,7 +69,7 @@ class ConstrainedTraining(L.Callback):
         self._pruner: Pruner | None = None
         self._saved: dict[str, Any] | None = None
         self._continues = False
-        self._total_steps = self._updates = 0
+        self._plan = OuterPlan(1, 1)
         self._last_step = 0
         self._batch_norm_images = batch_norm_images
         self._inputs: TrainingInputs | None = None
@@ -95,20 +94,12 @@ class ConstrainedTraining(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make the pruner for the optimizer, and load a checkpoint's state if there is one."""
-        total, epochs = _planned_steps(trainer), trainer.max_epochs
-        # Lightning estimates -1 steps for a loader without length
-        if not 0 < total < math.inf or not epochs or epochs < 0:
-            raise InputError(
-                "constrained training needs a known length; give the Trainer max_epochs and a loader "
-                "whose length is known, or, where it has none (IterableDataset), "
-                "limit_train_batches=…, the number of its batches an epoch"
-            )
-        self._total_steps = int(total)
-        self._updates = outer_iterations(epochs, self._total_steps, self._every)
-        if self._every is not None and round(epochs / self._every) > self._total_steps:
+        plan = self._plan = OuterPlan.of(trainer, self._every)
+        epochs = trainer.max_epochs or 0
+        if self._every is not None and round(epochs / self._every) > plan.steps:
             LOGGER.warning(
                 "every is %g epochs, in which there is no optimizer step: outer iterations are %d, of a step each",
-                *(self._every, self._updates),
+                *(self._every, plan.updates),
             )
         self._pruner = Pruner(
             self._network if self._network is not None else pl_module,
@@ -116,8 +107,8 @@ class ConstrainedTraining(L.Callback):
             self._method,
             self._sparsity_set,
             self._budget,
-            steps_per_update=round(self._total_steps / self._updates),
-            updates=self._updates,
+            steps_per_update=self._steps_after(0),
+            updates=plan.updates,
         )
         self._continues = self._saved is not None
         if self._saved is not None:
@@ -126,6 +117,7 @@ class ConstrainedTraining(L.Callback):
             except InputError as error:
                 raise InputError(f"{_checkpoint(trainer)}: {error}; {_WAY_OUT}") from error
             self._saved = None
+            self._pruner.steps_per_update = self._steps_after(len(self._pruner.history))
         self._last_step = trainer.global_step
         self._inputs = None
         if self._batch_norm_images and statistics_layers(self._pruner.model):
@@ -171,6 +163,7 @@ class ConstrainedTraining(L.Callback):
             else self._at_boundary(trainer, batch_idx)
         ):
             entry = self.pruner.update()
+            self.pruner.steps_per_update = self._steps_after(len(self.pruner.history))
             for logger in trainer.loggers:
                 logger.log_metrics(_curves(entry), step=self._last_step)
             if self._on_update is not None:
@@ -191,11 +184,12 @@ class ConstrainedTraining(L.Callback):
         if trainer.max_steps > 0:
             done = max(done, trainer.global_step / trainer.max_steps)
         # count whole planned steps; the second test is for steps that are longer than planned
-        steps = math.floor(done * self._total_steps + 1e-6)
-        return (
-            steps >= round(k * self._total_steps / self._updates)
-            or done + 1e-9 >= k / self._updates
-        )
+        steps = math.floor(done * self._plan.steps + 1e-6)
+        return steps >= self._plan.end_of(k) or done + 1e-9 >= k / self._plan.updates
+
+    def _steps_after(self, done: int) -> int:
+        """Planned steps of the outer iteration that follows ``done`` others, or of one of the method's own."""
+        return self._plan.usual if self._method.has_inner_loop else self._plan.steps_after(done)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the hooks off; the pruner stays."""
@@ -290,18 +284,6 @@ class MaskedRetraining(L.Callback):
 
 def _checkpoint(trainer: L.Trainer) -> str:
     return str(trainer.ckpt_path) if trainer.ckpt_path is not None else "this Trainer's earlier fit"
-
-
-def _planned_steps(trainer: L.Trainer) -> float:
-    """Optimizer steps of the whole fit; Lightning's own estimate uses the first epoch's accumulation for all epochs."""
-    total = trainer.estimated_stepping_batches
-    found = (c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler))  # type: ignore[attr-defined]
-    schedule, batches = next(found, None), trainer.num_training_batches
-    if schedule is None or math.isinf(total) or math.isinf(batches) or not trainer.max_epochs:
-        return total
-    epochs = range(trainer.max_epochs)
-    steps = sum(math.ceil(batches / schedule.get_accumulate_grad_batches(e)) for e in epochs)
-    return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
 
 
 def _curves(entry: OuterIteration) -> dict[str, float]:

@@ -100,10 +100,10 @@ def test_accumulation_updates_by_optimizer_steps_and_sees_whole_losses(tmp_path:
     assert [entry.task_loss for entry in history] == pytest.approx(losses, rel=1e-5)
 
 
-def test_uneven_outer_iterations_end_with_the_last_step(tmp_path: Path) -> None:
+def test_uneven_outer_iterations_end_with_the_last_step_and_have_their_pull(tmp_path: Path) -> None:
     module, seen = Net(), []
     training = ConstrainedTraining(
-        dp.ADMM(),
+        dp.ADMM(rho=dp.Pull(0.5, 2)),
         budget=BUDGET,
         every=0.3,
         network=module.network,
@@ -112,6 +112,26 @@ def test_uneven_outer_iterations_end_with_the_last_step(tmp_path: Path) -> None:
     trainer(tmp_path, [training]).fit(module, loader())
     assert [k for k, _ in seen] == list(range(1, 11))
     assert seen[-1][1] == 3
+    # ten outer iterations of two or three of the 24 steps
+    asked = [0.5 * 4 ** (k / 9) for k in range(10)]
+    assert [entry.pull for entry in training.pruner.history] == pytest.approx(asked)
+
+
+def test_uneven_outer_iterations_that_are_resumed_have_their_pull(tmp_path: Path) -> None:
+    def fit(*callbacks: L.Callback, resume: Path | None = None) -> list[dp.OuterIteration]:
+        module = Net()
+        training = ConstrainedTraining(
+            dp.ADMM(rho=dp.Pull(0.5, 2)), budget=BUDGET, every=0.3, network=module.network
+        )
+        trainer(tmp_path, [training, *callbacks]).fit(module, loader(), ckpt_path=resume)
+        return training.pruner.history
+
+    saved = tmp_path / "one.ckpt"
+    save = L.pytorch.callbacks.LambdaCallback(
+        on_train_epoch_end=lambda t, _: t.save_checkpoint(saved) if t.current_epoch == 0 else None
+    )
+    whole = fit(save)
+    assert fit(resume=saved) == whole
 
 
 def test_sas_admm_keeps_its_own_pace(tmp_path: Path) -> None:

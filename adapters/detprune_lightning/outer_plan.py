@@ -1,0 +1,67 @@
+"""Where the outer iterations of a fit end, in optimizer steps that a Trainer plans."""
+
+import math
+from dataclasses import dataclass
+
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+
+import lightning as L
+from detprune import InputError
+from detprune.run.schedule import outer_iterations
+
+
+@dataclass(frozen=True)
+class OuterPlan:
+    """Outer iterations, spread evenly over the planned steps: their lengths differ by one step at most.
+
+    Attributes:
+        steps: optimizer steps of the whole fit.
+        updates: outer iterations.
+    """
+
+    steps: int
+    updates: int
+
+    @classmethod
+    def of(cls, trainer: L.Trainer, every: float | None) -> "OuterPlan":
+        """The plan of a fit whose outer iterations take ``every`` epochs.
+
+        Raises:
+            InputError: the length of the fit is not known.
+        """
+        total, epochs = _planned_steps(trainer), trainer.max_epochs
+        # Lightning estimates -1 steps for a loader without length
+        if not 0 < total < math.inf or not epochs or epochs < 0:
+            raise InputError(
+                "constrained training needs a known length; give the Trainer max_epochs and a loader "
+                "whose length is known, or, where it has none (IterableDataset), "
+                "limit_train_batches=…, the number of its batches an epoch"
+            )
+        steps = int(total)
+        return cls(steps, outer_iterations(epochs, steps, every))
+
+    @property
+    def usual(self) -> int:
+        """Steps of an outer iteration, rounded."""
+        return round(self.steps / self.updates)
+
+    def end_of(self, k: int) -> int:
+        """Steps up to the end of outer iteration ``k``, which counts from 1."""
+        return round(k * self.steps / self.updates)
+
+    def steps_after(self, done: int) -> int:
+        """Steps of the outer iteration that follows ``done`` others; after the last one those of the last."""
+        k = min(done + 1, self.updates)
+        return max(1, self.end_of(k) - self.end_of(k - 1))
+
+
+def _planned_steps(trainer: L.Trainer) -> float:
+    """Optimizer steps of the whole fit; Lightning's own estimate uses the first epoch's accumulation for all epochs."""
+    total = trainer.estimated_stepping_batches
+    found = (c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler))  # type: ignore[attr-defined]
+    schedule, batches = next(found, None), trainer.num_training_batches
+    if schedule is None or math.isinf(total) or math.isinf(batches) or not trainer.max_epochs:
+        return total
+    epochs = range(trainer.max_epochs)
+    steps = sum(math.ceil(batches / schedule.get_accumulate_grad_batches(e)) for e in epochs)
+    return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
