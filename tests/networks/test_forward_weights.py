@@ -100,7 +100,14 @@ def test_single_weights_of_a_standardised_layer_are_refused_by_name() -> None:
 def test_whole_filters_of_a_standardised_layer_stay_zero() -> None:
     model = net(StdConv2d)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    Pruner(model, optimizer, ADMM(rho=0.1), Filter(), Budget(sparsity=0.5))
+    Pruner(model, optimizer, ADMM(rho=0.1), Filter(), Budget(sparsity=0.5)).hard_prune()
+    layer = model[0]
+    assert isinstance(layer, StdConv2d)
+    empty = (layer.weight == 0).flatten(1).all(1)
+    assert int(empty.sum()) == 16
+    with torch.no_grad():
+        out = layer(torch.randn(1, 2, 6, 6)) - layer.bias.view(-1, 1, 1)
+    assert bool((out[0, empty] == 0).all())
 
 
 def test_layers_that_keep_their_channels_are_told(caplog: pytest.LogCaptureFixture) -> None:
