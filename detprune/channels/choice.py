@@ -26,15 +26,7 @@ def tell_passed_over(model: nn.Module, budget: Budget) -> None:
         for whole in computed_weights(model)
         if isinstance(whole.module, nn.Linear | nn.modules.conv._ConvNd)
         and whole.name.rpartition(".")[2] == "weight"
-        and (
-            budget.include is None
-            or any(matches(whole.name, pattern) for pattern in budget.include)
-        )
-        and not any(
-            matches(name, pattern)
-            for name in (whole.name, *whole.parts)
-            for pattern in budget.exclude
-        )
+        and _is_asked_for(budget, whole.name, *whole.parts)
     ]
     if chosen:
         LOGGER.warning(
@@ -54,8 +46,7 @@ def _tell_changed_in_forward(model: nn.Module, budget: Budget) -> None:
         f"{name} by {type(module).__name__}.forward"
         for name, module in ((f"{path}.weight", m) for path, m in model.named_modules())
         if has_own_forward(module)
-        and (budget.include is None or any(matches(name, pattern) for pattern in budget.include))
-        and not any(matches(name, pattern) for pattern in budget.exclude)
+        and _is_asked_for(budget, name)
         and loses_zeros(module, _with_zeros(module.weight))
     ]
     if found:
@@ -65,6 +56,13 @@ def _tell_changed_in_forward(model: nn.Module, budget: Budget) -> None:
             len(found),
             "\n  ".join(found),
         )
+
+
+def _is_asked_for(budget: Budget, name: str, *parts: str) -> bool:
+    """Whether a budget includes a weight, and excludes neither it nor the parameters from which it is computed."""
+    if budget.include is not None and not any(matches(name, p) for p in budget.include):
+        return False
+    return not any(matches(one, p) for one in (name, *parts) for p in budget.exclude)
 
 
 def _with_zeros(weight: Tensor) -> Tensor:

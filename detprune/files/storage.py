@@ -121,9 +121,8 @@ def _shortage(error: BaseException) -> str | None:
             "give /dev/shm more room (--shm-size of docker), or write workers: 0, or take a smaller batch"
         )
     if memory_ended(error):
-        lines = (
-            str(error).strip() or "MemoryError"
-        ).splitlines()  # a worker's error is a whole traceback
+        # the error of a process that loads data is a whole traceback
+        lines = (str(error).strip() or "MemoryError").splitlines()
         reason = next((line for line in lines if _NO_MEMORY.search(line)), lines[0])
         return (
             f"there is not enough memory ({reason}); take a smaller batch, smaller images or fewer workers, or a "

@@ -23,7 +23,6 @@ from detprune.files.locks import Holder, hold
 from detprune.files.temporaries import temporary_name
 from detprune.run.claim import absolute, located
 from detprune.run.cli import main as cli
-from detprune.run.cli.signals import exit_on_signals
 from detprune.run.studies.planned import Runs
 
 ONE_STAGE = ("--set", "stages.constrained.epochs=0", "--set", "stages.retrain.epochs=0")
@@ -348,44 +347,6 @@ def test_a_signal_ends_a_stage_with_its_own_exit_code_and_nothing_is_lost(
         assert not (run / ".lock").exists()
         assert not list(run.rglob("*.tmp"))
         shutil.rmtree(run)
-
-
-def test_processes_that_end_with_the_command_disturb_no_clean_up() -> None:
-    """A signal reaches the processes of a data loader too, and torch raises an error when one of them ends."""
-
-    def ended(*_: object) -> None:
-        raise RuntimeError("DataLoader worker is killed by signal: Terminated")
-
-    cleaned = []
-
-    def stopped_work() -> None:
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        finally:
-            signal.raise_signal(signal.SIGCHLD)
-            cleaned.append(True)
-
-    before = signal.signal(signal.SIGCHLD, ended)
-    try:
-        with pytest.raises(SystemExit) as stopped, exit_on_signals():
-            stopped_work()
-    finally:
-        signal.signal(signal.SIGCHLD, before)
-    assert stopped.value.code == 143
-    assert cleaned
-
-
-def test_a_process_that_loads_data_leaves_without_a_failure() -> None:
-    """A signal to the group reaches it too; torch raises an error where it leaves with another code than 0."""
-    with exit_on_signals():
-        child = os.fork()
-        if child == 0:
-            try:
-                signal.raise_signal(signal.SIGTERM)  # SIGINT is ignored in the background
-            except SystemExit as stopped:
-                os._exit(int(stopped.code or 0))
-            os._exit(99)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def a_study(folder: Path, **settings: Any) -> Path:
