@@ -190,15 +190,16 @@ class RunDirectory:
         self.write_json("progress.json", dumped)
 
     def check_there(self) -> None:
-        """Refuse to go on in a folder that was removed or emptied since the run was opened.
+        """Refuse to go on in a folder that was removed, moved or emptied since the run was opened.
 
         Raises:
             StorageError: the recipe that the run wrote is not there any more.
         """
         if self._is_opened and not os.path.lexists(self.path / "recipe.yaml"):
             raise StorageError(
-                f"{self.path} was removed, or emptied, while the run was going on, so that its result would be "
-                "incomplete; start the run again with its recipe"
+                f"{self.path} was removed, moved or emptied while the run was going on, so that its result would be "
+                "incomplete; start the run again with its recipe, or, where the folder was only moved, continue it "
+                "there with detprune run FOLDER --resume"
             )
 
     def summary(self) -> Summary | None:

@@ -380,13 +380,17 @@ def test_a_name_too_long_to_be_set_aside_stays_as_it_was(
 # ---------------------------------------------------------------- folders that go away
 
 
+@pytest.mark.parametrize(
+    "take_away", [shutil.rmtree, lambda run: run.rename(run.with_name("moved"))]
+)
 @pytest.mark.parametrize("made_anew", [False, True])
 @pytest.mark.parametrize("by_name", [str, os.fsencode])  # TensorBoard's errors name bytes
-def test_a_run_folder_that_is_removed_while_the_run_goes_on(
+def test_a_run_folder_that_is_taken_away_while_the_run_goes_on(
     recipe: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     call: Called,
+    take_away: Callable[[Path], object],
     made_anew: bool,
     by_name: Callable[[str], str | bytes],
 ) -> None:
@@ -394,7 +398,7 @@ def test_a_run_folder_that_is_removed_while_the_run_goes_on(
 
     def work(_adapter: object, _recipe: object, directory: RunDirectory) -> None:
         with directory.storage_errors():
-            shutil.rmtree(run)
+            take_away(run)
             if made_anew:  # as Ultralytics does
                 directory.checkpoints.mkdir(parents=True)
                 directory.finish("dense", StageResult(metric=1.0, metrics={}, seconds=1.0))
@@ -404,8 +408,9 @@ def test_a_run_folder_that_is_removed_while_the_run_goes_on(
     monkeypatch.setattr("detprune.run.cli.run._run", work)
     code, error = call("run", recipe, "--out", run)
     assert code == 1, error
-    assert f"{run} was removed, or emptied, while the run was going on" in error
+    assert f"{run} was removed, moved or emptied while the run was going on" in error
     assert "start the run again with its recipe" in error
+    assert "detprune run FOLDER --resume" in error
     assert not (run / "progress.json").exists()
 
 
