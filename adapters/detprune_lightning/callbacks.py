@@ -4,6 +4,7 @@ Only public hooks are used. The pruner is made in ``on_fit_start``: there the op
 checkpoint that is resumed has been read, with the state of this callback.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from detprune import Budget, InputError, Method, OuterIteration, Pruner, Sparsit
 from detprune.binding.checks import check_choice, check_kind
 from detprune.loggers import logger
 from detprune.networks.batch_norm import BATCH_NORM_IMAGES, statistics_layers
+from detprune.run.parsing import parse
 from detprune.values import check_number, check_whole
 from detprune_lightning.batch_norm import TrainingInputs, renew
 from detprune_lightning.outer_plan import OuterPlan
@@ -27,6 +29,7 @@ _WAY_OUT = (
     "resume from a checkpoint that was written with this callback, or load the weights alone and fit with a new "
     "Trainer without ckpt_path (in a run directory: delete the stage's folder of checkpoints, then --resume)"
 )
+_PLAN = "outer_plan"
 
 
 class ConstrainedTraining(L.Callback):
@@ -70,6 +73,7 @@ class ConstrainedTraining(L.Callback):
         self._saved: dict[str, Any] | None = None
         self._continues = False
         self._plan = OuterPlan(1, 1)
+        self._former_plan: Any = None
         self._last_step = 0
         self._batch_norm_images = batch_norm_images
         self._inputs: TrainingInputs | None = None
@@ -117,7 +121,11 @@ class ConstrainedTraining(L.Callback):
             except InputError as error:
                 raise InputError(f"{_checkpoint(trainer)}: {error}; {_WAY_OUT}") from error
             self._saved = None
-            self._pruner.steps_per_update = self._steps_after(len(self._pruner.history))
+            done = len(self._pruner.history)
+            if self._former_plan is not None and not self._method.has_inner_loop:
+                former = parse(OuterPlan, self._former_plan, _checkpoint(trainer), _WAY_OUT)
+                self._plan = plan.after(former, done)
+            self._pruner.steps_per_update = self._steps_after(done)
         self._last_step = trainer.global_step
         self._inputs = None
         if self._batch_norm_images and statistics_layers(self._pruner.model):
@@ -185,7 +193,7 @@ class ConstrainedTraining(L.Callback):
             done = max(done, trainer.global_step / trainer.max_steps)
         # count whole planned steps; the second test is for steps that are longer than planned
         steps = math.floor(done * self._plan.steps + 1e-6)
-        return steps >= self._plan.end_of(k) or done + 1e-9 >= k / self._plan.updates
+        return steps >= self._plan.end_of(k) or done + 1e-9 >= self._plan.share_at(k)
 
     def _steps_after(self, done: int) -> int:
         """Planned steps of the outer iteration that follows ``done`` others, or of one of the method's own."""
@@ -196,12 +204,16 @@ class ConstrainedTraining(L.Callback):
         self.pruner.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        """The pruner's state."""
-        return {} if self._pruner is None else self._pruner.state_dict()
+        """The pruner's state, and the plan of its outer iterations."""
+        if self._pruner is None:
+            return {}
+        return {**self._pruner.state_dict(), _PLAN: dataclasses.asdict(self._plan)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep a checkpoint's state until the pruner is made."""
-        self._saved = state_dict or None
+        saved = dict(state_dict)
+        self._former_plan = saved.pop(_PLAN, None)  # earlier versions kept none
+        self._saved = saved or None
 
 
 class HardPruningCheck(L.Callback):

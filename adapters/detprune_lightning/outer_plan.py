@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from pydantic import NonNegativeInt, PositiveInt
 
 import lightning as L
 from detprune import InputError
@@ -16,11 +17,15 @@ class OuterPlan:
 
     Attributes:
         steps: optimizer steps of the whole fit.
-        updates: outer iterations.
+        updates: outer iterations of a fit of that length.
+        earlier: outer iterations that ended before, under the plan of a fit of another length.
+        begin: the step after which this plan spreads the others.
     """
 
-    steps: int
-    updates: int
+    steps: PositiveInt
+    updates: PositiveInt
+    earlier: NonNegativeInt = 0
+    begin: NonNegativeInt = 0
 
     @classmethod
     def of(cls, trainer: L.Trainer, every: float | None) -> "OuterPlan":
@@ -40,18 +45,43 @@ class OuterPlan:
         steps = int(total)
         return cls(steps, outer_iterations(epochs, steps, every))
 
+    def after(self, former: "OuterPlan", done: int) -> "OuterPlan":
+        """The plan of a fit that goes on after ``done`` outer iterations of another plan.
+
+        A fit of the same length keeps its plan. In one that became longer or shorter the outer iterations that are
+        left have equal lengths, so that none gets all the steps that were added. Where as many have ended as a fit
+        of the new length has, others of its usual length follow.
+        """
+        if (former.steps, former.updates) == (self.steps, self.updates):
+            return former
+        begin = min(former.end_of(done), self.steps)
+        return OuterPlan(self.steps, self.updates, done, begin)
+
     @property
     def usual(self) -> int:
         """Steps of an outer iteration, rounded."""
         return round(self.steps / self.updates)
 
+    @property
+    def last(self) -> int:
+        """Outer iterations up to the end of the fit."""
+        if self.updates > self.earlier:
+            return self.updates
+        return self.earlier + max(1, round((self.steps - self.begin) / self.usual))
+
+    def share_at(self, k: int) -> float:
+        """Share of the fit at the end of outer iteration ``k``, which counts from 1."""
+        left = self.steps - self.begin
+        return (self.begin + (k - self.earlier) * left / (self.last - self.earlier)) / self.steps
+
     def end_of(self, k: int) -> int:
         """Steps up to the end of outer iteration ``k``, which counts from 1."""
-        return round(k * self.steps / self.updates)
+        left = self.steps - self.begin
+        return round(self.begin + (k - self.earlier) * left / (self.last - self.earlier))
 
     def steps_after(self, done: int) -> int:
         """Steps of the outer iteration that follows ``done`` others; after the last one those of the last."""
-        k = min(done + 1, self.updates)
+        k = min(done + 1, self.last)
         return max(1, self.end_of(k) - self.end_of(k - 1))
 
 
