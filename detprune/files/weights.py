@@ -28,7 +28,7 @@ def safe_load(path: str | Path, wanted: str) -> object:
     except OSError as error:  # the name is too long, or a folder above it may not be entered
         raise InputError(f"cannot read {path}: {error.strerror or error}; give {wanted}") from error
     if is_folder:
-        raise InputError(f"{path} is a folder; give {wanted}, which is a file in it")
+        raise InputError(f"{path} is a folder; give {wanted}, which is a file")
     if not path.exists():
         raise InputError(f"there is no file {path}, and nothing is downloaded; give {wanted}")
     if not path.is_file():

@@ -249,7 +249,9 @@ def test_a_truncated_checkpoint_is_refused(
 
 def test_a_missing_file_and_a_folder_are_refused(target: nn.Module, tmp_path: Path) -> None:
     assert "there is no file" in refused(target, tmp_path / "none.th")
-    assert "is a folder; give a checkpoint of the same network" in refused(target, tmp_path)
+    text = refused(target, tmp_path)
+    assert "is a folder; give a checkpoint of the same network" in text
+    assert "in it" not in text  # it may hold none
     os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
     assert "is a device, pipe or socket and no file" in refused(target, tmp_path / "pipe")
 

@@ -182,6 +182,12 @@ STATE = OrderedDict({"layer.weight": torch.ones(2, 2)})
         ("tiny.yaml", b"nc: 3\n", "is a text file without weights"),
         ("net.onnx", b"\x08\x08\x12\x07pytorch", "is an ONNX file"),
         ("onnx.pt", b"\x08\x08\x12\x07pytorch", "is an ONNX file"),
+        (
+            "net.engine",
+            b"\x93\x01" * 20,
+            r"a network exported to TensorRT, .* give the \.pt checkpoint",
+        ),
+        ("net_int8.tflite", b"\x93\x01" * 20, r"a network exported to LiteRT, .* give the \.pt"),
         ("empty.pt", b"", "empty, truncated or damaged"),
         ("noise.pt", b"\x93\x01\x02\x03" * 20, "empty, truncated or damaged"),
         ("page.pt", b"<!DOCTYPE html><html>", "web page"),
@@ -201,6 +207,7 @@ def test_other_formats(tmp_path: Path, name: str, content: bytes, message: str) 
     [
         (STATE, "a state dict, 1 tensors without their network"),
         ({"state_dict": dict(STATE)}, "a state dict, 1 tensors without their network"),
+        ({"model": STATE, "start_epoch": 300}, "dp.Pruner in its own training loop"),  # YOLOX's
         ({"module_list.0.Conv2d.weight": torch.ones(1)}, "a state dict file of the anchor-based"),
         ({"model": {"model.28.anchors": torch.ones(1)}}, "a state dict file of the anchor-based"),
         ({"epoch": 3, "lr": 0.1}, "a dict with the keys 'epoch', 'lr' and no network"),
@@ -216,8 +223,18 @@ def test_files_without_a_network(tmp_path: Path, content: object, message: str) 
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no file .*yolov3-tinyu.pt; nothing is downloaded"):
         load_model(tmp_path / "yolov3-tinyu.pt")
-    with pytest.raises(InputError, match="is a folder"):
+    with pytest.raises(
+        InputError, match=r"is a folder; give a checkpoint file, such as the best\.pt"
+    ):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("end", ["_openvino_model", "_int8_openvino_model", ".mlpackage"])
+def test_a_folder_of_an_exported_network_names_the_file_to_take(tmp_path: Path, end: str) -> None:
+    exported = tmp_path / f"best{end}"
+    exported.mkdir()
+    with pytest.raises(InputError, match=r"exported to .*; give the \.pt checkpoint"):
+        load_model(exported)
 
 
 def test_truncated_and_wrong_suffix(checkpoint: Path) -> None:

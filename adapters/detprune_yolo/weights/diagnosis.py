@@ -20,6 +20,7 @@ from typing import IO, Any
 import torch
 import ultralytics
 from torch import Tensor
+from ultralytics.engine import exporter
 
 from detprune.errors import InputError
 from detprune.files import check_archive
@@ -57,7 +58,7 @@ def refuse_foreign_file(path: Path) -> None:
 
     Raises:
         InputError: it is missing, a folder, empty or damaged; or of Darknet, of the yolov3 or yolov5
-            repository, TorchScript, ONNX, a model description, a state dict, or another pickle. Each
+            repository, an exported network, a model description, a state dict, or another pickle. Each
             message says what the file is and what to do instead.
     """
     if not path.exists():
@@ -66,7 +67,10 @@ def refuse_foreign_file(path: Path) -> None:
             "from https://github.com/ultralytics/assets/releases, and give the path of the file"
         )
     if not path.is_file():
-        raise InputError(f"{path} is a folder; give the checkpoint file in it, such as best.pt")
+        _refuse_exported(path)
+        raise InputError(
+            f"{path} is a folder; give a checkpoint file, such as the best.pt of a training"
+        )
     check_archive(path, "copy or download it again")
     try:
         with path.open("rb") as file:
@@ -175,6 +179,19 @@ def _refuse_by_first_bytes(path: Path, head: bytes, size: int) -> None:
             f"{path} is a text file, not a checkpoint: a web page or a Git LFS pointer that was saved "
             "in its place; download the file itself"
         )
+    if suffix != ".torchscript":  # its archive is looked into
+        _refuse_exported(path)
+
+
+def _refuse_exported(path: Path) -> None:
+    """Refuse a file or folder whose name ends as that of a format to which Ultralytics exports."""
+    table = exporter.export_formats()
+    for title, suffix in zip(table["Format"], table["Suffix"], strict=True):
+        if suffix != ".pt" and path.name.endswith(suffix):
+            raise InputError(
+                f"{path} is a network exported to {title}, by the end of its name ({suffix}), which cannot be "
+                "trained; give the .pt checkpoint that it was exported from"
+            )
 
 
 def _is_darknet(head: bytes, size: int) -> bool:
@@ -279,7 +296,8 @@ def _refuse_without_network(path: Path, names: set[str]) -> None:
     raise InputError(
         f"{path} cannot be loaded: this is a state dict, {len(tensors)} tensors without their network. "
         "Build the network it belongs to, load it there (model.load_state_dict), and write a checkpoint "
-        "with YOLO(...).save(...). If it comes from the yolov3 repository or from Darknet, it is of the "
+        "with YOLO(...).save(...). A network that Ultralytics cannot build, as YOLOX, is pruned by dp.Pruner in its "
+        "own training loop. If it comes from the yolov3 repository or from Darknet, it is of the "
         f"anchor-based family: {_FAMILY}"
     )
 
