@@ -198,7 +198,8 @@ class RunDirectory:
         if self._is_opened and not os.path.lexists(self.path / "recipe.yaml"):
             raise StorageError(
                 f"{self.path} was removed, or emptied, while the run was going on, so that its result would be "
-                "incomplete; start the run again with its recipe"
+                f"incomplete; if it lies on a disk that is gone, mount it and continue with {self.resume_command}; "
+                "else start the run again with its recipe"
             )
 
     def summary(self) -> Summary | None:

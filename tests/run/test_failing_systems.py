@@ -405,7 +405,7 @@ def test_a_run_folder_that_is_removed_while_the_run_goes_on(
     code, error = call("run", recipe, "--out", run)
     assert code == 1, error
     assert f"{run} was removed, or emptied, while the run was going on" in error
-    assert "start the run again with its recipe" in error
+    assert f"mount it and continue with detprune run {run} --resume; else start" in error
     assert not (run / "progress.json").exists()
 
 
