@@ -13,6 +13,8 @@ from detprune.files.temporaries import sweep, temporary_name
 SET = "set.json"
 """File in a drawn data set with the settings that it was drawn from."""
 
+_OF_SYSTEMS = {"@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN", "__MACOSX"}
+
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -72,6 +74,15 @@ def check_listable(folder: Path, *, hidden: bool = True) -> None:
     for _, folders, _ in os.walk(folder, followlinks=True, onerror=refuse):
         if not hidden:
             folders[:] = [name for name in folders if not name.startswith(".")]
+
+
+def made_by_a_system(file: Path, folder: Path) -> bool:
+    """Whether a file lies in a hidden folder below ``folder``, or in one that a storage fills, as with thumbnails.
+
+    Synology makes ``@eaDir`` and QNAP ``.@__thumb`` in every folder of images; deleted files lie in others.
+    """
+    between = file.relative_to(folder).parts[:-1]
+    return any(name.startswith(".") or name in _OF_SYSTEMS for name in between)
 
 
 def complete_folder(

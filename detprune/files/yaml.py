@@ -281,6 +281,8 @@ def _advice(said: str) -> str:
         return (
             "; take the tag out: a value here is text, a number, a truth value, a list or a mapping"
         )
+    if "scanning an alias" in said or "undefined alias" in said:
+        return "; a text that begins with * stands in quotes, for example '*.bias'"
     if "expected a single document" in said:
         return "; take out the line --- and what belongs to the other document"
     return ""

@@ -198,8 +198,8 @@ class RunDirectory:
         if self._is_opened and not os.path.lexists(self.path / "recipe.yaml"):
             raise StorageError(
                 f"{self.path} was removed, moved or emptied while the run was going on, so that its result would be "
-                "incomplete; start the run again with its recipe, or, where the folder was only moved, continue it "
-                "there with detprune run FOLDER --resume"
+                f"incomplete; if it lies on a disk that is gone, mount it and continue with {self.resume_command}; "
+                "if it was moved, continue it there in the same way; else start the run again with its recipe"
             )
 
     def summary(self) -> Summary | None:

@@ -331,6 +331,15 @@ def test_no_image_is_run_by_ghostscript(folder: Path, monkeypatch: pytest.Monkey
         load_rgb(str(file))
 
 
+@pytest.mark.parametrize("place", ["red/@eaDir/0.jpg", "red/.@__thumb", ".trash", "red/#recycle"])
+def test_images_in_folders_of_the_system_are_refused(folder: Path, place: str) -> None:
+    thumbnail = folder / "train" / place / "small.jpg"
+    thumbnail.parent.mkdir(parents=True)
+    Image.new("RGB", (12, 10)).save(thumbnail)
+    said = "images in hidden folders, or in folders that a storage makes for thumbnails or deleted files (1): "
+    refused(f"{said}{thumbnail}; remove these folders", root=folder, image_size=32)
+
+
 def test_images_that_are_left_out_are_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     build_data("image_folder", folder, 32)
     assert not caplog.records

@@ -151,6 +151,7 @@ WRONG = {
         label("clips/c/20.jpg"),
         r"do not exist \(1\): l.json:2 `clips/c/20.jpg`; unpack the images",
     ),
+    "of Windows": (label(r"clips\a\20.jpg"), r"do not exist \(1\).*/ between folders, not a back"),
     "a folder": (label("clips/b"), r"do not exist \(1\): l.json:2 `clips/b`"),
     "upwards": (
         label("../root2/x.jpg"),

@@ -409,8 +409,8 @@ def test_a_run_folder_that_is_taken_away_while_the_run_goes_on(
     code, error = call("run", recipe, "--out", run)
     assert code == 1, error
     assert f"{run} was removed, moved or emptied while the run was going on" in error
-    assert "start the run again with its recipe" in error
-    assert "detprune run FOLDER --resume" in error
+    assert f"mount it and continue with detprune run {run} --resume; if it was moved" in error
+    assert "else start the run again with its recipe" in error
     assert not (run / "progress.json").exists()
 
 

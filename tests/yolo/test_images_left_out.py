@@ -9,6 +9,7 @@ from PIL import Image
 
 from detprune.errors import InputError
 from detprune_yolo.data.building import build_images
+from detprune_yolo.data.check import check_data
 from detprune_yolo.data.places import check_class_folders
 from detprune_yolo.kinds import CLASSIFY, DETECT, Kind
 
@@ -75,3 +76,21 @@ def test_validation_goes_on_without_them(images: tuple[Path, Kind, list[Path]]) 
     place, kind, (_, val) = images
     cut_off(val)
     assert len(build(place, kind, "val")) == 1
+
+
+@pytest.mark.parametrize("name", ["@eaDir", ".@__thumb", "#recycle"])
+def test_images_in_folders_of_the_system_are_refused(
+    images: tuple[Path, Kind, list[Path]], name: str
+) -> None:
+    place, kind, (train, _) = images
+    thumbnail = train.parent / name / train.name / "small.jpg"
+    picture(thumbnail)
+    if kind == DETECT and name.startswith("."):  # Ultralytics does not find it
+        assert len(build(place, kind, "train")) == 2
+        assert len(check_data(place, kind=kind).images["train"]) == 2
+        return
+    said = r"images in hidden folders, or in folders that a storage makes .*small\.jpg.*; remove"
+    with pytest.raises(InputError, match=said):
+        build(place, kind, "train")
+    with pytest.raises(InputError, match=said):
+        check_data(place, kind=kind)

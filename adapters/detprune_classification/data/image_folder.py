@@ -14,8 +14,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
 
-from detprune.errors import InputError
-from detprune.files.folders import check_listable
+from detprune.errors import InputError, listed
+from detprune.files.folders import check_listable, made_by_a_system
 from detprune.loggers import logger
 
 from .base import (
@@ -160,6 +160,7 @@ def _list(folder: Path) -> ImageFolder:
         raise InputError(f"{error.filename!r} cannot be read: {error.strerror}") from error
     _require_no_folder_twice(path for path, _ in listing.samples)
     check_listable(folder)
+    _require_no_thumbnails([path for path, _ in listing.samples], folder)
     for path, _ in listing.samples:
         _require_image_file(path)
     filled = set(listing.targets)
@@ -219,6 +220,15 @@ def _require_no_folder_twice(images: Iterable[str]) -> None:
             raise InputError(
                 f"{folder!r} leads to a folder whose images are counted already, as {other!r}; remove the link"
             )
+
+
+def _require_no_thumbnails(images: Sequence[str], folder: Path) -> None:
+    """Refuse images that torchvision finds in folders of the system: thumbnails and deleted images."""
+    if found := [path for path in images if made_by_a_system(Path(path), folder)]:
+        raise InputError(
+            "images in hidden folders, or in folders that a storage makes for thumbnails or deleted files "
+            f"({len(found)}): {listed(found, 3)}; remove these folders from the data set"
+        )
 
 
 def _require_image_file(path: str) -> None:

@@ -73,7 +73,8 @@ _OUTSIDE = Kind(
     "label files by their full paths",
 )
 _NO_IMAGE = Kind(
-    "images that do not exist", "unpack the images below the root, or correct the root"
+    "images that do not exist",
+    "unpack the images below the root, or correct the root; raw_file has / between folders, not a backslash",
 )
 _TWICE = Kind("images with more than one label", "leave all but one label of an image out")
 

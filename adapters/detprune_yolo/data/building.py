@@ -17,6 +17,7 @@ from detprune_yolo.data.images import (
     no_repairs,
     refuse_left_out,
     refuse_odd_files,
+    refuse_system_files,
 )
 from detprune_yolo.kinds import DETECT, RTDETR, Kind
 
@@ -25,7 +26,7 @@ class ClassImages(ClassificationDataset):  # type: ignore[misc]
     """``ClassificationDataset`` with caches of its own, which changes no file of the user.
 
     Raises:
-        InputError: an image that is no regular file.
+        InputError: an image that is no regular file, or a thumbnail in a folder of the system.
     """
 
     left_out: Sequence[str] = ()
@@ -33,8 +34,9 @@ class ClassImages(ClassificationDataset):  # type: ignore[misc]
 
     def verify_images(self) -> list[tuple[str, int]]:
         """Ultralytics' list of images that can be read, and of their folders."""
-        refuse_odd_files(file for file, _ in self.samples)
         held = str(vars(self)["root"])
+        refuse_system_files((file for file, _ in self.samples), Path(held))
+        refuse_odd_files(file for file, _ in self.samples)
         own = labels_folder() / hashlib.sha256(str(Path(held).resolve()).encode()).hexdigest()[:16]
         own.mkdir(exist_ok=True)
         self.root = str(own / Path(held).name)  # the cache lies beside it

@@ -21,7 +21,7 @@ from ultralytics.data.utils import check_det_dataset
 from detprune.errors import InputError, listed
 from detprune.files import load_yaml
 from detprune.files.contents import check_utf8_path
-from detprune.files.folders import check_listable
+from detprune.files.folders import check_listable, made_by_a_system
 from detprune.files.problems import Kind as Fault
 from detprune.files.problems import Problems, refuse
 from detprune_yolo.data import problem_kinds as kinds
@@ -114,7 +114,7 @@ def _check_folders(folder: Path, nc: int | None) -> DetectionData:
         place = data.get(split)
         if place is None:
             continue
-        images[split] = _image_files(split, [str(place)], problems)
+        images[split] = _image_files(split, [str(place)], problems, hidden=True)
         classes = {Path(file).relative_to(place).parts[0] for file in images[split]}
         strange = sorted(classes - {*names.values()})
         if strange:
@@ -204,23 +204,30 @@ def _check_names(names: Any, stated: Any, nc: int | None, problems: Problems) ->
         problems[kinds.MODEL_NC].append(f"it has {nc} classes, `names` lists {count}")
 
 
-def _image_files(split: str, places: list[str], problems: Problems) -> list[str]:
-    """Image files of a split, after opening each of them."""
+def _image_files(
+    split: str, places: list[str], problems: Problems, *, hidden: bool = False
+) -> list[str]:
+    """Image files of a split, after opening each of them; ``hidden`` as in `image_files`."""
     found: list[str] = []
     for place in map(Path, places):
         if not place.exists():
             problems[kinds.NO_PLACE].append(f"{split}: {place}")
             return []
         if place.is_dir():
-            check_listable(place, hidden=False)  # as Ultralytics, which lists no hidden ones
+            check_listable(place, hidden=hidden)
         try:
             if not place.is_dir() and not place.is_file():
                 raise ValueError("a pipe or a device")
-            entries = image_files(place)
+            entries = image_files(place, hidden=hidden)
         except (ValueError, OSError):
             problems[kinds.NO_LIST].append(f"{split}: {place}")
             return []
-        if not place.is_dir():
+        if place.is_dir():
+            strange = {file for file in entries if made_by_a_system(Path(file), place)}
+            if strange:
+                problems[kinds.OF_A_SYSTEM] += sorted(strange)
+                entries = [file for file in entries if file not in strange]
+        else:
             absent = [file for file in entries if not Path(file).exists()]
             if absent:
                 problems[kinds.NO_FILE] += [f"{file} (in {place.name})" for file in absent]

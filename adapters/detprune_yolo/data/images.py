@@ -28,8 +28,9 @@ from ultralytics.utils import NUM_THREADS
 from ultralytics.utils.patches import imread
 
 from detprune.errors import InputError, listed
+from detprune.files.folders import made_by_a_system
 from detprune_yolo.data.label_lines import in_other_case
-from detprune_yolo.data.problem_kinds import DEAD_LINK, NOT_A_FILE, OTHER_CASE
+from detprune_yolo.data.problem_kinds import DEAD_LINK, NOT_A_FILE, OF_A_SYSTEM, OTHER_CASE
 
 LABELS = "DETPRUNE_YOLO_LABELS"
 """Environment variable with the folder of scanned labels; the processes of one training share the folder."""
@@ -56,7 +57,12 @@ class DetectionImages(YOLODataset):  # type: ignore[misc]
     def get_img_files(self, img_path: Any) -> list[str]:
         """Ultralytics' list of images; a pipe is refused first, because Ultralytics would wait for it for ever."""
         places = img_path if isinstance(img_path, list) else [img_path]
-        given = [file for place in places for file in image_files(Path(place))]
+        given = []
+        for place in map(Path, places):
+            found = image_files(place)
+            if place.is_dir():
+                refuse_system_files(found, place)
+            given += found
         refuse_odd_files(given, utils.img2label_paths(given))
         files: list[str] = super().get_img_files(img_path)
         return files
@@ -167,8 +173,10 @@ class StretchedImages(DetectionImages, RTDETRDataset):  # type: ignore[misc]
     """Images for RT-DETR: stretched to squares."""
 
 
-def image_files(place: Path) -> list[str]:
+def image_files(place: Path, *, hidden: bool = False) -> list[str]:
     """Image files of a folder, or of a list with one path a line, as ``BaseDataset.get_img_files`` finds them.
+
+    With ``hidden`` also those in hidden folders, which torchvision finds for a classifier.
 
     Empty where there is neither. Ultralytics is not asked, because it reads and times some of them, which are
     drawn from Python's random generator.
@@ -178,13 +186,26 @@ def image_files(place: Path) -> list[str]:
         OSError: it cannot be read.
     """
     if place.is_dir():
-        found = glob.glob(str(Path(glob.escape(str(place))) / "**/*.*"), recursive=True)
+        pattern = str(Path(glob.escape(str(place))) / "**/*.*")
+        found = glob.glob(pattern, recursive=True, include_hidden=hidden)
     elif place.is_file():
         lines = place.read_text(encoding="utf-8-sig").strip().splitlines()
         found = [f"{place.parent}/{x[2:]}" if x.startswith("./") else x for x in lines]
     else:
         found = []
     return [file for file in found if file.rpartition(".")[-1].lower() in utils.IMG_FORMATS]
+
+
+def refuse_system_files(images: Iterable[str], folder: Path) -> None:
+    """Refuse images of ``folder`` that lie in folders of the system, as thumbnails do.
+
+    Raises:
+        InputError: there are some.
+    """
+    if found := [file for file in images if made_by_a_system(Path(file), folder)]:
+        raise InputError(
+            f"{OF_A_SYSTEM.problem} ({len(found)}): {listed(found)}; {OF_A_SYSTEM.way_out}"
+        )
 
 
 def refuse_odd_files(images: Iterable[str], labels: Collection[str] = ()) -> None:

@@ -42,6 +42,10 @@ NOT_A_FILE = Kind(
     "images or labels that are folders, pipes or devices",
     "remove them from the data set, or give them another name",
 )
+OF_A_SYSTEM = Kind(
+    "images in hidden folders, or in folders that a storage makes for thumbnails or deleted files",
+    "remove these folders from the data set",
+)
 DEAD_LINK = Kind(
     "images or labels that are links to files that are not there",
     "fetch the files (git annex get, dvc pull), or remove the links",
