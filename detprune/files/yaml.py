@@ -18,6 +18,7 @@ from yaml.error import Mark, MarkedYAMLError
 
 from detprune.errors import InputError
 from detprune.files.contents import read_text
+from detprune.files.yaml_advice import advice, blank_as_space
 
 _LARGEST = 1_000_000  # bytes, which take seconds to parse; recipes have a few thousand
 _DEEPEST = 100  # levels; recipes have five
@@ -28,10 +29,6 @@ _FLOAT = re.compile(
     r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$|^[-+]?\.[0-9]+[eE][-+]?[0-9]+$"
 )
 _OCTAL = re.compile(r"^[-+]?0o?[0-7_]+$")
-# blanks that look like a space and are none to YAML; pages on the web and word processors write them
-_BLANKS = "\u00a0\u1680\u2000-\u200b\u202f\u205f\u2060\u3000\ufeff"
-_BLANK_AS_SPACE = re.compile(rf"^[ ]*[{_BLANKS}]|(?<=[:-])[{_BLANKS}]|[{_BLANKS}]$", re.MULTILINE)
-_LIKE_SPACE = "looks like a space and is none"
 _WORDS = {True: "true", False: "false", None: "null"}
 _TAG = "tag:yaml.org,2002:"
 
@@ -72,8 +69,7 @@ def parse_yaml(text: str, where: str, *, strict: bool = True) -> Any:
         mark = error.problem_mark or error.context_mark
         place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
         said = ", ".join(str(part) for part in (error.context, error.problem) if part)
-        advice = _advice(said) or ("" if _LIKE_SPACE in said else _blank_advice(text))
-        raise InputError(f"{place} is not valid YAML: {said}{advice}") from error
+        raise InputError(f"{place} is not valid YAML: {said}{advice(said, text)}") from error
     finally:
         loader.dispose()
 
@@ -200,8 +196,8 @@ class _Strict(_Loader):
 
     def vet_key(self, key: Hashable, node: yaml.ScalarNode) -> None:
         """Refuse what is neither text nor a number, such as ``on`` and ``null``, and blanks that are no spaces."""
-        if isinstance(key, str) and (found := _BLANK_AS_SPACE.search(key)):
-            raise _refused(node, f"the key {key!r} has a character that {_blank(found)}")
+        if isinstance(key, str) and (blank := blank_as_space(key)):
+            raise _refused(node, f"the key {key!r} has a character that {blank}")
         if key is None or isinstance(key, bool):
             text = f"the key {node.value} is {_WORDS[key]} in YAML; write '{node.value}' in quotes"
             raise _refused(node, text)
@@ -258,31 +254,3 @@ def _unreadable(where: str, text: str, error: yaml.reader.ReaderError) -> InputE
 def _place(where: str, text: str, position: int) -> str:
     before = text[:position]
     return f"{where}, line {before.count(chr(10)) + 1}, column {position - before.rfind(chr(10))}"
-
-
-def _blank_advice(text: str) -> str:
-    """What to say of the first blank that stands where YAML wants a space."""
-    found = _BLANK_AS_SPACE.search(text.removeprefix("\ufeff"))
-    if found is None:
-        return ""
-    line = text.count("\n", 0, found.start()) + 1
-    return f"; line {line} has a character that {_blank(found)}"
-
-
-def _blank(found: re.Match[str]) -> str:
-    code = f"U+{ord(found.group()[-1]):04X}"
-    return f"{_LIKE_SPACE} ({code}, often copied from a web page); type a space there"
-
-
-def _advice(said: str) -> str:
-    if r"'\t'" in said:
-        return "; indent with spaces, not with tabs"
-    if "could not determine a constructor" in said:
-        return (
-            "; take the tag out: a value here is text, a number, a truth value, a list or a mapping"
-        )
-    if "scanning an alias" in said or "undefined alias" in said:
-        return "; a text that begins with * stands in quotes, for example '*.bias'"
-    if "expected a single document" in said:
-        return "; take out the line --- and what belongs to the other document"
-    return ""
