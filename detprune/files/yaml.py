@@ -283,6 +283,8 @@ def _advice(said: str) -> str:
         )
     if "scanning an alias" in said or "undefined alias" in said:
         return "; a text that begins with * stands in quotes, for example '*.bias'"
+    if "cannot start any token" in said:
+        return "; a text that begins with this character stands in quotes"
     if "expected a single document" in said:
         return "; take out the line --- and what belongs to the other document"
     return ""

@@ -221,6 +221,8 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: 1\n---\nb: 2", "line 2, column 1", "take out the line ---"),
         ("a: [*.bias]", "line 1, column 6", "with * stands in quotes, for example '*.bias'"),
         ("a: [*bias]", "line 1, column 5", "with * stands in quotes"),
+        ("a: @home", "line 1, column 4", "this character stands in quotes"),
+        ("a: %h", "line 1, column 4", "this character stands in quotes"),
         ("a: !!binary aGk=", "line 1, column 4", "!!binary is not used"),
         ("a: !!python/name:os.system x", "line 1, column 4", "take the tag out"),
         ("a: !env HOME", "line 1, column 4", "take the tag out"),
