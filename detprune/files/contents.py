@@ -208,6 +208,8 @@ def check_output_path(
     try:
         while makes_folder and not os.path.lexists(folder) and folder != folder.parent:
             folder = folder.parent
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{option} is {path}, but {folder} is no folder; {way_out}")
         if not folder.is_dir():
             raise InputError(
                 f"{option} is {path}, but there is no folder {folder}; make it, or {way_out}"

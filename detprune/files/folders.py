@@ -76,6 +76,18 @@ def check_listable(folder: Path, *, hidden: bool = True) -> None:
             folders[:] = [name for name in folders if not name.startswith(".")]
 
 
+def not_a_folder(path: Path) -> Path | None:
+    """What is there and is no folder: ``path`` itself or something above it; None where folders can be made."""
+    return next((p for p in (path, *path.parents) if p.exists() and not p.is_dir()), None)
+
+
+def why_not_made(folder: Path, error: OSError) -> str:
+    """The reason why a folder could not be made, in words."""
+    if isinstance(error, NotADirectoryError | FileExistsError) and (above := not_a_folder(folder)):
+        return f"{above} is no folder"
+    return str(error.strerror)
+
+
 def made_by_a_system(file: Path, folder: Path) -> bool:
     """Whether a file lies in a hidden folder below ``folder``, or in one that a storage fills, as with thumbnails.
 
@@ -145,11 +157,9 @@ def _check_place(folder: Path) -> None:
         raise InputError(
             f"cannot write into {folder}: it is the working directory or holds it; name a new folder in it"
         )
+    if above := not_a_folder(folder.parent):
+        raise InputError(f"cannot write into {folder}: {above} is no folder; {_way_out(folder)}")
     for parent in folder.parents:
-        if parent.exists() and not parent.is_dir():
-            raise InputError(
-                f"cannot write into {folder}: {parent} is no folder; {_way_out(folder)}"
-            )
         if (parent / SET).is_file():
             raise InputError(
                 f"cannot write into {folder}: {parent} holds a drawn set ({SET}), whose images would be mixed "

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from detprune.errors import InputError
 from detprune.files.addresses import check_no_address
-from detprune.files.folders import check_no_dead_link
+from detprune.files.folders import check_no_dead_link, why_not_made
 from detprune.files.locks import NAME as LOCK
 from detprune.files.locks import hold
 from detprune.files.temporaries import sweep
@@ -224,7 +224,7 @@ def _make(path: Path, made: list[Path]) -> None:
             made.append(folder)
     except OSError as error:
         raise InputError(
-            f"cannot write into the run directory {path}: {error.strerror}; "
+            f"cannot write into the run directory {path}: {why_not_made(path, error)}; "
             "choose another place with --out"
         ) from error
 

@@ -16,6 +16,7 @@ from detprune.errors import InputError, StorageError
 from detprune.files import load_yaml, read_json
 from detprune.files.atomic import atomic
 from detprune.files.deflated import save_deflated
+from detprune.files.folders import why_not_made
 from detprune.files.locks import NAME as LOCK
 from detprune.files.storage import shortage_reason, storage_reason
 from detprune.files.temporaries import is_temporary
@@ -100,7 +101,7 @@ class RunDirectory:
             run._is_opened = True
         except OSError as error:
             raise InputError(
-                f"cannot write into the run directory {path}: {error.strerror}; "
+                f"cannot write into the run directory {path}: {why_not_made(path, error)}; "
                 "choose another place with --out"
             ) from error
         return run

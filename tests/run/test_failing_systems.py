@@ -102,6 +102,18 @@ def test_a_disk_that_is_full_before_the_run_begins(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_results_that_would_lie_below_a_file(recipe: Path, tmp_path: Path, call: Called) -> None:
+    file, study = tmp_path / "runs", tmp_path / "study.yaml"
+    file.write_text("mine")
+    study.write_text(f"name: s\nrecipe: {recipe}\nmethods: {{a: {{method: admm}}}}\nrates: [2]\n")
+    for command, given in (("run", recipe), ("study", study)):
+        for out in (file / "new", file / "new" / "deeper"):
+            code, error = call(command, given, "--out", out)
+            assert code == 2
+            assert f"{file} is no folder; choose another" in error
+    assert file.read_text() == "mine"
+
+
 def test_a_full_disk_is_named_with_the_file(tmp_path: Path) -> None:
     with (
         pytest.raises(StorageError, match=r"cannot write .*recipe\.yaml: No space left on device"),
@@ -317,6 +329,7 @@ def test_a_working_directory_that_is_gone(
         ("none/plan.yaml", "there is no folder"),
         ("link.yaml", "there is no folder"),
         ("there.yaml", "exists already"),
+        ("there.yaml/plan.yaml", "there.yaml is no folder"),
         ("y" * 252 + ".yaml", "File name too long"),
         ("folder", "which is a folder"),
     ],

@@ -22,6 +22,7 @@ import torch
 
 from detprune.errors import InputError, StorageError
 from detprune.files import load_yaml, parse_yaml
+from detprune.files.folders import why_not_made
 from detprune.files.locks import FolderInUseError, Holder, hold
 from detprune.files.storage import storage_reason
 from detprune.files.temporaries import sweep
@@ -65,7 +66,7 @@ def folder_of_runs(path: Path, planned: Iterable["PlannedRun"] = ()) -> Iterator
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"cannot make the folder {path}: {error.strerror}; choose another with --out"
+            f"cannot make the folder {path}: {why_not_made(path, error)}; choose another with --out"
         ) from error
     with hold(path):
         for folder in (path, path / "figures"):
