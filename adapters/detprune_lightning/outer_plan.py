@@ -71,13 +71,15 @@ class OuterPlan:
 
     def share_at(self, k: int) -> float:
         """Share of the fit at the end of outer iteration ``k``, which counts from 1."""
-        left = self.steps - self.begin
-        return (self.begin + (k - self.earlier) * left / (self.last - self.earlier)) / self.steps
+        return self._steps_at(k) / self.steps
 
     def end_of(self, k: int) -> int:
-        """Steps up to the end of outer iteration ``k``, which counts from 1."""
+        """Whole steps up to the end of outer iteration ``k``."""
+        return round(self._steps_at(k))
+
+    def _steps_at(self, k: int) -> float:
         left = self.steps - self.begin
-        return round(self.begin + (k - self.earlier) * left / (self.last - self.earlier))
+        return self.begin + (k - self.earlier) * left / (self.last - self.earlier)
 
     def steps_after(self, done: int) -> int:
         """Steps of the outer iteration that follows ``done`` others; after the last one those of the last."""
