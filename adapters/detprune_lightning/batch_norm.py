@@ -19,15 +19,8 @@ from detprune.run.seeds import seed_all
 LOGGER = logger(__name__)
 
 _MOST = 64  # images at a time
-_IMAGE_KEYS = (
-    "image",
-    "images",
-    "img",
-    "pixel_values",
-    "input",
-    "inputs",
-    "x",
-)  # in batches that are mappings
+# keys of the images in batches that are mappings
+_IMAGE_KEYS = ("image", "images", "img", "pixel_values", "input", "inputs", "x")
 
 
 class TrainingInputs:
