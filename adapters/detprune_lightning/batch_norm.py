@@ -19,10 +19,14 @@ from detprune.run.seeds import seed_all
 LOGGER = logger(__name__)
 
 _MOST = 64  # images at a time
+# keys of the images in batches that are mappings
+_IMAGE_KEYS = ("image", "images", "img", "pixel_values", "input", "inputs", "x")
 
 
 class TrainingInputs:
-    """The first entry (the images) of batches of a Trainer's training data, chosen evenly from the data set.
+    """The images of batches of a Trainer's training data, chosen evenly from the data set.
+
+    The images are the first entry of a batch, and in a mapping the one whose key names images, if there is one.
 
     The hooks of the LightningModule or DataModule that change a batch before it is trained on are called, because
     many modules normalise in ``on_after_batch_transfer``. The loader, its sampler and the random state stay as they
@@ -68,7 +72,8 @@ class TrainingInputs:
 def _first(batch: Any) -> Tensor:
     while not isinstance(batch, Tensor):
         if isinstance(batch, Mapping) and batch:
-            batch = next(iter(batch.values()))
+            named = (batch[key] for key in _IMAGE_KEYS if key in batch)
+            batch = next(named, next(iter(batch.values())))
         elif isinstance(batch, Sequence) and batch and not isinstance(batch, str):
             batch = batch[0]
         else:
@@ -82,7 +87,7 @@ def renew(network: nn.Module, inputs: TrainingInputs | None) -> None:
     """Estimate the statistics of a hard-pruned network anew; warn if that is impossible.
 
     Args:
-        network: a network whose ``forward`` takes the first entry of a batch.
+        network: a network whose ``forward`` takes the images of a batch.
         inputs: the images; None: the statistics stay as they are.
     """
     if inputs is None or not statistics_layers(network):
@@ -96,8 +101,8 @@ def renew(network: nn.Module, inputs: TrainingInputs | None) -> None:
         except Exception as error:  # noqa: BLE001
             LOGGER.warning(
                 "batch norm keeps the statistics of constrained training, because the network cannot be called "
-                "with the first entry of a batch (%s: %s); pass network=, the module that takes it, or "
-                "batch_norm_images=0",
+                "with the first entry of a batch, or that named image (%s: %s); pass network=, the module that takes "
+                "it, return the images first from on_after_batch_transfer, or give batch_norm_images=0",
                 type(error).__name__,
                 error,
             )

@@ -118,6 +118,20 @@ def unpickle_tensors(path: Path) -> object:
     return content
 
 
+def code_that_would_run(path: Path, error: Exception) -> str | None:
+    """The name of the class or function at which safe loading stopped; None if it stopped for another reason.
+
+    A file that begins as text has none, except Ultralytics' classes: its lines read as names to the loader. A link may
+    lead to a file that is no checkpoint, whose lines are not for messages.
+    """
+    found = re.search(r"GLOBAL ([\w.]+\.\w+)\s", str(error))
+    if found is None:
+        return None
+    with path.open("rb") as file:
+        is_binary = file.read(2).startswith((b"\x80", b"PK"))
+    return found[1] if is_binary or found[1].startswith("ultralytics.") else None
+
+
 _ALLOWLIST = threading.Lock()
 
 
@@ -153,11 +167,11 @@ def load_tensors(path: Path, way_out: str) -> dict[str, Any]:
         if memory_ended(error) and zipfile.is_zipfile(path):
             raise  # its checksums are right
         # without torch's own text, which advises to switch the protection off
-        code = re.search(r"GLOBAL ([\w.]+\.\w+)\s", str(error))
+        code = code_that_would_run(path, error)
         if code is not None:
             raise InputError(
                 f"{path} was refused: safe loading takes tensors and plain values, and this file would run "
-                f"{code[1]}; {way_out}"
+                f"{code}; {way_out}"
             ) from error
         raise InputError(
             f"{path} cannot be read: it is damaged or of another format; {way_out}"

@@ -1,13 +1,12 @@
 """Loading of weights from files that a user names, without running any code in them."""
 
-import re
 import zipfile
 from pathlib import Path
 
 from detprune.errors import InputError
 from detprune.files.contents import named_path
 from detprune.files.storage import memory_ended
-from detprune.files.tensors import UNREADABLE, check_archive, unpickle_tensors
+from detprune.files.tensors import UNREADABLE, check_archive, code_that_would_run, unpickle_tensors
 
 _TEXT = (b"<", b"version https://git-lfs")
 
@@ -50,22 +49,22 @@ def safe_load(path: str | Path, wanted: str) -> object:
         if memory_ended(error) and zipfile.is_zipfile(path):
             raise  # its checksums are right
         # without torch's own text, which advises to switch the protection off
-        raise _refused(path, wanted, re.search(r"GLOBAL (\S*\w)\s", str(error))) from error
+        raise _refused(path, wanted, code_that_would_run(path, error)) from error
 
 
-def _refused(path: Path, wanted: str, code: re.Match[str] | None) -> InputError:
+def _refused(path: Path, wanted: str, code: str | None) -> InputError:
     if code is None:
         return InputError(
             f"{path} cannot be opened: it is empty, damaged, of another format or holds more than "
             f"tensors and plain values; copy or download it again, or give {wanted}"
         )
-    if code[1].startswith("ultralytics."):
+    if code.startswith("ultralytics."):
         return InputError(
-            f"{path} is an Ultralytics checkpoint ({code[1]}), which recipes with task: yolo take; "
+            f"{path} is an Ultralytics checkpoint ({code}), which recipes with task: yolo take; "
             f"give {wanted}"
         )
     return InputError(
         f"refused to open {path}: safe loading allows tensors and plain values, and this file would "
-        f"run {code[1]}; where it was written, save the weights alone: "
+        f"run {code}; where it was written, save the weights alone: "
         "torch.save(net.state_dict(), path)"
     )

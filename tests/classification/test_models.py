@@ -202,6 +202,12 @@ def test_our_models_have_no_weights_to_download(name: str) -> None:
         build_model(name, 10, weights="DEFAULT")
 
 
+@pytest.mark.parametrize("name", ["cifar_resnet20", "resnet18"])
+def test_a_folder_of_weights_is_named_as_one(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"is a folder; give the checkpoint file in it"):
+        build_model(name, 10, weights=str(tmp_path))
+
+
 def test_an_unknown_weights_name_lists_the_known() -> None:
     with pytest.raises(InputError) as caught:
         build_model("resnet50", 10, weights="IMAGENET1K_V3")

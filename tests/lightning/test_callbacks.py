@@ -345,6 +345,25 @@ def test_statistics_are_those_of_batches_as_the_network_gets_them(
     torch.testing.assert_close(module.network[1].running_mean, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("other", ["label", "depth"])
+def test_statistics_are_those_of_the_images_of_a_mapping(tmp_path: Path, other: str) -> None:
+    class Module(Net):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            return self.network(batch["image"]).square().mean()  # type: ignore[no-any-return]
+
+    images = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    first = torch.arange(64) if other == "label" else images * 5 + 3  # fits the network too
+    data = [{other: value, "image": image} for value, image in zip(first, images, strict=True)]
+    module = Module()
+    module.network.insert(1, nn.BatchNorm2d(8))
+    training = ConstrainedTraining(dp.Magnitude(), budget=BUDGET, network=module.network)
+    trainer(tmp_path, [training]).fit(module, DataLoader(data, batch_size=16))  # type: ignore[arg-type]
+    training.hard_prune()
+    with torch.no_grad():
+        expected = module.network[0](images).mean((0, 2, 3))  # type: ignore[operator]
+    torch.testing.assert_close(module.network[1].running_mean, expected, rtol=1e-3, atol=1e-4)
+
+
 def test_statistics_are_estimated_anew_in_checks_and_after_hard_pruning(tmp_path: Path) -> None:
     def fit(images: int) -> tuple[list[torch.Tensor], nn.Module]:
         module, means = Net(), []

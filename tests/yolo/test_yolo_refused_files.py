@@ -202,6 +202,15 @@ def test_other_formats(tmp_path: Path, name: str, content: bytes, message: str) 
     assert name in str(error.value)
 
 
+@pytest.mark.parametrize("text", ["SECRET=hunter2\n", "ID=hunter2\n", "client=hunter2\nx\n"])
+def test_no_line_of_a_text_is_quoted(tmp_path: Path, text: str) -> None:
+    (tmp_path / "secrets").write_text(text)
+    (tmp_path / "net.pt").symlink_to(tmp_path / "secrets")
+    with pytest.raises(InputError, match="neither a torch archive nor a pickle") as caught:
+        load_model(tmp_path / "net.pt")
+    assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -71,6 +71,11 @@ def _require_weights_file(name: str, weights: str | None, pretrained: list[str])
     """Refuse ``weights`` that are neither None nor a file, before the model is built, which is slow."""
     if weights is None or Path(weights).expanduser().is_file():
         return
+    if Path(weights).expanduser().is_dir():
+        raise InputError(
+            f"weights {weights!r} of model {name!r} is a folder; give the checkpoint file in it, or leave "
+            "weights out"
+        )
     if pretrained:
         raise InputError(
             f"weights {weights!r} of model {name!r}{nearest(weights, pretrained)}: neither one of "

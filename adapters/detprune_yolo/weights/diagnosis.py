@@ -239,7 +239,8 @@ def _globals_in_pickles(path: Path, file: IO[bytes]) -> set[str]:
             found |= _globals(file)
         except ValueError as error:
             if number == 0:
-                raise damaged(path, f"neither a torch archive nor a pickle: {error}") from error
+                # the error quotes the file, and a link may lead to one that is no checkpoint
+                raise damaged(path, "neither a torch archive nor a pickle") from error
             break
     return found
 
