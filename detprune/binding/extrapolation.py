@@ -9,6 +9,8 @@ Traps handled here:
 - A second backward through the same forward (``retain_graph``) comes after W was restored: Ŵ is put back
   as soon as the gradient reaches the module's output, with the version number that autograd saved.
   Code that uses the weight without its module still gets autograd's error about a changed weight.
+- A penalty on the weights may be computed before the forward, at W. Its gradient is taken at Ŵ, as that of one
+  that is computed after it: the change to Ŵ leaves the version number that autograd saved.
 """
 
 import weakref
@@ -111,14 +113,15 @@ class ExtrapolatedWeights:
         weight, mark = self.weights[index], self._marks[index]
         same = mark is not None and weight._version == self._restored_at[index]
         self._backups[index].copy_(weight)
-        weight.copy_(self._point(index, weight))
-        self._swapped[index] = True
         if same:
+            weight.copy_(self._point(index, weight))
             mark.__exit__(None, None, None)
             self.writes[index] -= 1  # the restoration before this swap counted one
         else:
-            self.writes[index] += 1
+            with _unsafe_preserve_version_counter(weight):
+                weight.copy_(self._point(index, weight))
             self._marks[index] = _unsafe_preserve_version_counter(weight)
+        self._swapped[index] = True
 
     @torch.no_grad()
     def restore(self, index: int) -> None:

@@ -150,6 +150,33 @@ def test_two_backwards_through_one_forward_equal_their_sum(name: str, between: s
 
 
 @ahead
+@pytest.mark.parametrize("between", ["nothing", "evaluation"])
+def test_a_penalty_on_the_weights_may_come_before_the_forward(name: str, between: str) -> None:
+    results = []
+    for before in (True, False):
+        model = small_net(torch.float64)
+        optimizer = sgd(model)
+        pruner = Pruner(model, optimizer, METHOD_EXAMPLES[name], budget=HALF)
+        for images, labels in DATA:
+            optimizer.zero_grad()
+            penalty = 0.01 * sum(p.square().sum() for p in model.parameters()) if before else None
+            if between == "evaluation":
+                with torch.no_grad():
+                    model.eval()(images.double())
+                model.train()
+            loss = nn.functional.cross_entropy(model(images.double()), labels)
+            if penalty is None:
+                penalty = 0.01 * sum(p.square().sum() for p in model.parameters())
+            (loss + penalty).backward()
+            optimizer.step()
+            pruner.observe(loss)
+        pruner.update()
+        results.append([p.detach().clone() for p in model.parameters()])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@ahead
 def test_a_backward_after_the_step_is_torchs_error(name: str) -> None:
     model = small_net()
     optimizer = sgd(model)
