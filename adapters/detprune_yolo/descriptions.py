@@ -11,6 +11,7 @@ from typing import Any
 import torchvision
 from torch import nn
 from ultralytics.nn import tasks
+from ultralytics.nn.modules import Conv
 
 from detprune.errors import InputError
 from detprune_yolo.kinds import Kind, kind_of
@@ -109,6 +110,20 @@ def check_network(network: nn.Module, what: object) -> Kind:
         getattr(network, "yaml", None), shown(what)
     )  # training builds the network from it
     return kind
+
+
+def refuse_fused(network: nn.Module, what: object) -> None:
+    """Refuse a network whose batch norms were merged into its convolutions, which training builds without that.
+
+    Raises:
+        InputError: it was saved after ``fuse()``.
+    """
+    merged = (m for m in network.modules() if isinstance(m, Conv) and not hasattr(m, "bn"))
+    if next(merged, None) is not None:
+        raise InputError(
+            f"{shown(what)} was saved after fuse(): batch norm is merged into the convolutions, so that it cannot be "
+            "trained; give the checkpoint from before, such as the best.pt of its training"
+        )
 
 
 def shown(what: object) -> object:

@@ -12,6 +12,7 @@ from detprune.errors import InputError
 from detprune.files import dump_yaml_line
 from detprune.run.adapter import FirstRun
 from detprune_yolo.data.check import check_data
+from detprune_yolo.descriptions import refuse_fused
 from detprune_yolo.kinds import Kind, kind_of
 from detprune_yolo.options import check_options
 from detprune_yolo.weights.checkpoints import load_model, train_args_of
@@ -40,6 +41,7 @@ def first_recipe(wanted: FirstRun) -> str:
         InputError: the file is no checkpoint of Ultralytics, or the data set does not fit it.
     """
     network = load_model(wanted.checkpoint)
+    refuse_fused(network, wanted.checkpoint)
     args = train_args_of(wanted.checkpoint)
     data = _data(wanted, args)
     kind = kind_of(network)

@@ -7,6 +7,7 @@ from typing import Any
 
 from detprune.errors import InputError
 from detprune_yolo.channels import lacks_channels
+from detprune_yolo.descriptions import refuse_fused
 from detprune_yolo.detectors import read_layers
 from detprune_yolo.kinds import POSE, Kind, kind_of, use_one_to_one
 from detprune_yolo.recipe import ModelSpec
@@ -41,6 +42,7 @@ def build_network(
         network.names, network.nc = dict(names), len(names)
         return network
     network = load_model(spec.weights, trust=spec.unsafe_load)
+    refuse_fused(network, spec.weights)
     kind = kind_of(network)
     points = getattr(network, "kpt_shape", None)
     other_points = kind == POSE and kpt_shape is not None and list(points or ()) != list(kpt_shape)

@@ -1,4 +1,4 @@
-"""Addresses such as ``s3://bucket/run`` in the place of a path."""
+"""What stands in the place of a path and is none here: ``s3://bucket/run``, ``C:\\runs\\x``."""
 
 import os
 import re
@@ -7,14 +7,24 @@ from pathlib import Path
 from detprune.errors import InputError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # of two letters or more: C: is a drive
+_DRIVE = re.compile(r"([A-Za-z]):[\\/](.*)")
 
 
 def check_no_address(path: Path) -> None:
-    """Refuse an address of another machine as the place of results: a folder ``s3:`` would be made for it here.
+    """Refuse an address of another machine, or a path of Windows, as the place of results.
+
+    A folder ``s3:`` or ``C:`` would be made for it here, or one whose name is the whole path of Windows.
 
     Raises:
-        InputError: the path begins as an address does, and there is no such folder.
+        InputError: the path begins as an address or a drive does, and there is no such folder.
     """
+    drive = _DRIVE.fullmatch(str(path)) or _DRIVE.fullmatch(path.name)
+    if drive and not any(os.path.lexists(place) for place in (path, f"{drive[1]}:")):
+        mounted = f"/mnt/{drive[1].lower()}/{drive[2].replace(chr(92), '/')}"
+        raise InputError(
+            f"{drive[0]} is a path of Windows, from which folders of strange names would be made here; write the path "
+            f"as this system has it (under WSL {mounted})"
+        )
     scheme, slash, rest = str(path).partition("/")
     if slash and _SCHEME.fullmatch(scheme) and not os.path.lexists(scheme):
         raise InputError(

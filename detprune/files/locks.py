@@ -101,6 +101,11 @@ def _acquire(folder: Path) -> int:
         try:
             file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
+            if isinstance(error, PermissionError) and os.access(folder, os.W_OK):
+                raise InputError(
+                    f"cannot open {folder / NAME}: {error.strerror}; another user began this, so that its files are "
+                    "theirs: give them all to yourself (chown -R), or go on as that user"
+                ) from error
             raise InputError(
                 f"cannot write into {folder}: {error.strerror}; choose another place with --out"
             ) from error

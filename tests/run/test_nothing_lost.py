@@ -1,5 +1,6 @@
 """Kills, locks and folders: what a run did not make stays, and what it replaces is there until it is whole."""
 
+import errno
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from tiny_recipe import TINY
 
 from command_line import started as process_of
 from command_line import wait_for
-from detprune.errors import StorageError
+from detprune.errors import InputError, StorageError
 from detprune.files.locks import Holder, hold
 from detprune.files.temporaries import temporary_name
 from detprune.run.claim import absolute, located
@@ -199,6 +200,19 @@ def test_a_lock_may_be_taken_over_by_whoever_may_write_the_folder(tmp_path: Path
             assert (tmp_path / ".lock").stat().st_mode & 0o777 == 0o664
     finally:
         os.umask(before)
+
+
+def test_a_lock_of_another_user_says_whose_the_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder was given to a user, the files in it were not: ``chown`` without -R."""
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("detprune.files.locks.os.open", refuse)
+    with pytest.raises(InputError, match=r"\.lock: Permission denied; another user .*chown -R"):
+        hold(tmp_path).__enter__()
 
 
 def test_a_lock_that_cannot_be_deleted_hides_no_error(

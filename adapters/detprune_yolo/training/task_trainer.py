@@ -19,7 +19,7 @@ from detprune_yolo.channels import network_to_train
 from detprune_yolo.data.building import build_images
 from detprune_yolo.data.images import labels_folder
 from detprune_yolo.data.places import check_place
-from detprune_yolo.descriptions import check_network
+from detprune_yolo.descriptions import check_network, refuse_fused
 from detprune_yolo.detectors import check_start
 from detprune_yolo.kinds import DETECT, TASKS, Kind, is_end_to_end
 from detprune_yolo.process_state import no_downloads
@@ -95,6 +95,7 @@ class TaskTrainer(BaseTrainer):  # type: ignore[misc]
         return model
 
     def _check_kind(self, network: Any) -> None:
+        refuse_fused(network, "the model")
         if (
             kind := check_network(network, "the model")
         ) != self.kind:  # in another process it is a copy
