@@ -1,5 +1,5 @@
-from .callbacks import ConstrainedTraining as ConstrainedTraining
 from .callbacks import HardPruningCheck as HardPruningCheck
 from .callbacks import MaskedRetraining as MaskedRetraining
+from .constrained import ConstrainedTraining as ConstrainedTraining
 
 __all__: list[str]

@@ -86,14 +86,39 @@ class OuterPlan:
         k = min(done + 1, self.last)
         return max(1, self.end_of(k) - self.end_of(k - 1))
 
+    def steps_now(self, done: int, trainer: L.Trainer) -> int:
+        """Those steps in the present epoch, which may have another length than planned: its loader grows or shrinks."""
+        epochs, batches = trainer.max_epochs or 1, trainer.num_training_batches
+        if trainer.max_steps > 0 or not 0 < batches < math.inf:
+            return self.steps_after(done)
+        steps = epochs * math.ceil(batches / _accumulated(trainer, trainer.current_epoch))
+        if steps == self.steps:
+            return self.steps_after(done)
+        k = min(done + 1, self.last)
+        return max(1, round((self.share_at(k) - self.share_at(k - 1)) * steps))
+
+
+def _accumulated(trainer: L.Trainer, epoch: int) -> int:
+    """Batches for one optimizer step in an epoch."""
+    schedule = _schedule(trainer)
+    return (
+        trainer.accumulate_grad_batches
+        if schedule is None
+        else schedule.get_accumulate_grad_batches(epoch)
+    )
+
+
+def _schedule(trainer: L.Trainer) -> GradientAccumulationScheduler | None:
+    found = (c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler))  # type: ignore[attr-defined]
+    return next(found, None)
+
 
 def _planned_steps(trainer: L.Trainer) -> float:
     """Optimizer steps of the whole fit; Lightning's own estimate uses the first epoch's accumulation for all epochs."""
     total = trainer.estimated_stepping_batches
-    found = (c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler))  # type: ignore[attr-defined]
-    schedule, batches = next(found, None), trainer.num_training_batches
+    schedule, batches = _schedule(trainer), trainer.num_training_batches
     if schedule is None or math.isinf(total) or math.isinf(batches) or not trainer.max_epochs:
         return total
     epochs = range(trainer.max_epochs)
-    steps = sum(math.ceil(batches / schedule.get_accumulate_grad_batches(e)) for e in epochs)
+    steps = sum(math.ceil(batches / _accumulated(trainer, epoch)) for epoch in epochs)
     return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps

@@ -29,7 +29,8 @@ from detprune.run.recipe import Recipe
 from detprune.run.seeds import derive_seed
 from detprune.run.task import NetworkTask, Task, check_teacher
 from detprune_lightning.batch_norm import check_single_sample
-from detprune_lightning.callbacks import ConstrainedTraining, HardPruningCheck, MaskedRetraining
+from detprune_lightning.callbacks import HardPruningCheck, MaskedRetraining
+from detprune_lightning.constrained import ConstrainedTraining
 from detprune_lightning.distillation import Teacher
 from detprune_lightning.recipe import LightningRecipe
 from detprune_lightning.spec import StageSpec, TrainerSpec

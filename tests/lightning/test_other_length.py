@@ -1,9 +1,12 @@
-"""A fit that is resumed with more or fewer epochs than it was begun with."""
+"""Fits of another length than planned: resumed with more or fewer epochs, or with loaders that grow."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from torch.utils.data import DataLoader, TensorDataset
 
 import detprune as dp
 import lightning as L
@@ -72,3 +75,34 @@ def test_a_fit_of_another_length_is_killed_and_resumed(tmp_path: Path) -> None:
     whole = fit(tmp_path, 5, 2, every=0.75, ckpt_path=tmp_path / "3.ckpt")
     resumed = fit(tmp_path, 5, every=0.75, ckpt_path=tmp_path / "5.ckpt")
     assert resumed.history == whole.history
+
+
+class Growing(Net):
+    def train_dataloader(self) -> Any:
+        """Four, eight and twelve batches in the three epochs."""
+        count = 32 * (self.trainer.current_epoch + 1)
+        images = torch.randn(count, 1, 8, 8)
+        return DataLoader(TensorDataset(images, torch.arange(count) % 4), batch_size=8)
+
+
+@pytest.mark.parametrize("every", [1, 0.5])
+def test_epochs_of_other_lengths_than_planned_have_their_pull(tmp_path: Path, every: float) -> None:
+    module = Growing()
+    training = ConstrainedTraining(
+        dp.ADMM(rho=PULL), budget=BUDGET, every=every, network=module.network
+    )
+    trainer(tmp_path, [training], reload_dataloaders_every_n_epochs=1).fit(module)
+    pulls = [entry.pull for entry in training.pruner.history]
+    assert pulls == pytest.approx([asked(k, len(pulls)) for k in range(round(3 / every))])
+
+
+@pytest.mark.parametrize("schedule", [{0: 1, 1: 4}, {0: 4, 1: 1}])
+def test_scheduled_accumulation_has_its_pull(tmp_path: Path, schedule: dict[int, int]) -> None:
+    module = Net()
+    training = ConstrainedTraining(
+        dp.ADMM(rho=PULL), budget=BUDGET, every=0.5, network=module.network
+    )
+    accumulation = GradientAccumulationScheduler(schedule)
+    trainer(tmp_path, [training, accumulation], max_epochs=4).fit(module, loader())
+    pulls = [entry.pull for entry in training.pruner.history]
+    assert pulls == pytest.approx([asked(k, 8) for k in range(8)])

@@ -10,8 +10,8 @@ from torch import nn
 import lightning as L
 from detprune import SLR, Budget, InputError
 from detprune.run.recipe import validate
-from detprune_lightning.callbacks import ConstrainedTraining
 from detprune_lightning.checkpoints import AtomicCheckpoints
+from detprune_lightning.constrained import ConstrainedTraining
 from detprune_lightning.spec import ConstrainedSpec, OptimizerSpec, StageSpec, TrainerSpec
 from detprune_lightning.training import _cluster, check_trainer
 
