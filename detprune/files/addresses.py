@@ -8,6 +8,7 @@ from detprune.errors import InputError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # of two letters or more: C: is a drive
 _DRIVE = re.compile(r"([A-Za-z]):[\\/](.*)")
+_SHARE = re.compile(r"\\\\[^\\]+\\.+")  # \\server\share
 
 
 def check_no_address(path: Path) -> None:
@@ -16,7 +17,7 @@ def check_no_address(path: Path) -> None:
     A folder ``s3:`` or ``C:`` would be made for it here, or one whose name is the whole path of Windows.
 
     Raises:
-        InputError: the path begins as an address or a drive does, and there is no such folder.
+        InputError: the path begins as an address, a drive or a share does, and there is no such folder.
     """
     drive = _DRIVE.fullmatch(str(path)) or _DRIVE.fullmatch(path.name)
     if drive and not any(os.path.lexists(place) for place in (path, f"{drive[1]}:")):
@@ -24,6 +25,11 @@ def check_no_address(path: Path) -> None:
         raise InputError(
             f"{drive[0]} is a path of Windows, from which folders of strange names would be made here; write the path "
             f"as this system has it (under WSL {mounted})"
+        )
+    if _SHARE.fullmatch(path.name) and not os.path.lexists(path):
+        raise InputError(
+            f"{path.name} is a share of Windows, from which a folder of that name would be made here; mount it, and "
+            "write the path where it is mounted"
         )
     scheme, slash, rest = str(path).partition("/")
     if slash and _SCHEME.fullmatch(scheme) and not os.path.lexists(scheme):

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from detprune.errors import InputError, StorageError
@@ -165,10 +165,22 @@ def plain_refusals() -> Iterator[None]:
         if (said := storage_reason(error)) is not None:
             raise StorageError(f"{said}; {way_out(error)}, then call the command again") from error
         if isinstance(error, OSError) and error.errno in _ODD_PLACE and error.filename:
-            allow = "give the permission to, or " if isinstance(error, PermissionError) else ""
             raise InputError(
-                f"cannot read or write {error.filename}: {error.strerror}; {allow}name another place"
+                f"cannot read or write {error.filename}: {error.strerror}; {_allow(error)}name another place"
             ) from error
         if str(error).startswith(_ODD_PATH):
             raise InputError(f"a path leads nowhere: {error}; name another place") from error
         raise
+
+
+def _allow(error: OSError) -> str:
+    """Advice on a permission that is missing; a file of another user is seldom the only one in its folder."""
+    if not isinstance(error, PermissionError):
+        return ""
+    with suppress(OSError):
+        if os.stat(error.filename).st_uid != os.geteuid():
+            return (
+                "it belongs to another user: give the permission to it and to what lies beside it (chown -R makes "
+                "them yours), or "
+            )
+    return "give the permission to, or "

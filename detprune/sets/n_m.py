@@ -31,7 +31,8 @@ class NM(SparsitySet):
 
     def __post_init__(self) -> None:
         for name in ("n", "m"):
-            check_whole(f"n:m: {name}", getattr(self, name), "a whole number, 1 or more")
+            allowed = "a whole number, 1 or more (2:4 is n=2, m=4)"
+            check_whole(f"n:m: {name}", getattr(self, name), allowed)
         if not 1 <= self.n <= self.m:
             raise InputError(f"n:m is {self.n}:{self.m}, allowed is 1 ≤ n ≤ m, for example 2:4")
 

@@ -248,6 +248,8 @@ def test_what_a_set_cannot_hold_is_said() -> None:
         NM(2, 4).mask(torch.ones(4, 8), 0.9)
     with pytest.raises(InputError, match=r"n:m is 5:4, allowed is 1 ≤ n ≤ m"):
         NM(5, 4)
+    with pytest.raises(InputError, match=r"n is '2:4', allowed is .* \(2:4 is n=2, m=4\)"):
+        NM("2:4")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="block: rows is 0, allowed is a whole number"):
         Block(0, 4)
     with pytest.raises(InputError, match=r"shape \(8, 12\) is no convolution with a 3×3 kernel"):

@@ -114,6 +114,21 @@ def test_results_that_would_lie_below_a_file(recipe: Path, tmp_path: Path, call:
     assert file.read_text() == "mine"
 
 
+def test_a_file_of_another_user_says_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that root began, whose folder was given to the user without its files."""
+    file = tmp_path / "run.log"
+    file.touch()
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+    with pytest.raises(InputError, match="denied; give the permission to, or"), plain_refusals():
+        raise denied
+    monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
+    other = r"run\.log: Permission denied; it belongs to another user: .*\(chown -R.* or name another place"
+    with pytest.raises(InputError, match=other), plain_refusals():
+        raise denied
+
+
 def test_a_full_disk_is_named_with_the_file(tmp_path: Path) -> None:
     with (
         pytest.raises(StorageError, match=r"cannot write .*recipe\.yaml: No space left on device"),
@@ -286,6 +301,7 @@ def test_odd_places_are_refused_before_anything_is_done(
         ("s3://bucket/it", "s3://bucket/it is an address, but results are written on this machine"),
         (r"C:\Users\me\it", r"C:\Users\me\it is a path of Windows"),
         ("D:/it", "under WSL /mnt/d/it"),
+        (r"\\server\share\it", r"\\server\share\it is a share of Windows"),
     ],
 )
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_listed_images_that_do_not_exist(data: DataSet) -> None:
     data.keys["train"] = "list.txt"
     message = data.refused()
     assert f"listed images that do not exist (5): {data.root}/images/train/no0.jpg" in message
-    assert "and 2 more; correct the list" in message
+    assert "and 2 more; correct the list (with / between folders, not a backslash)" in message
     assert "no3" not in message
 
 

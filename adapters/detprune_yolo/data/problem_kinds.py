@@ -34,8 +34,8 @@ NO_LIST = Kind(
 )
 NO_FILE = Kind(
     "listed images that do not exist",
-    "correct the list: lines that begin with ./ are taken from its folder, other relative ones from "
-    "the working directory",
+    "correct the list (with / between folders, not a backslash): lines that begin with ./ are taken from its "
+    "folder, other relative ones from the working directory",
 )
 NO_IMAGES = Kind("splits without images", f"images end in {', '.join(sorted(IMG_FORMATS))}")
 NOT_A_FILE = Kind(
