@@ -140,7 +140,7 @@ def test_arguments_of_the_trainers_of_another_type(make: Any, text: str) -> None
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "annotations.json cannot be read: No such file"),
+        (None, "cannot read .*annotations.json: No such file"),
         ('"a password"\n"another"', "annotations.json is not JSON: Extra data: line 2"),
         ('"a password"', "annotations.json: the annotations are no object but a str"),
         ("{}", "annotations.json: the annotations have no 'images' but nothing"),

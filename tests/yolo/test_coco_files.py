@@ -1,6 +1,7 @@
 """``detprune evaluate coco`` on files: plain COCO results, and what Ultralytics writes."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +65,19 @@ def test_classes_by_name(tmp_path: Path) -> None:
 def test_unusable_files(tmp_path: Path) -> None:
     found, given = files(tmp_path, perfect())
     missing, broken = tmp_path / "missing.json", tmp_path / "broken.json"
-    with pytest.raises(InputError, match=r"missing.json cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"cannot read .*missing.json: No such file"):
         evaluate_file(missing, given)
-    with pytest.raises(InputError, match=r"missing.json cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"cannot read .*missing.json: No such file"):
         evaluate_file(found, missing)
-    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+    with pytest.raises(InputError, match="it is a folder, not a file; give a COCO instances file"):
         evaluate_file(tmp_path, given)
+    os.mkfifo(tmp_path / "pipe")
+    for one, other in ((tmp_path / "pipe", given), (found, tmp_path / "pipe")):
+        with pytest.raises(InputError, match="pipe: it is a named pipe, not a file"):
+            evaluate_file(one, other)
     for content in (b"[{", b"\xff\xfe\x00", b"", b"[" * 100_000):
         broken.write_bytes(content)
-        with pytest.raises(InputError, match=r"broken.json is not JSON"):
+        with pytest.raises(InputError, match=r"broken.json(, line 1, column 1: | is not JSON)"):
             evaluate_file(broken, given)
     with pytest.raises(InputError, match="the annotations are no object but a list"):
         evaluate_file(given, found)

@@ -97,7 +97,7 @@ def test_bad_annotations(data_yaml: Path, tmp_path: Path) -> None:
     )
     renamed = [{**c, "name": c["name"].replace("blue", "cyan")} for c in truth["categories"]]
     check(r"a\.json: the classes 'blue' are not in the annotations", categories=renamed)
-    with pytest.raises(InputError, match=r"none\.json cannot be read"):
+    with pytest.raises(InputError, match=r"cannot read .*none\.json"):
         validate(ColourFinder(), data_yaml, imgsz=64, annotations=tmp_path / "none.json")
 
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Reading and checking of COCO annotations and predictions, entry by entry, into new plain objects."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
@@ -9,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from detprune.errors import InputError
+from detprune.files.contents import parse_json, read_text
 
 _PREDICTION = "{image_id, category_id, bbox: [x, y, width, height], score}"
 
@@ -17,14 +17,10 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: it is missing or not JSON; or a link to a list of anything but objects.
+        InputError: it is missing, no regular file or not JSON; or a link to a list of anything but objects.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+    way_out = f"give a COCO instances file, or a JSON list of {_PREDICTION}"
+    content = parse_json(read_text(path, way_out), str(path), way_out)
     # a link may lead to a file that is none of the data's, whose entries are not for messages
     entries = content if isinstance(content, list) else []
     if path.is_symlink() and not all(isinstance(entry, Mapping) for entry in entries):
