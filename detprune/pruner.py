@@ -104,7 +104,8 @@ class Pruner(AttachedMethod):
         """End an outer iteration: update Z, multipliers, step size and ρ, equally on all ranks.
 
         Args:
-            task_loss: fₖ measured elsewhere (a probe set), in place of the mean of ``observe``.
+            task_loss: fₖ measured elsewhere (a probe set), in place of the mean of ``observe``; in every
+                outer iteration or in none, because SLR compares it with that of the one before.
 
         Returns:
             The entry that was appended to ``history``.
@@ -131,6 +132,8 @@ class Pruner(AttachedMethod):
                 f"the task loss of outer iteration {self._state.k + 1} is {loss}; Z, multipliers and "
                 "step size are unchanged. Lower the learning rate or rho, or clip gradients"
             )
+        if self.method.needs_loss:
+            self._losses.tell_other_kind(name_of(self.method), measured=measured is not None)
         if self._watch is not None:
             self._watch.check(self._losses.count, ends=True)
         entry = self.method.end_outer_iteration(self._problem, self._state, loss, self._pace())

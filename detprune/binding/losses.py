@@ -5,6 +5,11 @@ from torch import Tensor
 
 from detprune.distributed import sums_over_ranks
 from detprune.errors import InputError
+from detprune.loggers import logger
+
+LOGGER = logger(__name__)
+
+_KINDS = ("the mean of observe(loss)", "that of update(task_loss=…)")
 
 
 class MeanLoss:
@@ -12,6 +17,8 @@ class MeanLoss:
 
     def __init__(self) -> None:
         self.reset()
+        self._was_measured: bool | None = None
+        self._told = False
 
     def reset(self) -> None:
         """Forget all losses."""
@@ -44,6 +51,23 @@ class MeanLoss:
         if count:
             return total / count
         return observed / batches if batches else None
+
+    def tell_other_kind(self, method: str, measured: bool) -> None:
+        """Warn once if a measured loss follows an observed one, or the other way round.
+
+        Args:
+            method: name of the method, which compares the two.
+            measured: whether the loss of this outer iteration was measured elsewhere.
+        """
+        if self._was_measured not in (None, measured) and not self._told:
+            self._told = True
+            LOGGER.warning(
+                "%s compares the task loss of an outer iteration with that of the one before, but one is %s and the "
+                "other %s. Give update(task_loss=…) in every outer iteration, or in none",
+                method,
+                *(_KINDS[bool(kind)] for kind in (self._was_measured, measured)),
+            )
+        self._was_measured = measured
 
 
 def as_number(loss: Tensor | float) -> float:

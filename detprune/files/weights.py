@@ -5,6 +5,7 @@ from pathlib import Path
 
 from detprune.errors import InputError
 from detprune.files.contents import named_path
+from detprune.files.packed import refuse_packed
 from detprune.files.storage import memory_ended
 from detprune.files.tensors import UNREADABLE, check_archive, code_that_would_run, unpickle_tensors
 
@@ -42,6 +43,7 @@ def safe_load(path: str | Path, wanted: str) -> object:
             f"{path} is a text file: a web page or a Git LFS pointer that was saved in place of the "
             "weights; download the file itself"
         )
+    refuse_packed(path)
     check_archive(path, f"copy or download it again, or give {wanted}")
     try:
         return unpickle_tensors(path)

@@ -1,6 +1,7 @@
 """The pruner as its users see it: loop, log, errors, copies, figures, what loading refuses."""
 
 import copy
+import logging
 import math
 from typing import Any
 
@@ -111,6 +112,31 @@ def test_the_mean_of_the_observed_losses_starts_anew_after_an_update() -> None:
     assert len(pruner.history) == 2
     admm = Pruner(small_net(), None, ADMM(rho=0.1), budget=HALF)
     assert admm.update().task_loss is None
+
+
+@pytest.mark.parametrize("measured", [(False, True, False), (True, False, True), (True, True), ()])
+def test_losses_of_two_kinds_are_not_compared_in_silence(
+    measured: tuple[bool, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    pruner = Pruner(small_net(), None, SLR(rho=0.1), budget=HALF)
+    with caplog.at_level(logging.WARNING, "detprune"):
+        for elsewhere in measured:
+            pruner.observe(1.0)
+            pruner.update(task_loss=3.0) if elsewhere else pruner.update()
+    told = [
+        r.message for r in caplog.records if "in every outer iteration, or in none" in r.message
+    ]
+    assert len(told) == (len(set(measured)) == 2)  # once
+
+
+def test_a_method_that_compares_no_losses_takes_both_kinds(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    admm = Pruner(small_net(), None, ADMM(rho=0.1), budget=HALF)
+    admm.observe(1.0)
+    admm.update()
+    admm.update(task_loss=3.0)
+    assert not caplog.records
 
 
 @every_method

@@ -234,8 +234,10 @@ def test_other_contents_are_named(path: Path, content: Any, text: str) -> None:
         (bytes(range(256)), "cannot be opened"),
         (b"<!DOCTYPE html><title>Google Drive - Virus scan warning", "is a text file: a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer"),
+        (bytes(257) + b"ustar\x0000" + bytes(248), "is a tar archive and no checkpoint"),
+        (b"\x1f\x8b\x08" + bytes(30), "is compressed by gzip and no checkpoint"),
     ],
-    ids=["empty", "text", "cut zip", "bytes", "web page", "LFS"],
+    ids=["empty", "text", "cut zip", "bytes", "web page", "LFS", "tar", "gzip"],
 )
 def test_garbage_is_refused(path: Path, content: bytes, text: str) -> None:
     path.write_bytes(content)

@@ -12,7 +12,7 @@ import detprune_yolo  # noqa: F401 (prepares the environment before ultralytics 
 from damaged import forbid_listing
 from detprune.errors import InputError
 from detprune_yolo.data.check import check_data
-from detprune_yolo.data.images import DetectionImages
+from detprune_yolo.data.images import DetectionImages, refuse_left_out
 from detprune_yolo.data.places import check_place
 from detprune_yolo.kinds import DETECT
 
@@ -112,6 +112,25 @@ def test_a_label_of_another_place_is_not_quoted(data: DataSet) -> None:
     label.symlink_to(data.root.parent / "secret")
     assert "train0.txt:1;" in (message := data.refused())
     assert "password" not in message
+
+
+@pytest.mark.parametrize(
+    "text", ["0 0.5 0.5 0.2 0.2\n0 0.5 SECRET=1 0.2 0.2\n", "\n0 SECRET=12345\n"]
+)
+def test_a_label_of_another_place_is_not_quoted_by_the_trainers(
+    data: DataSet, text: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (data.root.parent / "secret").write_text(text)
+    label = data.root / "labels/train/train0.txt"
+    label.unlink()
+    label.symlink_to(data.root.parent / "secret")
+    images = DetectionImages(
+        img_path=str(data.root / "images/train"), data=dict(data.keys), task="detect"
+    )
+    with pytest.raises(InputError, match=r"train0\.txt:2 is no row of numbers") as error:
+        refuse_left_out(images.left_out)
+    captured = capfd.readouterr()
+    assert "SECRET" not in f"{error.value}{caplog.text}{captured.out}{captured.err}"
 
 
 @pytest.mark.parametrize(

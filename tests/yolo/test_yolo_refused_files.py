@@ -193,6 +193,13 @@ STATE = OrderedDict({"layer.weight": torch.ones(2, 2)})
         ("page.pt", b"<!DOCTYPE html><html>", "web page"),
         ("pointer.pt", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         ("zip.pt", b"PK\x05\x06" + bytes(18), "no data.pkl"),
+        ("best.pt", bytes(257) + b"ustar\x0000" + bytes(248), "is a tar archive and no checkpoint"),
+        ("best.pt", b"\x1f\x8b\x08" + bytes(30), "is compressed by gzip and no checkpoint"),
+        (
+            "best.pt.dvc",
+            b"outs:\n- md5: 3f78\n  path: best.pt\n",
+            r"give .*best\.pt, which `dvc pull`",
+        ),
     ],
 )
 def test_other_formats(tmp_path: Path, name: str, content: bytes, message: str) -> None:

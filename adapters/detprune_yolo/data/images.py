@@ -29,7 +29,7 @@ from ultralytics.utils.patches import imread
 
 from detprune.errors import InputError, listed
 from detprune.files.folders import made_by_a_system
-from detprune_yolo.data.label_lines import in_other_case
+from detprune_yolo.data.label_lines import in_other_case, not_numbers
 from detprune_yolo.data.problem_kinds import DEAD_LINK, NOT_A_FILE, OF_A_SYSTEM, OTHER_CASE
 
 LABELS = "DETPRUNE_YOLO_LABELS"
@@ -37,6 +37,8 @@ LABELS = "DETPRUNE_YOLO_LABELS"
 
 _LEFT_OUT = ": ignoring corrupt "
 """Text after the image's path in Ultralytics' message of an image that it leaves out."""
+
+_NO_NUMBER = "could not convert string to float"  # NumPy's words, after which it quotes the string
 
 _LEVELS = 2  # mean difference of pixels up to which arrays are the same image: JPEG decoders differ by less
 
@@ -87,8 +89,17 @@ class DetectionImages(YOLODataset):  # type: ignore[misc]
         return scanned
 
     def result_to_label(self, result: Any) -> tuple[Any, ...]:
-        """A label and its counters; the message tells that a JPEG without an end was read, not repaired."""
+        """A label and its counters; the message tells that a JPEG without an end was read, not repaired.
+
+        It quotes no text of a label, which may be a link to a file of another kind.
+        """
         *values, message = super().result_to_label(result)
+        start, quoted, _ = message.partition(f"{_LEFT_OUT}image/label: {_NO_NUMBER}")
+        if quoted:
+            label = utils.img2label_paths([start.removeprefix(self.prefix)])[0]
+            message = (
+                f"{start}{_LEFT_OUT}image/label: {label}:{not_numbers(label)} is no row of numbers"
+            )
         return (*values, message.replace(_REPAIRED, _AS_IT_IS))
 
     def verify_labels(self, labels: list[dict[str, Any]], cache_path: Path) -> None:

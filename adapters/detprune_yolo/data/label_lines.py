@@ -89,6 +89,22 @@ def in_other_case(missing: Iterable[str], known: Collection[str]) -> list[str]:
     return sorted(file for file in found if file not in known)
 
 
+def not_numbers(place: str) -> int:
+    """Number of the first line of a label file in which a column is no number; 1 if there is none."""
+    with open(place, encoding="utf-8-sig", errors="replace") as file:
+        lines = file.read().splitlines()
+    rows = enumerate((line.split() for line in lines), start=1)
+    return next((number for number, row in rows if not all(map(_is_number, row))), 1)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _faults(rows: list[tuple[int, list[str]]], rules: Rules) -> Iterator[tuple[int, Fault]]:
     """Faults of the lines of a label file."""
     labels, whole = rules.kind.labels, _COLUMNS + rules.keypoints
@@ -122,10 +138,7 @@ def _are_inside(numbers: list[float], of_point: int) -> bool:
 
 
 def _is_finite(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    return _is_number(text) and math.isfinite(float(text))
 
 
 def _fault(columns: list[str], nc: int, polygons: bool) -> Fault | None:

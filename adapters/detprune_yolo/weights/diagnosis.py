@@ -23,7 +23,7 @@ from torch import Tensor
 from ultralytics.engine import exporter
 
 from detprune.errors import InputError
-from detprune.files import check_archive
+from detprune.files import check_archive, refuse_packed
 from detprune_yolo.environment import UNSAFE_LOAD
 
 _FAMILY = (
@@ -179,6 +179,7 @@ def _refuse_by_first_bytes(path: Path, head: bytes, size: int) -> None:
             f"{path} is a text file, not a checkpoint: a web page or a Git LFS pointer that was saved "
             "in its place; download the file itself"
         )
+    refuse_packed(path)
     if suffix != ".torchscript":  # its archive is looked into
         _refuse_exported(path)
 

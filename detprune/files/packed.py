@@ -1,0 +1,38 @@
+"""Recognises files that hold a checkpoint without being one: archives, compressed files and DVC's text files."""
+
+from pathlib import Path
+
+from detprune.errors import InputError
+
+_BEGINNINGS = {
+    b"\x1f\x8b": "compressed by gzip",
+    b"BZh": "compressed by bzip2",
+    b"\xfd7zXZ\x00": "compressed by xz",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!\x1a\x07": "a RAR archive",
+}
+_TAR, _TAR_AT = b"ustar", 257
+
+
+def refuse_packed(path: Path) -> None:
+    """Refuse a file that holds a checkpoint without being one.
+
+    Raises:
+        InputError: an archive, a compressed file, or the text file that DVC writes beside a checkpoint.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(_TAR_AT + len(_TAR))
+    packed = next((kind for start, kind in _BEGINNINGS.items() if head.startswith(start)), None)
+    if head[_TAR_AT:] == _TAR:
+        packed = "a tar archive"
+    if packed is not None:
+        raise InputError(
+            f"{path} is {packed} and no checkpoint, whatever its name; unpack it and give the checkpoint in it"
+        )
+    if path.suffix == ".dvc":
+        raise InputError(
+            f"{path} is the text file that DVC writes beside a checkpoint; give {path.with_suffix('')}, which "
+            "`dvc pull` fetches"
+        )
