@@ -184,9 +184,7 @@ class DetectionTask(DetectionNetworkTask, Task):
         try:
             checkpoint = pruned_checkpoint(model, masks)
         except NonFiniteError as error:
-            raise NonFiniteError(
-                f"the network that the stage {stage} starts with: {error}"
-            ) from error
+            raise NonFiniteError(f"the network that it starts with: {error}") from error
         save_checkpoint(start, checkpoint)
         return start
 

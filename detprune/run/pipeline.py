@@ -10,6 +10,8 @@ loads finished stages from there; within a stage, the task's trainer resumes.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,7 +19,7 @@ from rich.console import Console
 from torch import nn
 
 from detprune.channels import ChannelPlan, CoupledChannels
-from detprune.errors import DetpruneError, InputError
+from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.files import file_digest, load_tensors
 from detprune.layers import select_layers
 from detprune.loggers import logger
@@ -138,6 +140,15 @@ def _advise(recipe: Recipe) -> None:
         )
 
 
+@contextmanager
+def _naming(stage: str) -> Iterator[None]:
+    """Name the stage in which training diverged."""
+    try:
+        yield
+    except NonFiniteError as error:
+        raise NonFiniteError(f"in the stage {stage}: {error}") from error
+
+
 class _Stages:
     def __init__(self, task: Task, recipe: Recipe, run: RunDirectory) -> None:
         self.task, self.recipe, self.run = task, recipe, run
@@ -149,7 +160,8 @@ class _Stages:
         began = time.perf_counter()
         if self.task.epochs["dense"]:
             LOGGER.info("dense baseline: %d epochs", self.task.epochs["dense"])
-            self.task.train_dense(model)
+            with _naming("dense"):
+                self.task.train_dense(model)
         self._finish("dense", model, time.perf_counter() - began)
 
     def constrained(self, model: nn.Module) -> Pruner:
@@ -167,7 +179,8 @@ class _Stages:
         epochs = self.task.epochs["constrained"]
         LOGGER.info("constrained training: %d epochs of %r", epochs, self.recipe.method)
         began = time.perf_counter()
-        pruner = self.task.train_constrained(model)
+        with _naming("constrained"):
+            pruner = self.task.train_constrained(model)
         pruner.detach()
         check_finite(model, "the network after the stage constrained")
         pruner.hard_prune()
@@ -198,7 +211,8 @@ class _Stages:
         if self.task.epochs["retrain"]:
             kind = "retraining of the small network" if pruner is None else "masked retraining"
             LOGGER.info("%s: %d epochs", kind, self.task.epochs["retrain"])
-            self.task.retrain(model, pruner)
+            with _naming("retrain"):
+                self.task.retrain(model, pruner)
             if pruner is not None:
                 pruner.detach()
         else:

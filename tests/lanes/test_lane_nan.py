@@ -9,6 +9,7 @@ import torch
 import yaml
 from lane_recipe import TINY
 
+import detprune as dp
 from command_line import detprune_here
 from detprune_lanes.task import LaneTask
 
@@ -39,4 +40,25 @@ def test_a_stage_that_ends_with_nan_ends_the_run(
     error = capsys.readouterr().err
     assert f"the network after the stage {stage} holds NaN" in error
     assert "model.conv1.weight" in error
+    assert not (out / "summary.json").exists()
+
+
+@pytest.mark.parametrize("stage", METHODS)
+def test_a_stage_that_diverges_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stage: str
+) -> None:
+    """Its validation, or the method, finds NaN before the stage has ended."""
+
+    def diverged(*_: object) -> Any:
+        raise dp.NonFiniteError("logits of the lane network are NaN or infinite")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(LaneTask, METHODS[stage], diverged)
+    recipe = copy.deepcopy(TINY)
+    for name, spec in recipe["stages"].items():
+        spec["epochs"] = int(name == stage)
+    file, out = tmp_path / "recipe.yaml", tmp_path / "run"
+    file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    assert detprune_here("run", file, "--out", out, monkeypatch=monkeypatch) == 1
+    assert f"error: in the stage {stage}: logits" in capsys.readouterr().err
     assert not (out / "summary.json").exists()

@@ -61,6 +61,6 @@ def test_a_file_of_nan_is_refused_with_the_stage(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match=r"after the stage retrain: model\.0\.conv\.weight"):
         task.pruned_file(model, pruner)
     with pytest.raises(
-        NonFiniteError, match=r"stage constrained starts with: model\.0\.conv\.weight"
+        NonFiniteError, match=r"the network that it starts with: model\.0\.conv\.weight"
     ):
         task._start("constrained", model, None)
