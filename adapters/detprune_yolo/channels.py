@@ -134,8 +134,8 @@ def network_to_train(description: object, weights: Any, data: Mapping[str, Any])
         data: Ultralytics' description of the data set: ``nc`` and ``channels``.
 
     Raises:
-        InputError: other classes or image channels than those of the network, a fused network, or weights that
-            do not belong to the yaml.
+        InputError: other classes or image channels than those of the network, or weights that do not belong to the
+            yaml.
     """
     removed = is_marked(description)
     if not removed and not lacks_channels(weights):
@@ -145,8 +145,6 @@ def network_to_train(description: object, weights: Any, data: Mapping[str, Any])
             "the network with fewer channels can neither be built from its yaml nor give its weights to another: leave "
             "pretrained= out, and give its checkpoint as the model"
         )
-    if weights.is_fused():
-        raise InputError("the network is fused, so that it cannot be trained; load its file again")
     own = {"nc": len(weights.names), "channels": int(weights.yaml.get("channels", 3))}
     for key, what in (("nc", "classes"), ("channels", "channels in its images")):
         if own[key] != data[key]:
