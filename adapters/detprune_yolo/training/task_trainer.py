@@ -14,7 +14,7 @@ from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.utils import DEFAULT_CFG
 from ultralytics.utils.torch_utils import unwrap_model
 
-from detprune.errors import InputError
+from detprune.errors import InputError, NonFiniteError
 from detprune_yolo.channels import network_to_train
 from detprune_yolo.data.building import build_images
 from detprune_yolo.data.images import labels_folder
@@ -76,6 +76,22 @@ class TaskTrainer(BaseTrainer):  # type: ignore[misc]
         """Train; on several GPUs, in one process for each."""
         with own_modules() if self.ddp else nullcontext():
             super().train()
+
+    def _handle_nan_recovery(self, epoch: int) -> bool:
+        """Ultralytics' recovery from a loss that is NaN, which ends training after a few attempts.
+
+        Raises:
+            NonFiniteError: it gave up, or its last checkpoint is not finite either.
+        """
+        try:
+            recovered: bool = super()._handle_nan_recovery(epoch)
+        except RuntimeError as error:
+            if type(error) is not RuntimeError or "NaN" not in str(error):
+                raise
+            raise NonFiniteError(
+                f"training has diverged ({error}); lower the learning rate or rho"
+            ) from error
+        return recovered
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
         """The network to train, of this trainer's kind.
