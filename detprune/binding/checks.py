@@ -255,6 +255,14 @@ def check_choice(
     """
     some = Unstructured() if sparsity_set is None else sparsity_set
     much = Budget() if budget is None else budget
+    kinds = {"method": Method, "sparsity_set": SparsitySet, "budget": Budget}
+    for name, value in zip(kinds, (method, some, much), strict=True):
+        for own, kind in kinds.items():
+            if isinstance(value, kind) and own != name:
+                raise InputError(
+                    f"{name} is {value!r:.60}, a {type(value).__name__}, which stands in another argument's place; "
+                    f"write {own}={type(value).__name__}(...)"
+                )
     return (
         check_kind(method, Method, "method", "SLR()"),
         check_kind(some, SparsitySet, "sparsity_set", "Unstructured()"),

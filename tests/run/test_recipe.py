@@ -144,6 +144,11 @@ def test_rho_is_chosen_by_pull_unless_a_recipe_says_otherwise(
         ),
         ("stages.dense=null", r"no dense baseline: give stages.dense .* or model.weights"),
         ("name=../up", r"name: "),
+        (
+            "name=1.10",
+            r"name: .*, got 1\.1; a text that YAML takes for .* stands in quotes, as in '1\.10'",
+        ),
+        ("name=on", r"name: .*, got True; a text .* stands in quotes"),
         ("distillation=0.5", r"distillation is 0.5, but must be a mapping with keys: weight, temp"),
         ("stages.retrain=5", r"stages.retrain is 5, but must be a mapping with keys: epochs, opt"),
         ("trainer=[1]", r"trainer is \[1\], but must be a mapping with keys: accelerator"),

@@ -261,7 +261,12 @@ def _describe(recipe_type: type[BaseModel], problem: dict[str, Any]) -> str:
             if not str(cause).startswith((path, f"unknown key {path}"))
             else str(cause)
         )
-    return f"{path}: {problem['msg']}, got {problem['input']!r}"
+    message = f"{path}: {problem['msg']}, got {problem['input']!r}"
+    if problem["type"] in ("string_type", "path_type") and isinstance(
+        problem["input"], int | float
+    ):
+        return f"{message}; a text that YAML takes for another value stands in quotes, as in '1.10' or 'on'"
+    return message
 
 
 def _keys_at(section: type, loc: tuple[Any, ...]) -> list[str]:
