@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from detprune.errors import InputError
-from detprune.files.processes import HOST, is_alive, start_mark
+from detprune.files.processes import HOST, is_alive, is_suspended, start_mark
 from detprune.loggers import logger
 
 LOGGER = logger("detprune")
@@ -151,6 +151,9 @@ def _in_use(folder: Path, holder: Holder | None) -> FolderInUseError:
             f"wait for its end, or end it there; if it is dead there, delete {folder / NAME} and "
             "start again"
         )
+    elif is_suspended(holder.pid):
+        who = f"process {holder.pid} on {holder.host} (this machine), which is suspended (ctrl-Z)"
+        remedy = f"let it go on with: kill -CONT {holder.pid} (or fg, in its own shell)"
     else:
         who = f"process {holder.pid} on {holder.host} (this machine)"
         remedy = f"wait for its end, or end it with: kill {holder.pid}"

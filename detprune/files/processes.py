@@ -49,13 +49,21 @@ def start_seconds(pid: int) -> float | None:
     return None if boot is None else int(boot) + ticks / os.sysconf("SC_CLK_TCK")
 
 
+def is_suspended(pid: int) -> bool:
+    """Whether a process was stopped, by ctrl-Z or SIGSTOP; it takes no other signal but SIGKILL until SIGCONT."""
+    return _stat(pid)[:1] == ["T"]
+
+
 def _start_ticks(pid: int) -> int | None:
     """Start time of a process in ticks, field 22 of ``/proc/PID/stat`` (proc(5)); a zombie counts as dead."""
+    state, *fields = _stat(pid) or ["X"]
+    return None if state in "ZX" else int(fields[18])
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of ``/proc/PID/stat`` from the state on (proc(5)); none if there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None
-    state, *fields = text.rpartition(")")[
-        2
-    ].split()  # the process name before ")" may hold any character
-    return None if state in "ZX" else int(fields[18])
+        return []
+    return text.rpartition(")")[2].split()  # the process name before ")" may hold any character

@@ -264,7 +264,17 @@ def test_a_lock_dies_with_its_process_and_not_with_its_children(tmp_path: Path) 
     found = Holder.read(tmp_path)
     assert found is not None
     assert found.pid == process.pid
-    with pytest.raises(cli.InputError, match=f"process {process.pid} on "), hold(tmp_path):
+    with (
+        pytest.raises(cli.InputError, match=f"process {process.pid} on .* kill {process.pid}"),
+        hold(tmp_path),
+    ):
+        pass
+    process.send_signal(signal.SIGSTOP)  # as ctrl-Z does; a mere `kill` would then wait for ever
+    os.waitpid(process.pid, os.WUNTRACED)
+    with (
+        pytest.raises(cli.InputError, match=f"is suspended .* kill -CONT {process.pid}"),
+        hold(tmp_path),
+    ):
         pass
     process.kill()
     process.wait()
