@@ -13,6 +13,7 @@ import yaml
 
 from command_line import Call, detprune
 from detprune import InputError
+from detprune.files.processes import HOST
 from detprune.run.adapter import load_recipe
 from detprune.run.recipe import Recipe, assignments, override, read_assignments
 from detprune.run.report.run_files import read_run
@@ -113,6 +114,18 @@ def test_only_some_of_its_runs(tiny: dict[str, Any], tmp_path: Path, call: Call)
     assert done.stdout.count(": runs, see") == 2  # the dense network of seed 1, and the cell
     assert "1 of 4 runs finished" in (out / "table.md").read_text()
     assert "cifar_resnet20 at 4×, seed 1: weights of" in (out / "report.html").read_text()
+
+    cell = out / "magnitude_4x_1"
+    (cell / "report.html").unlink()
+    dead = {"pid": 2**22 + 1, "host": HOST, "started": None}  # above the largest process number
+    (cell / ".lock").write_text(
+        json.dumps(dead), encoding="utf-8"
+    )  # killed while it drew the report
+    assert call(*arguments).stdout.count(": runs, see") == 1
+    assert (cell / "report.html").is_file()
+    assert not (cell / ".lock").exists()
+    assert "](magnitude_4x_1/report.html)" in (out / "table.md").read_text()
+
     refused = call("study", file, "--out", out, "--only", "magnitud_4x_1", code=2)
     assert "which no run matches; the runs are: magnitude_4x_0, " in refused.stderr
 

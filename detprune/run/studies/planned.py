@@ -179,10 +179,14 @@ class Runs:
         self._ending = False
 
     def all(self, plans: Iterable[PlannedRun]) -> None:
-        """Run all plans that are not finished; an interruption ends the running ones too."""
+        """Run all plans that are not finished; an interruption ends the running ones too.
+
+        A run that was killed after its summary, while it drew its report, left its lock file: it is resumed too.
+        """
         pool = ThreadPoolExecutor(self.jobs)
         try:
-            list(pool.map(self._run, [plan for plan in plans if not plan.finished]))
+            left = [plan for plan in plans if not plan.finished or Holder.read(plan.folder)]
+            list(pool.map(self._run, left))
         except BaseException as error:
             if not isinstance(error, Exception):
                 LOGGER.warning("interrupted; call the command again to continue")
@@ -193,8 +197,9 @@ class Runs:
 
     def _run(self, plan: PlannedRun) -> None:
         """Run a plan; a process of a call that was killed, which still works in its folder, is waited for."""
-        self._wait_for_others(plan.folder)
-        if plan.finished:
+        was_held = Holder.read(plan.folder) is not None
+        waited = self._wait_for_others(plan.folder)
+        if plan.finished and (waited or not was_held):
             return
         code = self._start(plan)
         if code not in (0, *_INTERRUPTED) and self._wait_for_others(plan.folder):  # taken meanwhile
