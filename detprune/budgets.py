@@ -9,7 +9,7 @@ from torch import Size
 
 from detprune.errors import InputError, nearest, unknown
 from detprune.latency_targets import LatencyTarget
-from detprune.values import check_names, check_number
+from detprune.values import check_names, check_number, make_plain
 
 Allocation = Literal["uniform", "erk", "global"] | Mapping[str, float]
 
@@ -69,6 +69,7 @@ class Budget:
             if getattr(self, name) is not None:
                 allowed = "a number above 0, up to 1 (0.5 leaves half of them)"
                 check_number(name, getattr(self, name), allowed, lambda share: 0 < share <= 1)
+        make_plain(self)
         if self.scope not in ("layer", "global"):
             raise unknown("scope", str(self.scope), ("layer", "global"))
         for name in ("include", "exclude"):

@@ -7,6 +7,8 @@ import math
 import numbers
 import operator
 from collections.abc import Callable, Iterable
+from dataclasses import fields
+from typing import Any
 
 from detprune.errors import InputError
 
@@ -65,6 +67,19 @@ def check_whole(name: str, value: object, allowed: str, least: int = 1) -> int:
     if isinstance(value, bool) or not least <= number < 1 << 63:
         raise _refused(name, value, allowed)
     return number
+
+
+def make_plain(instance: Any) -> None:
+    """Turn what not every operation of torch takes for a number into floats, in a frozen dataclass.
+
+    These are numbers of other libraries, fractions, and whole numbers from 2⁶³ on.
+    """
+    for field in fields(instance):
+        value = getattr(instance, field.name)
+        if isinstance(value, float) or not isinstance(value, numbers.Real):
+            continue
+        if not isinstance(value, numbers.Integral) or abs(int(value)) >= 1 << 63:
+            object.__setattr__(instance, field.name, float(value))
 
 
 def check_flag(name: str, value: object) -> bool:

@@ -65,6 +65,11 @@ class CoupledChannels(SparsitySet):
 
     def __post_init__(self) -> None:
         check_whole("coupled channels: round_to", self.round_to, "a whole number, 1 or more")
+        if not callable(self.forward):
+            raise InputError(
+                f"coupled channels: forward is {self.forward!r:.60}, a {type(self.forward).__name__}; allowed is a "
+                "function of the network and its inputs, such as lambda model, batch: model(**batch)"
+            )
 
     def inputs_for(self, model: nn.Module) -> tuple[object, ...]:
         """The example inputs as arguments, on the device and in the precision of the network."""

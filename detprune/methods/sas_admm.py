@@ -38,7 +38,7 @@ from detprune.methods.ramp import (
 from detprune.methods.scalars import as_floats, inner, norm, relative, root_sum_square
 from detprune.projections import keep
 from detprune.sets import SparsitySet
-from detprune.values import check_number, check_whole
+from detprune.values import check_number, check_whole, make_plain
 
 
 @dataclass
@@ -106,6 +106,7 @@ class SASADMM(Method[SASADMMState]):
             allowed = "a number of an outer iteration, from 1, or none"
             check_whole("SAS-ADMM: average_from", self.average_from, allowed)
         check_ramp(self.ramp, "SAS-ADMM")
+        make_plain(self)
         if self.ramp and self.l1 is not None:
             raise InputError(
                 f"SAS-ADMM: ramp is {self.ramp} and l1 is {self.l1}; soft thresholding has no sparsity "

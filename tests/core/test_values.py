@@ -118,5 +118,10 @@ def test_numbers_of_other_libraries_are_numbers() -> None:
     assert dp.ADMM(rho=np.float32(0.5)).rho == 0.5
     assert dp.Budget(compression=Fraction(10)).pruned_share == 0.9
     assert dp.SASADMM(inner_steps=np.int64(7)).planned_steps(1) == 7
+    for half in (Fraction(1, 2), np.float32(0.5)):
+        assert (
+            type(dp.SASADMM(beta=half).beta) is float
+        )  # torch takes neither of the two everywhere
+        assert type(dp.Budget(latency=half).latency) is float
     assert dp.Growth(0.1, 2).at(2) == 0.2
     assert dp.Budget(sparsity=0.5, exclude=None).exclude == ()  # type: ignore[arg-type]
