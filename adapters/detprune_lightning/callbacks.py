@@ -10,7 +10,7 @@ from detprune import InputError, Pruner
 from detprune.binding.checks import check_kind
 from detprune.values import check_whole
 from detprune_lightning.constrained import ConstrainedTraining
-from detprune_lightning.trainer_facts import WAY_OUT, checkpoint_of, only_optimizer
+from detprune_lightning.trainer_facts import WAY_OUT, check_processes, checkpoint_of, only_optimizer
 
 
 class HardPruningCheck(L.Callback):
@@ -84,6 +84,7 @@ class MaskedRetraining(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Attach the pruner to the new optimizer."""
+        check_processes(trainer.strategy)
         self._pruner.attach(only_optimizer(trainer))
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

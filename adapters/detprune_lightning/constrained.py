@@ -20,7 +20,7 @@ from detprune.run.parsing import parse
 from detprune.values import check_number, check_whole
 from detprune_lightning.batch_norm import TrainingInputs, renew
 from detprune_lightning.outer_plan import OuterPlan
-from detprune_lightning.trainer_facts import WAY_OUT, checkpoint_of, only_optimizer
+from detprune_lightning.trainer_facts import WAY_OUT, check_processes, checkpoint_of, only_optimizer
 
 LOGGER = logger(__name__)
 
@@ -93,6 +93,7 @@ class ConstrainedTraining(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make the pruner for the optimizer, and load a checkpoint's state if there is one."""
+        check_processes(trainer.strategy)
         plan = self._plan = OuterPlan.of(trainer, self._every)
         epochs = trainer.max_epochs or 0
         if self._every is not None and round(epochs / self._every) > plan.steps:

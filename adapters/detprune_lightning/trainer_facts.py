@@ -1,5 +1,7 @@
-"""What the callbacks ask of a Trainer's fit: its one optimizer, and the checkpoint that it continues."""
+"""What the callbacks ask of a Trainer's fit: its processes, its one optimizer, the checkpoint that it continues."""
 
+from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch.optim import Optimizer
 
 import lightning as L
@@ -24,3 +26,17 @@ def only_optimizer(trainer: L.Trainer) -> Optimizer:
             f"the LightningModule has {len(trainer.optimizers)} optimizers; pruning needs exactly one"
         )
     return trainer.optimizers[0]
+
+
+def check_processes(strategy: Strategy) -> None:
+    """Check that what a fit changes is there after it.
+
+    Raises:
+        InputError: the fit runs in processes that are started for it alone, as ``ddp_spawn``, ``ddp_fork`` and
+            ``ddp_notebook`` do; of what they did, Lightning brings the weights back, and no callback's state.
+    """
+    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+        raise InputError(
+            "the strategy trains in processes that are started for the fit alone (ddp_spawn, ddp_fork, ddp_notebook): "
+            "masks and multipliers end with them; take ddp, or one device"
+        )

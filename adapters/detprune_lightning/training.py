@@ -29,6 +29,7 @@ from detprune.run.events import Epoch
 from detprune.run.seeds import derive_seed
 from detprune_lightning.checkpoints import AtomicCheckpoints
 from detprune_lightning.spec import StageSpec, TrainerSpec
+from detprune_lightning.trainer_facts import check_processes
 
 LOGGER = logger(__name__)
 
@@ -73,6 +74,10 @@ def check_trainer(spec: TrainerSpec) -> None:
             f"trainer.precision is {spec.precision!r}, in which the weights themselves are not float32, as all that "
             f"is measured and saved is; allowed are {', '.join(_PRECISIONS)}"
         )
+    try:
+        check_processes(built.strategy)
+    except InputError as error:
+        raise InputError(f"trainer.strategy is {spec.strategy!r}: {error}") from error
     most = max(2, os.cpu_count() or 1)  # two processes can be tried on any machine
     if isinstance(built.accelerator, CPUAccelerator) and built.num_devices > most:
         raise InputError(

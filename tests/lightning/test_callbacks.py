@@ -230,6 +230,17 @@ def test_more_than_one_optimizer_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path, [training]).fit(module, loader())
 
 
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook"])
+def test_processes_that_end_with_the_fit_are_refused(tmp_path: Path, strategy: str) -> None:
+    net = Net()
+    pruner = dp.Pruner(net, None, dp.Magnitude(), budget=BUDGET)
+    pruner.hard_prune()
+    for callback in (ConstrainedTraining(dp.ADMM(), budget=BUDGET), MaskedRetraining(pruner)):
+        within = trainer(tmp_path, [callback], strategy=strategy)
+        with pytest.raises(dp.InputError, match=r"ddp_notebook.*; take ddp, or one device"):
+            callback.on_fit_start(within, net)  # as in such a process
+
+
 def test_unknown_length_is_refused(tmp_path: Path) -> None:
     training = ConstrainedTraining(dp.ADMM(), budget=BUDGET)
     with pytest.raises(dp.InputError, match="needs a known length"):

@@ -209,6 +209,8 @@ def test_weights_with_nan_are_bad_input(
         ("trainer.precision='8-bit'", "precision is '8-bit'; allowed are 32-true"),
         ("trainer.accelerator=abacus", "Lightning refuses trainer"),
         ("trainer.strategy=none", "Lightning refuses trainer"),
+        ("trainer.strategy=ddp_spawn", "trainer.strategy is 'ddp_spawn': the strategy trains in"),
+        ("trainer.strategy=ddp_fork_find_unused_parameters_true", "started for the fit alone"),
         ("trainer={accelerator: cpu, devices: 1000}", "on a CPU is that many processes"),
         ("trainer.devices=0", "Lightning refuses trainer"),
         ("seed=18446744073709551616", "seed"),
