@@ -5,6 +5,7 @@ At a step only a counter runs, and a look at which weights have gradients; the c
 iteration.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -115,7 +116,10 @@ def check_attachable(layers: Sequence[Layer], optimizer: Optimizer, pruned: bool
 
 
 class StepWatch:
-    """Counts the bound optimizer's steps, and detects from the weights' version numbers that something else moves them.
+    """Counts the bound optimizer's steps, and detects that something else moves the weights.
+
+    Their version numbers say so, and their sums where no number is counted: ``weight.data`` and other processes
+    that share the weights write past it.
 
     Args:
         weights: the pruned weights.
@@ -129,17 +133,15 @@ class StepWatch:
         names: Sequence[str],
         own_writes: Callable[[], Sequence[int]],
     ) -> None:
-        self.steps = 0
         self._idle = 0
         self._weights, self._names, self._own_writes = weights, names, own_writes
-        self._versions = self._foreign_versions()
-        self._looks, self._without = 0, list(range(len(weights)))
         self._has_named = False
+        self.begin()
 
     def begin(self) -> None:
         """Start the count of an outer iteration."""
         self.steps = 0
-        self._versions = self._foreign_versions()
+        self._versions, self._sums = self._foreign_versions(), _sums(self._weights)
         self._looks, self._without = 0, list(range(len(self._weights)))
 
     def see_gradients(self) -> None:
@@ -163,6 +165,8 @@ class StepWatch:
         moved = [now != then for now, then in versions]
         grads = [weight.grad for weight in self._weights if weight.grad is not None]
         trained = any(moved) if losses else ends and all(moved) and bool(grads)
+        if ends and not any(moved):
+            trained = any(map(_differ, self._sums, _sums(self._weights)))
         if trained:
             raise InputError(
                 "no step of the bound optimizer was seen since the last update, and yet the weights are "
@@ -196,6 +200,22 @@ class StepWatch:
     def _foreign_versions(self) -> list[int]:
         pairs = zip(self._weights, self._own_writes(), strict=True)
         return [weight._version - own for weight, own in pairs]
+
+
+def _sums(weights: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """The sum of each weight and of its absolute values; nothing waits for the device."""
+    sums = []
+    for weight in map(Tensor.detach, weights):
+        width = torch.float32 if weight.device.type == "mps" else torch.float64
+        sums.append((weight.sum(dtype=width), torch.linalg.vector_norm(weight, 1, dtype=width)))
+    return sums
+
+
+def _differ(before: tuple[Tensor, Tensor], now: tuple[Tensor, Tensor]) -> bool:
+    """Whether two of ``_sums`` differ by more than their rounding; what is not finite is told elsewhere."""
+    (old, size), (new, _) = (tuple(map(float, pair)) for pair in (before, now))
+    rounding = 1e-5 if before[0].dtype == torch.float32 else 1e-10
+    return abs(new - old) > rounding * size and math.isfinite(new)
 
 
 def _all_finite(grads: Sequence[Tensor]) -> bool:

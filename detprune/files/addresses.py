@@ -1,4 +1,4 @@
-"""What stands in the place of a path and is none here: ``s3://bucket/run``, ``C:\\runs\\x``."""
+"""What stands in the place of a path and is none here: ``s3://bucket/run``, ``me@host:run``, ``C:\\runs\\x``."""
 
 import os
 import re
@@ -7,6 +7,7 @@ from pathlib import Path
 from detprune.errors import InputError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # of two letters or more: C: is a drive
+_LOGIN = re.compile(r"[^/@:\s]+@[^/@:\s]+:.*")  # me@host:/data/run, as of scp and rsync
 _DRIVE = re.compile(r"([A-Za-z]):[\\/](.*)")
 _SHARE = re.compile(r"\\\\[^\\]+\\.+")  # \\server\share
 
@@ -32,8 +33,10 @@ def check_no_address(path: Path) -> None:
             "write the path where it is mounted"
         )
     scheme, slash, rest = str(path).partition("/")
-    if slash and _SCHEME.fullmatch(scheme) and not os.path.lexists(scheme):
+    login = _LOGIN.fullmatch(str(path))
+    if (login or (slash and _SCHEME.fullmatch(scheme))) and not os.path.lexists(scheme):
+        place = path if login else f"{scheme}//{rest}"
         raise InputError(
-            f"{scheme}//{rest} is an address, but results are written on this machine; name a folder or file here, "
+            f"{place} is an address, but results are written on this machine; name a folder or file here, "
             "and copy it there afterwards"
         )

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import resource
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -56,9 +57,28 @@ def storage_reason(error: OSError | RuntimeError, folder: Path | None = None) ->
         return f"cannot write{place}: {error.strerror}" if refused else None
     if "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error):
         cause = error.__context__
-        because = cause.strerror if isinstance(cause, OSError) else "the disk may be full"
+        limit = _limit_of_files()
+        unknown = (
+            f"files of more than {limit:,} bytes are not allowed"
+            if limit
+            else "the disk may be full"
+        )
+        because = cause.strerror if isinstance(cause, OSError) else unknown
         return f"cannot write a checkpoint: {because}"
     return None
+
+
+def _limit_of_files() -> int | None:
+    """The limit on the size of a file (``ulimit -f``), in bytes; PyTorch's writer loses the system's reason."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def room(error: OSError | RuntimeError | MemoryError) -> str:
+    """How to let a larger file be written."""
+    number = error.errno if isinstance(error, OSError) else None
+    limited = number == errno.EFBIG or (number is None and _limit_of_files() is not None)
+    return "raise the limit of file sizes (ulimit -f)" if limited else "make room"
 
 
 def way_out(error: OSError | RuntimeError) -> str:

@@ -96,6 +96,23 @@ def test_an_optimizer_remade_without_attach_is_noticed(method: Any, observed: bo
     assert pruner.update().k == 1
 
 
+@every_method
+def test_training_that_no_version_number_counts_is_noticed(method: Any) -> None:
+    model = small_net()  # by hand through .data, or in another process, as in Hogwild
+    pruner = Pruner(model, sgd(model), method, budget=HALF)
+    for weight in model.parameters():
+        weight.data -= 1e-4 * torch.ones_like(weight)
+    with pytest.raises(InputError, match=r"no step of the bound optimizer was seen .* by hand"):
+        pruner.update(1.0)
+
+
+def test_a_change_of_layout_is_no_training() -> None:
+    model = small_net()
+    pruner = Pruner(model, sgd(model), ADMM(rho=0.1), budget=HALF)
+    model.to(memory_format=torch.channels_last)
+    assert pruner.update().k == 1
+
+
 def test_zeros_that_an_unknown_optimizer_moved_are_noticed_and_come_back_with_attach() -> None:
     model, _, pruner = pruned()
     second = sgd(model)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -388,6 +389,22 @@ def test_16_bit_images_of_a_camera_of_fewer_bits_are_told(
             (tmp_path / part / name).mkdir(parents=True)
             values = np.full((16, 16), 2**bits - 1, dtype=np.uint16)
             Image.fromarray(values).save(tmp_path / part / name / "0.png")
+    build_data("image_folder", tmp_path, 32)
+    said = [r.getMessage() for r in caplog.records if "nearly black" in r.getMessage()]
+    assert len(said) == (factor is not None)
+    assert factor is None or said[0].endswith(f"multiplied by {factor}")
+
+
+@pytest.mark.parametrize(("bits", "factor"), [(8, None), (10, 64), (12, 16), (16, None)])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_16_bit_colour_of_a_camera_of_fewer_bits_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, bits: int, factor: int | None, channels: int
+) -> None:
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            values = np.full((16, 16, channels), 2**bits - 1, dtype=f"uint{8 if bits == 8 else 16}")
+            assert cv2.imwrite(str(tmp_path / part / name / "0.png"), values)
     build_data("image_folder", tmp_path, 32)
     said = [r.getMessage() for r in caplog.records if "nearly black" in r.getMessage()]
     assert len(said) == (factor is not None)

@@ -73,6 +73,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_run(
         code, error = call("run", recipe, "--out", run)
     assert code == 1, error
     assert "cannot write" in error
+    assert "raise the limit of file sizes (ulimit -f)" in error
     assert f"continue with detprune run {run} --resume" in error
     assert "Traceback" not in error
     assert not list(run.rglob("*.tmp"))
@@ -299,6 +300,8 @@ def test_odd_places_are_refused_before_anything_is_done(
     ("out", "said"),
     [
         ("s3://bucket/it", "s3://bucket/it is an address, but results are written on this machine"),
+        ("me@server:/data/it", "me@server:/data/it is an address"),
+        ("me@server:it", "me@server:it is an address"),
         (r"C:\Users\me\it", r"C:\Users\me\it is a path of Windows"),
         ("D:/it", "under WSL /mnt/d/it"),
         (r"\\server\share\it", r"\\server\share\it is a share of Windows"),
@@ -337,6 +340,20 @@ def test_an_address_is_no_place_for_results(
     assert code == 2, error
     assert said in error.replace("it.yaml", "it")
     assert sorted(map(str, tmp_path.rglob("*"))) == before
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("command", ["suggest", "init", "profile"])
+def test_a_folder_is_no_place_for_a_file(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Called, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, error = call(command, recipe, "--out", "plans/")
+    said = " ".join(error.replace("│", " ").split())
+    assert code == 2
+    assert "plans/ is a folder by the slash at its end" in said
+    assert "plans/recipe.yaml" in said
+    assert not (tmp_path / "plans").exists()
 
 
 def test_a_working_directory_that_is_gone(

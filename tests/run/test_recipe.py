@@ -184,6 +184,21 @@ def test_bad_assignments(tiny: dict[str, Any], assignment: str) -> None:
         override(tiny, [assignment])
 
 
+@pytest.mark.parametrize(
+    ("text", "left_out"), [("photos #2", "#2"), ("#2", "#2"), ("[a, b] # c", "# c")]
+)
+def test_a_value_that_yaml_cuts_off_is_refused(
+    tiny: dict[str, Any], text: str, left_out: str
+) -> None:
+    with pytest.raises(dp.InputError, match=f"ends before '{left_out}', which is a comment"):
+        override(tiny, [f"data.root={text}"])
+
+
+@pytest.mark.parametrize("text", ['"photos #2"', "'a # b # c'", "photos#2", "'#2'"])
+def test_a_sharp_between_quotes_or_within_a_word_is_text(tiny: dict[str, Any], text: str) -> None:
+    assert override(tiny, [f"data.root={text}"])["data"]["root"] == text.strip("\"'")
+
+
 def test_files_that_are_no_recipes(tmp_path: Path) -> None:
     with pytest.raises(dp.InputError, match=r"cannot read .*none\.yaml"):
         read_yaml(tmp_path / "none.yaml")

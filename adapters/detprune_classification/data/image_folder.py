@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
@@ -199,8 +199,15 @@ def _tell_dark(images: Sequence[str]) -> None:
     for path in images[:: max(1, len(images) // _LOOKED_AT)]:
         try:
             with Image.open(path, formats=_formats()) as image:
-                if image.mode.startswith("I") and _white(image) > _DARK:
+                if _white(image) < _DARK:
+                    continue
+                if image.mode.startswith("I"):
                     brightest = max(brightest, int(np.asarray(image).max()))
+                elif _has_16_bits(image):  # of colour Pillow gives the upper 8 of them
+                    upper = int(np.asarray(image.convert("RGB")).max())
+                    brightest = max(brightest, 256 * upper + 255)
+                else:
+                    brightest = max(brightest, _DARK)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             continue  # the one that reads it says so
     if 0 < brightest < _DARK:
@@ -209,6 +216,13 @@ def _tell_dark(images: Sequence[str]) -> None:
             "bits, so that they are nearly black; save them with their values multiplied by %d",
             *(images[0], brightest, 2 ** (16 - brightest.bit_length())),
         )
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    """Whether an image of several channels, not decoded yet, has 16 bits a channel in its file."""
+    parts = [tile[3] for tile in image.tile] if isinstance(image, ImageFile.ImageFile) else []
+    modes = [args if isinstance(args, str) else args[0] for args in parts if args]
+    return any(isinstance(mode, str) and ";16" in mode for mode in modes)
 
 
 def _require_no_folder_twice(images: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detprune.errors import InputError
-from detprune.run.cli.options import Assignments
+from detprune.run.cli.options import Assignments, file_place
 from detprune.run.cli.run import run_recipe
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ Epochs = Annotated[
 
 def init(
     checkpoint: Checkpoint,
-    out: Annotated[Path, typer.Option(help="File for the recipe.")],
+    out: Annotated[
+        Path, typer.Option(parser=file_place, metavar="PATH", help="File for the recipe.")
+    ],
     data: Data = None,
     macs: Share = None,
     parameters: Parameters = None,

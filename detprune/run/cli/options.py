@@ -5,6 +5,17 @@ from typing import Annotated
 
 import typer
 
+
+def file_place(text: str | Path) -> Path:
+    """The path of a file to be written; one that ends in a slash is that of a folder, which ``Path`` would not tell."""
+    if str(text).endswith(("/", "/.")):
+        raise typer.BadParameter(
+            f"{text} is a folder by the slash at its end, but a file is written; name the file too, for example "
+            f"{Path(text) / 'recipe.yaml'}"
+        )
+    return Path(text)
+
+
 Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe: method.rho=0.1."),

@@ -7,12 +7,15 @@ from typing import Annotated
 import typer
 
 from detprune.errors import InputError
-from detprune.run.cli.options import Assignments
+from detprune.run.cli.options import Assignments, file_place
 
 
 def suggest(
     recipe: Annotated[Path, typer.Argument(help="A recipe whose model has weights.")],
-    out: Annotated[Path, typer.Option(help="File for the recipe with the plan.")],
+    out: Annotated[
+        Path,
+        typer.Option(parser=file_place, metavar="PATH", help="File for the recipe with the plan."),
+    ],
     assignments: Assignments = None,
     images: Annotated[int, typer.Option(min=1, help="Training images to measure on.")] = 256,
 ) -> None:

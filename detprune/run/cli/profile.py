@@ -5,12 +5,17 @@ from typing import Annotated
 
 import typer
 
+from detprune.run.cli.options import file_place
+
 
 def profile(
     context: typer.Context,
     path: Annotated[Path, typer.Argument(help="A .pt file, or the folder of a finished run.")],
     out: Annotated[
-        Path | None, typer.Option(help="File for the table, as YAML; must not exist.")
+        Path | None,
+        typer.Option(
+            parser=file_place, metavar="PATH", help="File for the table, as YAML; must not exist."
+        ),
     ] = None,
     check: Annotated[
         Path | None, typer.Option(help="A table that was filled in: check it against the network.")

@@ -4,6 +4,7 @@ The core knows what every task has; an adapter's recipe adds its model, data and
 keys are refused at every level, with their path and the nearest valid key.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -189,7 +190,7 @@ def read_assignments(assignments: Sequence[str]) -> list[Settings]:
     """Settings from ``a.b=c`` texts, whose values are read as YAML; one mapping for each, for their order counts.
 
     Raises:
-        InputError: a text without ``=``, or a value that is not YAML.
+        InputError: a text without ``=``, or a value that is not YAML, or that YAML cuts off at a ``#``.
     """
     read: list[Settings] = []
     for assignment in assignments:
@@ -198,8 +199,26 @@ def read_assignments(assignments: Sequence[str]) -> list[Settings]:
             raise InputError(
                 f"--set {assignment!r} is no assignment; write --set KEY=VALUE, for example method.rho=0.1"
             )
-        read.append({path: parse_yaml(text, f"the value of --set {assignment[:80]!r}")})
+        where = f"the value of --set {assignment[:80]!r}"
+        value = parse_yaml(text, where)
+        if (comment := _comment(text, value, where)) is not None:
+            raise InputError(
+                f"{where} ends before {comment[:80]!r}, which is a comment in YAML; put it in quotes of both kinds, "
+                f"for example --set '{path}=\"photos #2\"'"
+            )
+        read.append({path: value})
     return read
+
+
+def _comment(text: str, value: object, where: str) -> str | None:
+    """The end of a text that YAML leaves out of its value: from a ``#`` after a blank on."""
+    for found in re.finditer(r"(?:^|(?<=\s))#", text):
+        try:
+            if parse_yaml(text[: found.start()], where) == value:
+                return text[found.start() :]
+        except InputError:  # it stands between quotes
+            continue
+    return None
 
 
 def validate(kind: type[S], values: Mapping[str, Any], what: str = "the recipe") -> S:
