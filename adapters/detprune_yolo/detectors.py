@@ -12,7 +12,7 @@ from detprune.errors import InputError
 from detprune.files import load_yaml
 from detprune_yolo.descriptions import check_description, check_network, shown
 from detprune_yolo.kinds import KINDS, Kind, kind_of_head, unsupported
-from detprune_yolo.weights.diagnosis import classes_in
+from detprune_yolo.weights.references import classes_in
 
 _HEAD_MODULE, _NETWORK_MODULE = "ultralytics.nn.modules.head.", "ultralytics.nn.tasks."
 

@@ -160,11 +160,7 @@ def budget_curve(implementation: Implementation, recipe: Recipe, images: int) ->
     Raises:
         InputError: no weights, no such budget, or a latency that cannot be measured or reached.
     """
-    if not recipe.has_weights:
-        raise InputError(
-            "the recipe names no weights of a dense network, from which channels could be removed; add "
-            "--set model.weights=runs/…/checkpoints/dense.pt"
-        )
+    recipe.require_weights("from which channels could be removed")
     kind = next((k for k in _WORDS if getattr(recipe.budget, k) is not None), None)
     if kind is None:
         raise InputError(

@@ -69,11 +69,7 @@ def suggest_plan(implementation: Implementation, recipe: Recipe, images: int) ->
     Raises:
         InputError: no weights, no target, or a set that fixes its own sparsity.
     """
-    if not recipe.has_weights:
-        raise InputError(
-            "the recipe names no weights of a dense network, whose layers could be scanned; add "
-            "--set model.weights=runs/…/checkpoints/dense.pt"
-        )
+    recipe.require_weights("whose layers could be scanned")
     with TemporaryDirectory(prefix="detprune-") as scratch:
         task = implementation.task(recipe, RunDirectory(Path(scratch)))
         model = starting_network(task).eval()

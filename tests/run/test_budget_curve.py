@@ -76,7 +76,8 @@ def test_refusals(tiny: dict[str, Any], weights: Path, changes: Any, message: st
 
 
 def test_weights_are_needed(tiny: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="names no weights of a dense network"):
+    named = r"--set model\.weights=runs/x/checkpoints/dense\.pt --set stages\.dense=null"
+    with pytest.raises(InputError, match=f"names no weights of a dense network.* {named}"):
         budget_curve(implementation("classification"), recipe_of(tiny, None), 16)
 
 

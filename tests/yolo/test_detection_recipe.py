@@ -1,5 +1,7 @@
 """The detection recipe: what it refuses, and what it passes to Ultralytics unchanged."""
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,3 +171,15 @@ def test_rho_by_pull_through_the_gradient_is_for_sgd_alone(tiny_detector: dict[s
 def test_a_recipe_survives_its_own_dump(tiny_detector: dict[str, Any]) -> None:
     recipe = recipe_with(tiny_detector)
     assert validate(DetectionRecipe, yaml.safe_load(dump_yaml(recipe))) == recipe
+
+
+def test_the_options_that_name_the_dense_detector_of_a_run(tiny_detector: dict[str, Any]) -> None:
+    recipe = validate(DetectionRecipe, tiny_detector)
+    with pytest.raises(
+        dp.InputError, match=r"to be scanned; those of a run .* are named with "
+    ) as caught:
+        recipe.require_weights("to be scanned")
+    options = shlex.split(str(caught.value).split(" are named with ")[1])
+    changed = recipe_with(tiny_detector, *options[1::2])
+    assert changed.model.weights == Path("runs/x/checkpoints/dense/weights/best.pt")
+    assert changed.has_weights

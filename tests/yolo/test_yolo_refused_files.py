@@ -236,6 +236,19 @@ def test_files_without_a_network(tmp_path: Path, content: object, message: str) 
         load_model(tmp_path / "start.pt")
 
 
+def test_the_tensors_that_a_run_keeps_of_a_stage(tmp_path: Path) -> None:
+    checkpoints = tmp_path / "run" / "checkpoints"
+    best = checkpoints / "dense" / "weights" / "best.pt"
+    best.parent.mkdir(parents=True)
+    torch.save(STATE, checkpoints / "dense.pt")
+    best.touch()
+    with pytest.raises(InputError, match="a state dict, 1 tensors"):
+        load_model(checkpoints / "dense.pt")
+    (tmp_path / "run" / "recipe.yaml").touch()
+    with pytest.raises(InputError, match=f"of a run without their network; give {best}, which"):
+        load_model(checkpoints / "dense.pt")
+
+
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no file .*yolov3-tinyu.pt; nothing is downloaded"):
         load_model(tmp_path / "yolov3-tinyu.pt")

@@ -28,13 +28,13 @@ from detprune_yolo.environment import UNSAFE_LOAD
 from detprune_yolo.kinds import kind_of, use_one_to_one
 from detprune_yolo.weights.diagnosis import (
     LOADING_ERRORS,
-    damaged,
     of_another_version,
     refuse_foreign_file,
     refused_code,
 )
 from detprune_yolo.weights.filenames import check_output_name, opened_instead
 from detprune_yolo.weights.masks import pack_beside, pack_bits, unpack
+from detprune_yolo.weights.references import damaged
 
 _CARRIED = "detprune_masks"  # attribute of a network; files that detprune writes have the key ``detprune`` instead
 

@@ -1,21 +1,18 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Diagnosis of files that are not Ultralytics checkpoints, without running any code in them.
 
-Nothing is unpickled here except under torch's ``weights_only``: the classes and functions that a
-pickle refers to are read from its opcodes. The diagnosis serves the messages alone; the safety of loading
+Nothing is unpickled here except under torch's ``weights_only``; what a pickle refers to is read from its opcodes
+(``references``). The diagnosis serves the messages alone; the safety of loading
 rests on ``weights_only``.
 """
 
 import pickle
-import pickletools
 import struct
 import sys
 import warnings
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 import ultralytics
@@ -25,6 +22,7 @@ from ultralytics.engine import exporter
 from detprune.errors import InputError
 from detprune.files import check_archive, refuse_packed
 from detprune_yolo.environment import UNSAFE_LOAD
+from detprune_yolo.weights.references import classes_in, damaged, names_in_archive, names_in_pickles
 
 _FAMILY = (
     "Ultralytics ≥ 8 uses the anchor-free yolov3-tinyu, yolov3-sppu and yolov3u, whose heads differ; "
@@ -35,7 +33,6 @@ _TRUST = (
     f"{UNSAFE_LOAD}=1 where there is no recipe"
 )
 _ANCHORS = ("module_list.", "anchor", ".m.0.weight")  # in parameter names of anchor-based YOLOs
-_PICKLES = 5  # torch's format before zip archives: magic, version, system, object, storage keys
 
 LOADING_ERRORS = (
     pickle.UnpicklingError,
@@ -78,7 +75,7 @@ def refuse_foreign_file(path: Path) -> None:
             size = path.stat().st_size
             _refuse_by_first_bytes(path, head, size)
             archive = head.startswith(b"PK")
-            names = _globals_in_archive(path) if archive else _globals_in_pickles(path, file)
+            names = names_in_archive(path) if archive else names_in_pickles(path, file)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     if old := sorted(n for n in names if n.startswith("models.")):
@@ -99,7 +96,7 @@ def refused_code(path: Path) -> InputError | None:
         names = set(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
     except LOADING_ERRORS:  # not in torch's zip format
         with path.open("rb") as file:
-            names = _globals_in_pickles(path, file)
+            names = names_in_pickles(path, file)
         names = {n for n in names if not n.startswith(("torch._utils.", "collections.", "torch."))}
     if not names:
         return None
@@ -125,27 +122,6 @@ def of_another_version(path: Path) -> InputError | None:
 
 def _is_here(module: str, name: str) -> bool:
     return hasattr(sys.modules.get(module), name)  # nothing is imported because a file names it
-
-
-def classes_in(path: Path) -> set[str]:
-    """``module.name`` of all classes and functions that a checkpoint refers to; empty if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            archive = file.read(2) == b"PK"
-            return _globals_in_archive(path) if archive else _globals_in_pickles(path, file)
-    except (OSError, InputError):
-        return set()  # loading raises the error with the way out
-
-
-def damaged(path: Path, reason: object) -> InputError:
-    """The error for a file that is a checkpoint by its first bytes, but cannot be read."""
-    line = str(reason).strip().splitlines()[0][:160] if str(reason).strip() else "no details"
-    if "weights_only" in str(reason) or "Weights only" in line:
-        line = "it is no pickle of tensors and known classes"  # torch advises to switch safe loading off
-    return InputError(
-        f"{path} is empty, truncated or damaged ({line}); copy or download it again, or take another "
-        "checkpoint of the same run"
-    )
 
 
 def _refuse_by_first_bytes(path: Path, head: bytes, size: int) -> None:
@@ -207,74 +183,6 @@ def _is_darknet(head: bytes, size: int) -> bool:
     return major == 0 and 1 <= minor <= 9 and 0 <= revision <= 99 and (size - 12 - seen) % 4 == 0
 
 
-def _globals_in_archive(path: Path) -> set[str]:
-    """``module.name`` of all that the pickle of a torch zip archive refers to."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            records = archive.namelist()
-            if any(r.endswith("constants.pkl") for r in records):
-                raise InputError(
-                    f"{path} is a TorchScript archive, which cannot be trained; give the .pt checkpoint "
-                    "that it was exported from"
-                )
-            pickles = [r for r in records if r.split("/")[-1] == "data.pkl"]
-            if not pickles:
-                raise InputError(
-                    f"{path} is a zip archive and no checkpoint (no data.pkl in it); unpack it and give "
-                    "the .pt file"
-                )
-            with archive.open(pickles[0]) as file:
-                return _globals(file)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise damaged(path, error) from error
-
-
-def _globals_in_pickles(path: Path, file: IO[bytes]) -> set[str]:
-    """``module.name`` of all that the pickles at the start of a file refer to."""
-    file.seek(0)
-    found: set[str] = set()
-    for number in range(_PICKLES):
-        try:
-            found |= _globals(file)
-        except ValueError as error:
-            if number == 0:
-                # the error quotes the file, and a link may lead to one that is no checkpoint
-                raise damaged(path, "neither a torch archive nor a pickle") from error
-            break
-    return found
-
-
-def _globals(file: IO[bytes]) -> set[str]:
-    """``module.name`` of every global in one pickle."""
-    found: set[str] = set()
-    strings: list[str] = []
-    memo: dict[object, str] = {}
-    memoized = 0
-    previous_was_text = False
-    for opcode, argument, _ in pickletools.genops(file):
-        is_text = False
-        if opcode.name in ("GLOBAL", "INST"):
-            found.add(str(argument).replace(" ", "."))
-        elif opcode.name == "STACK_GLOBAL":
-            found.add(".".join(strings[-2:]))
-        elif "UNICODE" in opcode.name or "STRING" in opcode.name:
-            strings.append(str(argument))
-            is_text = True
-        elif opcode.name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
-            index = memoized if argument is None else argument
-            memoized += 1
-            if previous_was_text:
-                memo[index] = strings[-1]
-            is_text = previous_was_text
-        elif opcode.name in ("GET", "BINGET", "LONG_BINGET") and argument in memo:
-            strings.append(memo[argument])
-            is_text = True
-        previous_was_text = is_text
-    return found
-
-
 def _refuse_without_network(path: Path, names: set[str]) -> None:
     """Raise the error for a pickle without any Ultralytics class."""
     try:
@@ -295,6 +203,7 @@ def _refuse_without_network(path: Path, names: set[str]) -> None:
         raise InputError(
             f"{path} cannot be loaded: this is a state dict file of the anchor-based family; {_FAMILY}"
         )
+    _refuse_weights_of_a_run(path)
     raise InputError(
         f"{path} cannot be loaded: this is a state dict, {len(tensors)} tensors without their network. "
         "Build the network it belongs to, load it there (model.load_state_dict), and write a checkpoint "
@@ -302,6 +211,19 @@ def _refuse_without_network(path: Path, names: set[str]) -> None:
         "own training loop. If it comes from the yolov3 repository or from Darknet, it is of the "
         f"anchor-based family: {_FAMILY}"
     )
+
+
+def _refuse_weights_of_a_run(path: Path) -> None:
+    """Raise the error for the tensors that a run keeps of a stage, beside which it keeps whole networks."""
+    checkpoints = path.absolute().parent
+    run = checkpoints.parent
+    whole = (checkpoints / "dense" / "weights" / "best.pt", run / "pruned.pt")
+    if (run / "recipe.yaml").is_file() and (
+        there := [str(file) for file in whole if file.is_file()]
+    ):
+        raise InputError(
+            f"{path} holds the tensors of a run without their network; give {' or '.join(there)}, which holds a network"
+        )
 
 
 def _state_dict(content: Any) -> Mapping[str, Tensor] | None:

@@ -7,13 +7,12 @@ from detprune.run.recipe.base import (
     dump_yaml,
     is_same,
     override,
-    read_assignments,
     read_yaml,
     spelled_out,
     validate,
 )
 from detprune.run.recipe.components import BudgetField, MethodField, SetField
-from detprune.run.recipe.settings import Settings, assign, assignments
+from detprune.run.recipe.settings import Settings, assign, assignments, read_assignments
 
 __all__ = [
     "BudgetField",

@@ -4,7 +4,6 @@ The core knows what every task has; an adapter's recipe adds its model, data and
 keys are refused at every level, with their path and the nearest valid key.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from detprune.errors import InputError, nearest
 from detprune.files import dump_yaml_text, load_yaml, parse_yaml
 from detprune.networks.batch_norm import BATCH_NORM_IMAGES
 from detprune.run.recipe.components import BudgetField, MethodField, SetField
-from detprune.run.recipe.settings import Settings, assign
+from detprune.run.recipe.settings import Settings, assign, options_for, read_assignments
 from detprune.sets import Unstructured
 from detprune.values import RANGE, is_in_range
 
@@ -131,6 +130,21 @@ class Recipe(Section):
         """
         return {"model.weights": str(run / "checkpoints" / "dense.pt"), "stages.dense": None}
 
+    def require_weights(self, purpose: str) -> None:
+        """Check that the model starts with weights of a dense network.
+
+        Args:
+            purpose: what they are needed for, as a relative clause.
+
+        Raises:
+            InputError: it does not; the message has the options that name those of a run.
+        """
+        if not self.has_weights:
+            raise InputError(
+                f"the recipe names no weights of a dense network, {purpose}; those of a run whose dense stage is "
+                f"done, say runs/x, are named with {options_for(self.from_dense(Path('runs/x')))}"
+            )
+
     def from_pruned(self, run: Path) -> Settings:
         """The settings that make such a recipe start with the pruned network of another run.
 
@@ -184,41 +198,6 @@ def override(values: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
     for settings in read_assignments(assignments):
         changed = assign(changed, settings)
     return changed
-
-
-def read_assignments(assignments: Sequence[str]) -> list[Settings]:
-    """Settings from ``a.b=c`` texts, whose values are read as YAML; one mapping for each, for their order counts.
-
-    Raises:
-        InputError: a text without ``=``, or a value that is not YAML, or that YAML cuts off at a ``#``.
-    """
-    read: list[Settings] = []
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        if not equals or not path:
-            raise InputError(
-                f"--set {assignment!r} is no assignment; write --set KEY=VALUE, for example method.rho=0.1"
-            )
-        where = f"the value of --set {assignment[:80]!r}"
-        value = parse_yaml(text, where)
-        if (comment := _comment(text, value, where)) is not None:
-            raise InputError(
-                f"{where} ends before {comment[:80]!r}, which is a comment in YAML; put it in quotes of both kinds, "
-                f"for example --set '{path}=\"photos #2\"'"
-            )
-        read.append({path: value})
-    return read
-
-
-def _comment(text: str, value: object, where: str) -> str | None:
-    """The end of a text that YAML leaves out of its value: from a ``#`` after a blank on."""
-    for found in re.finditer(r"(?:^|(?<=\s))#", text):
-        try:
-            if parse_yaml(text[: found.start()], where) == value:
-                return text[found.start() :]
-        except InputError:  # it stands between quotes
-            continue
-    return None
 
 
 def validate(kind: type[S], values: Mapping[str, Any], what: str = "the recipe") -> S:
