@@ -112,7 +112,7 @@ def claim(path: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Itera
                 LOGGER.info("%s is kept until the run in its place is finished", earlier)
             yield run
             done = True
-        except InputError:
+        except (InputError, PermissionError):  # of a file of the user's, such as a teacher
             if fresh and not (path / "metrics.jsonl").exists():
                 _remove(path, made)
                 if aside is not None and not path.exists():

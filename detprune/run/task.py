@@ -279,11 +279,13 @@ def starting_network(task: NetworkTask) -> nn.Module:
 
 def check_teacher(file: Path | None) -> None:
     """Refuse a teacher's checkpoint that does not exist, before anything is trained."""
-    if file is not None and not file.expanduser().is_file():
-        raise InputError(
-            f"distillation.teacher is {file}, but there is no such file; give a checkpoint, or leave it "
-            "out, so that the dense network teaches"
-        )
+    if file is None or file.expanduser().is_file():
+        return
+    wrong = "which is a folder" if file.expanduser().is_dir() else "but there is no such file"
+    raise InputError(
+        f"distillation.teacher is {file}, {wrong}; give the file of a checkpoint, or leave it out, so that the dense "
+        "network teaches"
+    )
 
 
 def plain_state_dict(model: nn.Module) -> dict[str, Any]:

@@ -95,6 +95,24 @@ def test_bad_input_takes_away_what_the_run_made(tmp_path: Path, here: Any, out: 
     assert sorted(map(str, tmp_path.rglob("*"))) == before
 
 
+def test_a_file_that_may_not_be_read_takes_away_what_the_run_made(
+    tmp_path: Path, here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_of(tmp_path, distillation={"weight": 0.5, "teacher": "locked/teacher.pt"})
+    an_earlier_run(tmp_path / "run")
+
+    def refused(_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "locked/teacher.pt")
+
+    monkeypatch.setattr("detprune_lightning.task.check_teacher", refused)
+    before = sorted(map(str, tmp_path.rglob("*")))
+    for out, flags in (("new", []), ("run", ["--overwrite"])):
+        code, said = here("run", "tiny.yaml", "--out", out, *flags)
+        assert code == 2
+        assert "locked/teacher.pt: Permission denied" in said
+        assert sorted(map(str, tmp_path.rglob("*"))) == before
+
+
 @pytest.mark.usefixtures("no_training")
 def test_overwriting_through_a_link_replaces_what_it_points_to(tmp_path: Path, here: Any) -> None:
     an_earlier_run(tmp_path / "disk" / "run")
