@@ -121,8 +121,12 @@ def test_a_key_is_missing(data: DataSet, key: str, empty: bool) -> None:
         ({"names": "cat"}, "`names` is no list (1): 'cat'; list the class names"),
         ({"names": {1: "cat", 2: "dog"}}, "not numbered 0, 1, 2, … in full (1): 1, 2"),
         ({"names": ["cat", "cat"]}, "class names not unique (1): 'cat'; give every class"),
-        ({"val": 3}, "Ultralytics refuses it"),
-        ({"path": 3}, "Ultralytics refuses it"),
+        ({"val": 3}, "that are no text (1): `val` has 3; write a path"),
+        ({"train": ["a", 2020, 2021]}, "`train` has 2020, 2021; write a path"),
+        ({"path": 2020}, "`path` has 2020"),
+        ({"path": ["a"]}, "`path` has ['a']; write a path"),
+        ({"test": True}, "`test` has True"),
+        ({"path": 3}, "`path` has 3; write a path"),
     ],
 )
 def test_keys_that_contradict(data: DataSet, keys: dict[str, Any], message: str) -> None:

@@ -152,6 +152,11 @@ def _read(yaml: Path, nc: int | None, kind: Kind) -> dict[str, Any]:
     for key in ("train", "val", "names"):
         if not raw.get(key):
             problems[kinds.NO_KEY].append(f"`{key}`")
+    for key in ("path", *_SPLITS):
+        given = raw.get(key)
+        places = given if isinstance(given, list) and key != "path" else [given]
+        if odd := [repr(place) for place in places if not isinstance(place, str | None)]:
+            problems[kinds.PLACE_NO_TEXT].append(f"`{key}` has {listed(odd)}")
     if raw.get("channels", 3) != 3 or isinstance(raw.get("channels"), bool):
         problems[kinds.CHANNELS].append(f"`channels` is {raw['channels']!r}")
     shape = raw.get("kpt_shape")

@@ -27,6 +27,10 @@ CHANNELS = Kind(
 KEYPOINTS = Kind(
     "`kpt_shape` is no pair of numbers", "write [number of points, 2 or 3], or remove it"
 )
+PLACE_NO_TEXT = Kind(
+    "entries for images that are no text",
+    "write a path, or a list of paths; a folder whose name is a number stands in quotes, for example '2020'",
+)
 NO_PLACE = Kind("folders or lists of images that do not exist", "correct `path` or that entry")
 NO_LIST = Kind(
     "neither a folder nor a list of images",
