@@ -150,3 +150,10 @@ def test_bad_names(tmp_path: Path, content: str | None, message: str) -> None:
     assert isinstance(done.exception, InputError)
     with pytest.raises(InputError, match=message):
         raise done.exception
+
+
+@pytest.mark.parametrize("odd", [["a"], {}, None, "a.jpg", 1.5])
+def test_an_image_whose_id_is_no_number(tmp_path: Path, odd: object) -> None:
+    annotations = changed(truth(), "images", 1, "id", to=odd)
+    with pytest.raises(InputError, match=r"given\.json: images entry 1 .*, which is no whole"):
+        evaluate_file(*files(tmp_path, perfect(), annotations))

@@ -260,9 +260,8 @@ def evaluate_file(
 
 
 def _ids_fit(predictions: Any, annotations: Any) -> bool:
-    files = {
-        image.get("id"): image.get("file_name") for image in entries.table(annotations, "images")
-    }
+    images = entries.table(annotations, "images")
+    files = {i["id"]: i.get("file_name") for i in images if isinstance(i.get("id"), int)}
     for entry in entries.prediction_list(predictions):
         if "file_name" not in entry:
             return True  # there is no other way to tell
