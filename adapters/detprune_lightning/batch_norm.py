@@ -27,6 +27,7 @@ class TrainingInputs:
     """The images of batches of a Trainer's training data, chosen evenly from the data set.
 
     The images are the first entry of a batch, and in a mapping the one whose key names images, if there is one.
+    Where that entry is a list of views of the same images, as in ``([view1, view2], label)``, all of them are given.
 
     The hooks of the LightningModule or DataModule that change a batch before it is trained on are called, because
     many modules normalise in ``on_after_batch_transfer``. The loader, its sampler and the random state stay as they
@@ -59,7 +60,7 @@ class TrainingInputs:
         for batch in DataLoader(data, batch_sampler=batches, collate_fn=self._collate):
             batch = self._hook("on_before_batch_transfer")(batch, 0)
             batch = self._hook("transfer_batch_to_device")(batch, self._module.device, 0)
-            yield _first(self._hook("on_after_batch_transfer")(batch, 0))
+            yield from _images(self._hook("on_after_batch_transfer")(batch, 0))
 
     def _hook(self, name: str) -> Callable[..., Any]:
         """A hook of the DataModule where it has one of its own, else that of the LightningModule, as Lightning does."""
@@ -69,8 +70,13 @@ class TrainingInputs:
         return hook
 
 
-def _first(batch: Any) -> Tensor:
+def _images(batch: Any) -> Sequence[Tensor]:
+    """The tensors of images in a batch: one, or all views of the same images."""
+    outermost = batch
     while not isinstance(batch, Tensor):
+        if batch is not outermost and _views(batch):
+            views: Sequence[Tensor] = batch
+            return views
         if isinstance(batch, Mapping) and batch:
             named = (batch[key] for key in _IMAGE_KEYS if key in batch)
             batch = next(named, next(iter(batch.values())))
@@ -80,7 +86,17 @@ def _first(batch: Any) -> Tensor:
             raise InputError(
                 f"the first entry of a batch is a {type(batch).__name__}, not a tensor"
             )
-    return batch
+    return [batch]
+
+
+def _views(entry: Any) -> bool:
+    """Whether an entry of a batch is a sequence of images with one number of samples and of channels."""
+    return (
+        isinstance(entry, Sequence)
+        and len(entry) > 1
+        and all(isinstance(one, Tensor) and one.ndim > 1 for one in entry)
+        and len({(one.ndim, one.dtype, one.shape[:2]) for one in entry}) == 1
+    )
 
 
 def renew(network: nn.Module, inputs: TrainingInputs | None) -> None:

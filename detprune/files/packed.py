@@ -1,4 +1,4 @@
-"""Recognises files that hold a checkpoint without being one: archives, compressed files and DVC's text files."""
+"""Recognises files beside or around a checkpoint: archives, compressed files, and what DVC and macOS write."""
 
 from pathlib import Path
 
@@ -13,13 +13,14 @@ _BEGINNINGS = {
     b"Rar!\x1a\x07": "a RAR archive",
 }
 _TAR, _TAR_AT = b"ustar", 257
+_APPLE_DOUBLE = b"\x00\x05\x16\x07"
 
 
 def refuse_packed(path: Path) -> None:
-    """Refuse a file that holds a checkpoint without being one.
+    """Refuse a file that lies beside a checkpoint, or holds one without being one.
 
     Raises:
-        InputError: an archive, a compressed file, or the text file that DVC writes beside a checkpoint.
+        InputError: an archive, a compressed file, or what DVC and macOS write beside a checkpoint.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
@@ -35,4 +36,10 @@ def refuse_packed(path: Path) -> None:
         raise InputError(
             f"{path} is the text file that DVC writes beside a checkpoint; give {path.with_suffix('')}, which "
             "`dvc pull` fetches"
+        )
+    if head.startswith(_APPLE_DOUBLE):
+        name = path.name.removeprefix("._")
+        given = path.with_name(name) if name and name != path.name else "the file beside it"
+        raise InputError(
+            f"{path} holds what macOS knows of another file (AppleDouble) and no checkpoint; give {given}"
         )

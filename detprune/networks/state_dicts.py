@@ -87,6 +87,15 @@ def find_weights(content: object, names: Collection[str], path: str | Path) -> W
     return best
 
 
+def elsewhere(missing: Collection[str], others: Collection[str]) -> dict[str, str]:
+    """Names that a state dict lacks → the one name, behind another prefix, under which the file has them."""
+    places = {
+        name: [held for held in others if held == name or held.endswith(f".{name}")]
+        for name in missing
+    }
+    return {name: held[0] for name, held in places.items() if len(held) == 1}
+
+
 def _check_plain(tensors: Mapping[str, Tensor], path: str | Path) -> None:
     """Refuse tensors that cannot be copied into a plain one, or lose a part of their values there."""
     strange = [f"{name} is {kind}" for name, value in tensors.items() if (kind := _form(value))]

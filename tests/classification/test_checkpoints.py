@@ -100,6 +100,23 @@ def test_two_networks_in_a_file_are_refused(
     assert "holds 2 networks that fit, with 'student.', 'teacher.' before their names" in text
 
 
+def test_tensors_behind_several_prefixes_are_named_with_what_takes_them_off(
+    source: nn.Module, target: nn.Module, tmp_path: Path
+) -> None:
+    # OpenMMLab's classifiers are of this form
+    weights = source.state_dict()
+    state = {
+        f"{'head' if n.startswith('linear') else 'backbone'}.{n}": v for n, v in weights.items()
+    }
+    torch.save({"meta": {"epoch": 3}, "state_dict": state}, tmp_path / "c.pth")
+    text = refused(target, tmp_path / "c.pth")
+    assert "linear.weight is head.linear.weight in the file" in text
+    code = text.split("torch.save(")[1].split(", path)")[0]
+    torch.save(eval(code, {"state": state}), tmp_path / "d.pth")
+    load_checkpoint(target, tmp_path / "d.pth")
+    assert_same(target, snapshot(source))
+
+
 def test_what_stands_beside_the_network_is_left_out_and_named(
     source: nn.Module, target: nn.Module, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

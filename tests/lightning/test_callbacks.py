@@ -375,6 +375,25 @@ def test_statistics_are_those_of_the_images_of_a_mapping(tmp_path: Path, other: 
     torch.testing.assert_close(module.network[1].running_mean, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_statistics_are_those_of_all_views_of_an_image(tmp_path: Path) -> None:
+    class Module(Net):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            (first, second), _ = batch
+            return (self.network(first) - self.network(second)).square().mean()  # type: ignore[no-any-return]
+
+    images = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    views = (images, images * 5 + 3)
+    data = [((a, b), label) for label, (a, b) in enumerate(zip(*views, strict=True))]
+    module = Module()
+    module.network.insert(1, nn.BatchNorm2d(8))
+    training = ConstrainedTraining(dp.Magnitude(), budget=BUDGET, network=module.network)
+    trainer(tmp_path, [training]).fit(module, DataLoader(data, batch_size=16))  # type: ignore[arg-type]
+    training.hard_prune()
+    with torch.no_grad():
+        expected = module.network[0](torch.cat(views)).mean((0, 2, 3))  # type: ignore[operator]
+    torch.testing.assert_close(module.network[1].running_mean, expected, rtol=1e-3, atol=1e-4)
+
+
 def test_statistics_are_estimated_anew_in_checks_and_after_hard_pruning(tmp_path: Path) -> None:
     def fit(images: int) -> tuple[list[torch.Tensor], nn.Module]:
         module, means = Net(), []

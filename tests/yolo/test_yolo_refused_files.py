@@ -200,6 +200,8 @@ STATE = OrderedDict({"layer.weight": torch.ones(2, 2)})
             b"outs:\n- md5: 3f78\n  path: best.pt\n",
             r"give .*best\.pt, which `dvc pull`",
         ),
+        ("._best.pt", b"\x00\x05\x16\x07\x00\x02" + bytes(26), r"AppleDouble.* give .*/best\.pt"),
+        ("best.pt", b"\x00\x05\x16\x07\x00\x02" + bytes(26), "give the file beside it"),
     ],
 )
 def test_other_formats(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from detprune.errors import InputError
 from detprune.files import safe_load
-from detprune.networks.state_dicts import find_weights
+from detprune.networks.state_dicts import Weights, elsewhere, find_weights
 
 _WANTED = "a checkpoint of the same network, written by torch.save(model.state_dict(), path)"
 _LISTED = 8
@@ -34,7 +34,7 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     for key in own.keys() - state.keys():
         if key.endswith("num_batches_tracked"):
             state[key] = own[key]
-    _check(state, own, type(model).__name__, path)
+    _check(found, own, type(model).__name__, path)
     model.load_state_dict(state)
 
 
@@ -47,8 +47,9 @@ def _look(content: object) -> str:
     return f"none of the network's weights, but a dict with {_listed(map(repr, content))}"
 
 
-def _check(state: Mapping[str, Tensor], own: Mapping[str, Tensor], kind: str, path: Path) -> None:
+def _check(found: Weights, own: Mapping[str, Tensor], kind: str, path: Path) -> None:
     """Raise one error that lists every tensor that does not fit."""
+    state = found.tensors
     missing = [key for key in own if key not in state]
     extra = [key for key in state if key not in own]
     shapes = [
@@ -57,14 +58,25 @@ def _check(state: Mapping[str, Tensor], own: Mapping[str, Tensor], kind: str, pa
         if key in state and state[key].shape != tensor.shape
     ]
     problems = [
-        f"{len(found)} {what}: {_listed(found)}"
-        for what, found in (
+        f"{len(names)} {what}: {_listed(names)}"
+        for what, names in (
             ("missing from the file", missing),
             ("unknown to the model", extra),
             ("of another shape", shapes),
         )
-        if found
+        if names
     ]
+    renamed = elsewhere(missing, found.others)
+    if problems and missing and len(renamed) == len(missing):
+        pairs = [f"{name} is {held} in the file" for name, held in renamed.items()]
+        prefixes = dict.fromkeys([found.prefix, *(h.removesuffix(n) for n, h in renamed.items())])
+        cut = "".join(f".removeprefix({prefix!r})" for prefix in prefixes if prefix)
+        raise InputError(
+            f"{path} has its tensors behind several prefixes, of which one alone is taken off "
+            f"({found.prefix!r}): {_listed(pairs)}; take all of them off: "
+            f"torch.save({{name{cut}: value for name, value in state.items()}}, path), where state is "
+            f"{f'the entry {found.key!r} of the file' if found.key else 'the content of the file'}"
+        )
     if problems:
         raise InputError(
             f"{path} does not fit {kind} ({len(own)} tensors):\n  "
