@@ -394,6 +394,25 @@ def test_statistics_are_those_of_all_views_of_an_image(tmp_path: Path) -> None:
     torch.testing.assert_close(module.network[1].running_mean, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("precision", "wide"), [("64-true", torch.float64), ("bf16-true", torch.bfloat16)]
+)
+def test_statistics_in_the_precision_of_the_network(
+    tmp_path: Path, precision: Any, wide: torch.dtype
+) -> None:
+    images = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 5 + 3
+    data = [(image, index % 4) for index, image in enumerate(images)]
+    module = Net()
+    module.network.insert(1, nn.BatchNorm2d(8))
+    training = ConstrainedTraining(dp.Magnitude(), budget=BUDGET, network=module.network)
+    fitted = trainer(tmp_path, [training], precision=precision)
+    fitted.fit(module, DataLoader(data, batch_size=16))  # type: ignore[arg-type]
+    training.hard_prune()
+    with torch.no_grad():
+        expected = module.network[0](images.to(wide)).mean((0, 2, 3))  # type: ignore[operator]
+    torch.testing.assert_close(module.network[1].running_mean, expected, rtol=2e-2, atol=1e-2)
+
+
 def test_statistics_are_estimated_anew_in_checks_and_after_hard_pruning(tmp_path: Path) -> None:
     def fit(images: int) -> tuple[list[torch.Tensor], nn.Module]:
         module, means = Net(), []
