@@ -58,7 +58,9 @@ class TrainingInputs:
         batches = even_batches(len(self._chosen), self._most)
         data = Subset(self._data, self._chosen)
         for batch in DataLoader(data, batch_sampler=batches, collate_fn=self._collate):
-            batch = self._trainer.precision_plugin.convert_input(batch)  # as Lightning's loop begins
+            batch = self._trainer.precision_plugin.convert_input(
+                batch
+            )  # as Lightning's loop begins
             batch = self._hook("on_before_batch_transfer")(batch, 0)
             batch = self._hook("transfer_batch_to_device")(batch, self._module.device, 0)
             yield from _images(self._hook("on_after_batch_transfer")(batch, 0))

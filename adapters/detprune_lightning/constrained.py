@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pydantic import FiniteFloat
 from torch import Tensor, nn
 
 import lightning as L
@@ -24,7 +25,7 @@ from detprune_lightning.trainer_facts import WAY_OUT, check_processes, checkpoin
 
 LOGGER = logger(__name__)
 
-_PLAN = "outer_plan"
+_PLAN, _ACTED = "outer_plan", "acted"
 
 
 class ConstrainedTraining(L.Callback):
@@ -70,6 +71,7 @@ class ConstrainedTraining(L.Callback):
         self._plan = OuterPlan(1, 1)
         self._former_plan: Any = None
         self._last_step = 0
+        self._acted = 0.0
         self._batch_norm_images = batch_norm_images
         self._inputs: TrainingInputs | None = None
 
@@ -110,7 +112,7 @@ class ConstrainedTraining(L.Callback):
             steps_per_update=self._steps_after(0),
             updates=plan.updates,
         )
-        self._continues = self._saved is not None
+        self._continues, self._acted = self._saved is not None, 0.0
         if self._saved is not None:
             try:
                 self._pruner.load_state_dict(self._saved)
@@ -120,6 +122,8 @@ class ConstrainedTraining(L.Callback):
             done = len(self._pruner.history)
             if self._former_plan is not None and not self._method.has_inner_loop:
                 former = parse(OuterPlan, self._former_plan, checkpoint_of(trainer), WAY_OUT)
+                acted = self._former_plan.get(_ACTED, 0.0)
+                self._acted = parse(FiniteFloat, acted, checkpoint_of(trainer), WAY_OUT)
                 self._plan = plan.after(former, done)
             self._pruner.steps_per_update = self._steps_after(done)
         self._last_step = trainer.global_step
@@ -144,16 +148,18 @@ class ConstrainedTraining(L.Callback):
                 f"training goes on at step {trainer.global_step}, but {checkpoint_of(trainer)} holds no state of "
                 f"ConstrainedTraining, whose pruning would start from zero; {WAY_OUT}"
             )
-        self._set_pace(trainer)  # an epoch that is resumed in its middle has no start
+        # an epoch that is resumed in its middle has no start
+        self._set_pace(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.completed)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Tell the pruner the steps of its outer iteration, as this epoch's loader gives them."""
-        self._set_pace(trainer)
+        self._set_pace(trainer, 0)
 
-    def _set_pace(self, trainer: L.Trainer) -> None:
+    def _set_pace(self, trainer: L.Trainer, batches_done: int) -> None:
         if not self._method.has_inner_loop:
             done = len(self.pruner.history)
-            self.pruner.steps_per_update = self._plan.steps_now(done, trainer)
+            steps = self._plan.steps_now(done, trainer, batches_done, self._acted)
+            self.pruner.steps_per_update = steps
 
     def on_train_batch_end(
         self,
@@ -171,13 +177,15 @@ class ConstrainedTraining(L.Callback):
         if trainer.global_step == self._last_step:
             return
         self._last_step = trainer.global_step
+        self._acted += 1 / (self.pruner.steps_per_update or 1)
         if (
             self.pruner.due
             if self._method.has_inner_loop
             else self._at_boundary(trainer, batch_idx)
         ):
             entry = self.pruner.update()
-            self._set_pace(trainer)
+            self._acted = 0.0
+            self._set_pace(trainer, batch_idx + 1)
             for logger in trainer.loggers:
                 logger.log_metrics(_curves(entry), step=self._last_step)
             if self._on_update is not None:
@@ -213,7 +221,10 @@ class ConstrainedTraining(L.Callback):
         """The pruner's state, and the plan of its outer iterations."""
         if self._pruner is None:
             return {}
-        return {**self._pruner.state_dict(), _PLAN: dataclasses.asdict(self._plan)}
+        return {
+            **self._pruner.state_dict(),
+            _PLAN: {**dataclasses.asdict(self._plan), _ACTED: self._acted},
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep a checkpoint's state until the pruner is made."""

@@ -10,6 +10,8 @@ import lightning as L
 from detprune import InputError
 from detprune.run.schedule import outer_iterations
 
+_ROUNDING = 1e-6
+
 
 @dataclass(frozen=True)
 class OuterPlan:
@@ -86,16 +88,34 @@ class OuterPlan:
         k = min(done + 1, self.last)
         return max(1, self.end_of(k) - self.end_of(k - 1))
 
-    def steps_now(self, done: int, trainer: L.Trainer) -> int:
-        """Those steps in the present epoch, which may have another length than planned: its loader grows or shrinks."""
+    def steps_now(self, done: int, trainer: L.Trainer, batches_done: int, acted: float) -> int:
+        """The steps of the present outer iteration at the pace that is right from here to its end.
+
+        It differs from ``steps_after`` where epochs have other lengths than planned: a loader grows or shrinks, or
+        the number of accumulated batches changes.
+
+        Args:
+            done: outer iterations that have ended.
+            trainer: the Trainer, in its present epoch.
+            batches_done: batches of that epoch that have been trained on.
+            acted: share of the outer iteration's pull that has acted before.
+        """
         epochs, batches = trainer.max_epochs or 1, trainer.num_training_batches
         if trainer.max_steps > 0 or not 0 < batches < math.inf:
             return self.steps_after(done)
-        steps = epochs * math.ceil(batches / _accumulated(trainer, trainer.current_epoch))
-        if steps == self.steps:
+        batches = int(batches)
+        accumulated = _accumulated(trainer, trainer.current_epoch)
+        an_epoch = math.ceil(batches / accumulated)
+        if epochs * an_epoch == self.steps:
             return self.steps_after(done)
         k = min(done + 1, self.last)
-        return max(1, round((self.share_at(k) - self.share_at(k - 1)) * steps))
+        # as if all epochs were like the present one: the whole epochs before the end, and the steps in its own
+        end = epochs * min(self.share_at(k), self.end_of(k) / self.steps)
+        whole = math.floor(end + _ROUNDING)
+        within = max(0, math.ceil((end - whole) * batches / accumulated - _ROUNDING))
+        left = whole * an_epoch + min(an_epoch, within)
+        left -= trainer.current_epoch * an_epoch + math.ceil(batches_done / accumulated)
+        return max(1, round(left / max(_ROUNDING, 1 - acted)))
 
 
 def _accumulated(trainer: L.Trainer, epoch: int) -> int:
