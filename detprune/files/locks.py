@@ -103,8 +103,7 @@ def _acquire(folder: Path) -> int:
         except OSError as error:
             if isinstance(error, PermissionError) and os.access(folder, os.W_OK):
                 raise InputError(
-                    f"cannot open {folder / NAME}: {error.strerror}; another user began this, so that its files are "
-                    "theirs: give them all to yourself (chown -R), or go on as that user"
+                    f"cannot open {folder / NAME}: {error.strerror}; {_permit(folder)}"
                 ) from error
             raise InputError(
                 f"cannot write into {folder}: {error.strerror}; choose another place with --out"
@@ -120,6 +119,35 @@ def _acquire(folder: Path) -> int:
             os.close(file)
             raise
         os.close(file)  # its holder has just deleted the file
+
+
+def _permit(folder: Path) -> str:
+    """What lets the lock file be opened for writing."""
+    if (folder / NAME).stat().st_uid == os.geteuid():
+        return f"it is yours, but write-protected: chmod -R u+w {folder}"
+    return (
+        "another user began this, so that its files are theirs: give them all to yourself (chown -R), or go on as "
+        "that user"
+    )
+
+
+def check_free(folder: Path) -> None:
+    """Check that no other process holds the folder, and leave all as it is.
+
+    Raises:
+        FolderInUseError: one does.
+    """
+    try:
+        file = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise _in_use(folder, Holder.read(folder)) from None
+    finally:
+        os.close(file)
 
 
 def _lock(file: int, folder: Path) -> None:

@@ -17,7 +17,7 @@ from detprune.errors import InputError
 from detprune.files.addresses import check_no_address
 from detprune.files.folders import check_no_dead_link, why_not_made
 from detprune.files.locks import NAME as LOCK
-from detprune.files.locks import hold
+from detprune.files.locks import check_free, hold
 from detprune.files.temporaries import sweep
 from detprune.run.directory import LOGGER, RunDirectory, is_main_process
 from detprune.run.recipe import Recipe
@@ -101,6 +101,8 @@ def claim(path: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Itera
         fresh = not (path / "recipe.yaml").exists()
         made: list[Path] = []
         try:
+            if not resume:
+                check_free(path)
             RunDirectory.check(path, recipe, resume)
             _make(path, made)
             locks.enter_context(hold(path))

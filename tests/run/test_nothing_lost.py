@@ -197,7 +197,7 @@ def test_killed_between_setting_aside_and_beginning(tmp_path: Path, here: Any) -
 # ---------------------------------------------------------------- locks
 
 
-@pytest.mark.parametrize("flags", [["--resume"], ["--overwrite"]])
+@pytest.mark.parametrize("flags", [["--resume"], ["--overwrite"], []])
 def test_a_second_process_is_refused_with_the_number_of_the_first(
     tmp_path: Path, here: Any, flags: list[str]
 ) -> None:
@@ -220,16 +220,22 @@ def test_a_lock_may_be_taken_over_by_whoever_may_write_the_folder(tmp_path: Path
         os.umask(before)
 
 
-def test_a_lock_of_another_user_says_whose_the_files_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("user", "way_out"), [(1, "another user .*chown -R"), (0, "write-protected: chmod -R u.w ")]
+)
+def test_a_lock_that_may_not_be_opened_says_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int, way_out: str
 ) -> None:
-    """The folder was given to a user, the files in it were not: ``chown`` without -R."""
+    """The folder was given to a user, the files in it were not: ``chown`` without -R; or a copy from a CD."""
 
     def refuse(*_: object) -> int:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
+    (tmp_path / ".lock").touch()
+    owner = (tmp_path / ".lock").stat().st_uid
     monkeypatch.setattr("detprune.files.locks.os.open", refuse)
-    with pytest.raises(InputError, match=r"\.lock: Permission denied; another user .*chown -R"):
+    monkeypatch.setattr("detprune.files.locks.os.geteuid", lambda: owner + user)
+    with pytest.raises(InputError, match=rf"\.lock: Permission denied; .*{way_out}"):
         hold(tmp_path).__enter__()
 
 
