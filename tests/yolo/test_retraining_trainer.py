@@ -145,6 +145,12 @@ def test_a_checkpoint_without_masks_is_refused_for_retraining(tmp_path: Path) ->
     trainer = trainer_of(RetrainingTrainer, settings, start_file(tmp_path), tmp_path, epochs=1)
     with pytest.raises(dp.InputError, match=r"carries no masks.*hard_pruned\.pt"):
         trainer.train()
+    loaded = YOLO("yolov8n.yaml").load(str(hard_pruned(tmp_path)))
+    options = {**OPTIONS, "epochs": 1, "project": str(tmp_path)}
+    with pytest.raises(
+        dp.InputError, match=r"yolov8n\.yaml is a description .*; write YOLO\(file\)"
+    ):
+        loaded.train(trainer=RetrainingTrainer, data=str(images()), **options)
 
 
 def test_early_stopping_is_for_retraining_alone(

@@ -269,7 +269,13 @@ class RetrainingTrainer(ResumableTrainer):
             with taken_up(self.wdir):
                 masks = (self._resumed["pruner"] or {}).get("masks")
         else:
-            masks = read_masks(Path(str(self.args.model)))
+            given = Path(str(self.args.model))
+            if given.suffix in (".yaml", ".yml"):
+                raise InputError(
+                    f"{given} is a description without masks: YOLO(…).load(file) takes over weights alone; write "
+                    "YOLO(file), with hard_pruned.pt or a file that RetrainingTrainer wrote"
+                )
+            masks = read_masks(given)
         self._masks = masks or {}
         if not masks and lacks_channels(model):
             return
