@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Self, TypeVar, cast, get_args, get_type_hints
 
 from pydantic import (
@@ -270,8 +271,10 @@ def _describe(recipe_type: type[BaseModel], problem: dict[str, Any]) -> str:
     if problem["type"] in ("model_type", "dataclass_type", "dict_type") and (
         known := _keys_at(recipe_type, problem["loc"])
     ):
+        left_out = problem["input"] is False and _may_be_left_out(recipe_type, problem["loc"])
         return (
             f"{path} is {problem['input']!r}, but must be a mapping with keys: {', '.join(known)}"
+            + ("; null leaves it out" if left_out else "")
         )
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
@@ -286,6 +289,17 @@ def _describe(recipe_type: type[BaseModel], problem: dict[str, Any]) -> str:
     ):
         return f"{message}; a text that YAML takes for another value stands in quotes, as in '1.10' or 'on'"
     return message
+
+
+def _may_be_left_out(section: type, loc: tuple[Any, ...]) -> bool:
+    """Whether null may stand in the place to which a path leads."""
+    annotation: Any = section
+    for part in loc:
+        for kind in (annotation, *get_args(annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
+                annotation = kind.model_fields[part].annotation
+                break
+    return NoneType in get_args(annotation)
 
 
 def _keys_at(section: type, loc: tuple[Any, ...]) -> list[str]:
