@@ -173,8 +173,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     values = load_yaml(path)
     if not isinstance(values, dict):
+        fault = "is empty" if values is None else "holds no mapping"
         raise InputError(
-            f"{path} holds no mapping; a recipe consists of keys with values, as the files in configs/ do"
+            f"{path} {fault}; a recipe consists of keys with values, as the files in configs/ do (in a run's folder: "
+            "copy its recipe over it)"
         )
     return values
 
@@ -295,10 +297,9 @@ def _may_be_left_out(section: type, loc: tuple[Any, ...]) -> bool:
     """Whether null may stand in the place to which a path leads."""
     annotation: Any = section
     for part in loc:
-        for kind in (annotation, *get_args(annotation)):
-            if isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
-                annotation = kind.model_fields[part].annotation
-                break
+        kinds = [k for k in (annotation, *get_args(annotation)) if hasattr(k, "model_fields")]
+        if kinds and part in kinds[0].model_fields:
+            annotation = kinds[0].model_fields[part].annotation
     return NoneType in get_args(annotation)
 
 
