@@ -167,6 +167,8 @@ class Pruner(AttachedMethod):
             self._extrapolated = None
         left = self.method.unfinished(self._state, self._pace())
         tell_cut_short(self.method, left, self._state.k, self._watch)
+        if self._watch is not None:
+            self._watch.begin()
         with torch.no_grad():
             for weight, point in zip(self._problem.weights, points, strict=True):
                 weight.copy_(point)
@@ -263,8 +265,8 @@ class Pruner(AttachedMethod):
         self._check_bound()
         if self._outside is not None:
             check_zeros(self.layers, self._outside, self._optimizer)
-        elif self._watch is not None:
-            self._watch.check(self._losses.count, ends=False)
+        if self._watch is not None:
+            self._watch.look(self._losses.count, pruned=self._outside is not None)
         return summarize(self.model, self.layers)
 
     def state_dict(self) -> dict[str, Any]:

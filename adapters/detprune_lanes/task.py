@@ -20,6 +20,7 @@ from detprune.run.beginning import digest, file_fact, pixels_fact
 from detprune.run.metrics import Metric
 from detprune.run.recipe import Recipe
 from detprune.run.report.pictures import write_pictures
+from detprune.run.shared_images import tell_shared
 from detprune_lanes.data.frames import LaneFrames
 from detprune_lanes.data.labels import Frame, read_labels
 from detprune_lanes.data.roads.drawn import cached
@@ -66,6 +67,8 @@ class LaneNetworkTask(LightningNetworkTask):
         ):
             found = read_labels(_label_files(root, split, names), root)
             frames[split] = found if limit is None else _spread(found, limit)
+        train, test = ([str(frame.image) for frame in found] for found in frames.values())
+        tell_shared(train, test, "name other label files as data.train or data.test")
         return frames
 
     def _images(self, split: str) -> LaneFrames:

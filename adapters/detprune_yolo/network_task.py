@@ -19,6 +19,7 @@ from detprune.run.measuring.sources import Opened
 from detprune.run.metrics import Metric
 from detprune.run.recipe import Recipe
 from detprune.run.seeds import seed_all
+from detprune.run.shared_images import tell_shared
 from detprune.run.task import NetworkTask
 from detprune_yolo.channels import budget_of, mark, state_widths
 from detprune_yolo.data.check import DetectionData, check_data
@@ -68,7 +69,12 @@ class DetectionNetworkTask(NetworkTask):
 
     @cached_property
     def _data(self) -> DetectionData:
-        return check_data(self._yaml, kind=self._kind)
+        found = check_data(self._yaml, kind=self._kind)
+        split = self.recipe.data.split
+        if split != "train":  # that is asked for, and has its note
+            train, measured = (map(str, found.images.get(part, [])) for part in ("train", split))
+            tell_shared(train, measured, "name other images in the data")
+        return found
 
     @property
     def data_yaml(self) -> Path:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from detprune.binding.checks import (
-    StepWatch,
     check_attachable,
     check_bound,
     check_choice,
@@ -20,6 +19,7 @@ from detprune.binding.extrapolation import ExtrapolatedWeights
 from detprune.binding.hooks import OptimizerHooks
 from detprune.binding.inference import outside_inference_mode
 from detprune.binding.losses import MeanLoss
+from detprune.binding.watch import StepWatch
 from detprune.budgets import Budget
 from detprune.channels.bound import BoundChannels
 from detprune.layers import select_layers
@@ -188,6 +188,8 @@ class AttachedMethod:
 
     def _before_step(self, skipped: bool = False) -> None:
         if self._outside is not None:
+            if self._watch is not None and not skipped:
+                self._watch.see_gradients()
             return
         if self._extrapolated is not None:
             self._extrapolated.end_step()

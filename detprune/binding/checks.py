@@ -1,21 +1,18 @@
 """Checks that a pruner follows the actual training: it has the model's parameters, the bound optimizer moves them,
 and masked weights are zero.
 
-At a step only a counter runs, and a look at which weights have gradients; the checks run at the end of an outer
-iteration.
+The checks run at the end of an outer iteration; ``StepWatch`` looks at the steps before it.
 """
 
-import math
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from detprune.binding.extrapolation import refuse_if_extrapolated
 from detprune.binding.hooks import refuse_second_pruner
+from detprune.binding.watch import StepWatch
 from detprune.budgets import Budget
 from detprune.errors import InputError, ZerosLostError, listed
 from detprune.layers import Layer
@@ -113,113 +110,6 @@ def check_attachable(layers: Sequence[Layer], optimizer: Optimizer, pruned: bool
     weights = [layer.weight for layer in layers]
     refuse_second_pruner(optimizer, weights)
     refuse_if_extrapolated(weights)
-
-
-class StepWatch:
-    """Counts the bound optimizer's steps, and detects that something else moves the weights.
-
-    Their version numbers say so, and their sums where no number is counted: ``weight.data`` and other processes
-    that share the weights write past it.
-
-    Args:
-        weights: the pruned weights.
-        names: names of the weights.
-        own_writes: number of writes of the pruner's hooks into each weight outside the steps.
-    """
-
-    def __init__(
-        self,
-        weights: Sequence[Tensor],
-        names: Sequence[str],
-        own_writes: Callable[[], Sequence[int]],
-    ) -> None:
-        self._idle = 0
-        self._weights, self._names, self._own_writes = weights, names, own_writes
-        self._has_named = False
-        self.begin()
-
-    def begin(self) -> None:
-        """Start the count of an outer iteration."""
-        self.steps = 0
-        self._versions, self._sums = self._foreign_versions(), _sums(self._weights)
-        self._looks, self._without = 0, list(range(len(self._weights)))
-
-    def see_gradients(self) -> None:
-        """Before a step: note which weights have a gradient."""
-        self._looks += 1
-        self._without = [i for i in self._without if self._weights[i].grad is None]
-
-    def check(self, losses: int, *, ends: bool) -> None:
-        """Raise an error if the weights are trained, but not by the bound optimizer's steps.
-
-        Args:
-            losses: number of losses observed since ``begin``.
-            ends: whether an outer iteration ends, so that there must have been training.
-        """
-        if self.steps:
-            self._idle = 0
-            if ends and 0 < self.steps == self._looks:
-                self._name_untrained()
-            return
-        versions = zip(self._foreign_versions(), self._versions, strict=True)
-        moved = [now != then for now, then in versions]
-        grads = [weight.grad for weight in self._weights if weight.grad is not None]
-        trained = any(moved) if losses else ends and all(moved) and bool(grads)
-        if ends and not any(moved):
-            trained = any(map(_differ, self._sums, _sums(self._weights)))
-        if trained:
-            raise InputError(
-                "no step of the bound optimizer was seen since the last update, and yet the weights are "
-                "trained: by another optimizer (call attach(optimizer) when you make a new one), by a wrapper "
-                "whose step does not call that of the optimizer, or by hand; or the step comes after this call"
-            )
-        if not (losses and _all_finite(grads)):
-            return  # a GradScaler skips steps for infinite gradients
-        # after a skipped step the loop clears the gradients, so one outer iteration without a step is no fault yet
-        self._idle += ends
-        if grads or self._idle > 1:
-            warnings.warn(
-                f"{losses} losses were observed and no step of the bound optimizer was seen since the last "
-                "update, nor did the weights move: is another model trained, or a copy, or do gradients still "
-                "accumulate?",
-                stacklevel=4,
-            )
-
-    def _name_untrained(self) -> None:
-        """Say once which weights had no gradient in a whole outer iteration."""
-        if not self._without or self._has_named:
-            return
-        self._has_named = True
-        LOGGER.warning(
-            "no step of this outer iteration had a gradient of %s: frozen by now (requires_grad is False), or no "
-            "part of the loss. Training cannot make up for what hard pruning takes of them; train them, or leave "
-            "them dense with Budget(exclude=…)",
-            listed([self._names[i] for i in self._without]),
-        )
-
-    def _foreign_versions(self) -> list[int]:
-        pairs = zip(self._weights, self._own_writes(), strict=True)
-        return [weight._version - own for weight, own in pairs]
-
-
-def _sums(weights: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """The sum of each weight and of its absolute values; nothing waits for the device."""
-    sums = []
-    for weight in map(Tensor.detach, weights):
-        width = torch.float32 if weight.device.type == "mps" else torch.float64
-        sums.append((weight.sum(dtype=width), torch.linalg.vector_norm(weight, 1, dtype=width)))
-    return sums
-
-
-def _differ(before: tuple[Tensor, Tensor], now: tuple[Tensor, Tensor]) -> bool:
-    """Whether two of ``_sums`` differ by more than their rounding; what is not finite is told elsewhere."""
-    (old, size), (new, _) = (tuple(map(float, pair)) for pair in (before, now))
-    rounding = 1e-5 if before[0].dtype == torch.float32 else 1e-10
-    return abs(new - old) > rounding * size and math.isfinite(new)
-
-
-def _all_finite(grads: Sequence[Tensor]) -> bool:
-    return all(bool(torch.isfinite(grad).all()) for grad in grads)
 
 
 def check_zeros(

@@ -93,6 +93,26 @@ def test_weights_that_no_step_had_a_gradient_of_are_named_once(
     assert "6.weight" not in caplog.text
 
 
+@every_method
+def test_another_model_that_is_trained_is_noticed(
+    method: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``model = torch.load(...)`` in the middle of a loop: optimizer and pruner are those of the model before."""
+    model, other = small_net(), small_net()
+    optimizer = sgd(model)
+    pruner = Pruner(model, optimizer, method, budget=HALF, steps_per_update=2, updates=3)
+    train(model, optimizer, DATA, pruner, update_every=2)
+    pruner.hard_prune()
+    train(model, optimizer, DATA[:2])
+    pruner.summary()
+    assert "had a gradient of" not in caplog.text
+    pruner.attach(optimizer)
+    optimizer.zero_grad()
+    train(other, optimizer, DATA[:2])
+    pruner.summary()
+    assert caplog.text.count("not one of 2 steps had a gradient of the pruned weights (0.w") == 1
+
+
 @pytest.mark.parametrize(
     ("method", "named"),
     [

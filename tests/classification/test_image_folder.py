@@ -426,3 +426,14 @@ def test_a_tiff_file_that_says_its_bits_is_not_called_dark(
             assert np.asarray(Image.open(file)).max() == 4095
     build_data("image_folder", tmp_path, 32)
     assert not [r for r in caplog.records if "nearly black" in r.getMessage()]
+
+
+def test_images_that_are_trained_on_and_measured_on_are_told(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build_data("image_folder", folder, 32, augment=False)
+    assert "trained on too" not in caplog.text
+    (folder / "test").rename(folder / "other")
+    (folder / "test").symlink_to("train")
+    build_data("image_folder", folder, 32, augment=False)
+    assert "18 of the 18 images that are measured on are trained on too" in caplog.text

@@ -285,3 +285,16 @@ def test_labels_of_a_smaller_image_are_told(root, caplog, scale, said):
     lines = [r.getMessage() for r in caplog.records if "of a smaller image" in r.getMessage()]
     assert len(lines) == said
     assert all("y = 355, " in line and "1280 wide" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("test", "told"), [("label_data_2.json", True), ("test_label.json", False)]
+)
+def test_frames_that_are_trained_on_and_measured_on_are_told(root, caplog, test, told):
+    """``label_data_*.json`` for training matches the file of validation too."""
+    write_lines(root / "label_data_1.json", [label("clips/a/20.jpg")])
+    write_lines(root / test, [label("clips/b/20.jpg")])
+    data = {"root": str(root), "train": ["label_data_*.json"], "test": [test]}
+    recipe = validate(LaneRecipe, {**TINY, "data": {**data, "batch_size": 1}})
+    LaneNetworkTask(recipe).data_facts()
+    assert ("1 of the 1 images that are measured on are trained on too" in caplog.text) == told

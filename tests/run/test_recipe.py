@@ -150,6 +150,12 @@ def test_rho_is_chosen_by_pull_unless_a_recipe_says_otherwise(
         ),
         ("name=on", r"name: .*, got True; a text .* stands in quotes"),
         ("distillation=0.5", r"distillation is 0.5, but must be a mapping with keys: weight, temp"),
+        (
+            "stages.dense=off",
+            r"stages.dense is False, .*, warmup, evaluate_every; null leaves it out",
+        ),
+        ("distillation=no", r"distillation is False, .*; null leaves it out"),
+        ("stages.retrain=no", r"stages.retrain is False, .*evaluate_every$"),
         ("stages.retrain=5", r"stages.retrain is 5, but must be a mapping with keys: epochs, opt"),
         ("trainer=[1]", r"trainer is \[1\], but must be a mapping with keys: accelerator"),
     ],
@@ -209,6 +215,12 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
     bad.write_text("- 1", encoding="utf-8")
     with pytest.raises(dp.InputError, match="holds no mapping"):
         read_yaml(bad)
+    empty = tmp_path / "recipe.yaml"  # of a run, after a crash of the system
+    empty.touch()
+    with pytest.raises(
+        dp.InputError, match=r"is empty; .* \(in a run's folder: copy its recipe over it"
+    ):
+        read_yaml(empty)
     bad.write_text("a: !!python/object/apply:os.system [echo owned]", encoding="utf-8")
     with pytest.raises(dp.InputError, match="not valid YAML"):
         read_yaml(bad)
@@ -407,3 +419,25 @@ def test_a_tilde_that_the_shell_left_is_the_home(
     assert detprune_here("suggest", "~/tiny.yaml", *option, monkeypatch=monkeypatch) == 2
     assert f"{tmp_path}/home/plan.yaml exists already" in capsys.readouterr().err
     assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "place"),
+    [
+        (["tiny.yaml", "--out", ""], "the value of --out"),
+        (["tiny.yaml", "--out="], "the value of --out"),
+        ([""], "an argument"),
+    ],
+)
+def test_an_empty_argument_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: list[str],
+    place: str,
+) -> None:
+    """--out "$OUT" of a variable that is not set: the run lay in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    assert detprune_here("run", *option, monkeypatch=monkeypatch) == 2
+    assert f"error: {place} is empty, as where a variable of the shell" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

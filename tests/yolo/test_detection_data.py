@@ -231,6 +231,19 @@ def test_the_images_that_are_trained_on_are_counted(
     assert task.data_name == f"data, {said} images"
 
 
+@pytest.mark.parametrize(
+    ("key", "split", "told"),
+    [("val", "val", False), ("train", "val", True), ("train", "train", False)],
+)
+def test_images_that_are_trained_on_and_measured_on_are_told(
+    data: DataSet, caplog: pytest.LogCaptureFixture, key: str, split: str, told: bool
+) -> None:
+    data.keys["val"] = f"images/{key}"
+    recipe = copy.deepcopy(TINY) | {"data": {"yaml": str(data.yaml), "split": split}}
+    DetectionNetworkTask(validate(DetectionRecipe, recipe)).data_facts()
+    assert ("3 of the 3 images that are measured on are trained on too" in caplog.text) == told
+
+
 def test_a_data_yaml_that_is_not_here_says_from_where_paths_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,7 +99,9 @@ def test_boxes_and_polygons_mixed_in_a_file(data: DataSet) -> None:
 
 def test_a_label_file_that_is_not_text(data: DataSet) -> None:
     (data.root / "labels/train/train0.txt").write_bytes(b"\xff\xfe\x00\x80")
-    assert "labels/train/train0.txt (not text)" in data.refused()
+    assert (
+        "labels/train/train0.txt (not text in UTF-8, in which it is to be saved)" in data.refused()
+    )
 
 
 def dropped_by_ultralytics(label_file: Path, image: Path) -> bool:

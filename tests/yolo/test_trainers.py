@@ -10,6 +10,7 @@ from trainings import (
     OPTIONS,
     constrained_settings,
     images,
+    run_constrained,
     same,
     sidecar,
     start_file,
@@ -293,6 +294,29 @@ def test_the_few_lines_for_a_user_of_yolo_and_its_own_resume(
     masks = read_masks(tmp_path / "whole" / "weights" / "hard_pruned.pt")
     assert masks
     assert zeros_outside(model.model.state_dict(), masks) == 0
+
+
+def test_a_full_disk_leaves_the_files_of_the_epoch_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ultralytics writes over ``last.pt``: half of it was there, and the training before was lost."""
+    write, before = Path.write_bytes, {}
+
+    def full(path: Path, content: bytes) -> int:
+        write(path, content[:1000])
+        raise OSError(28, "No space left on device")
+
+    def fill(trainer: Any) -> None:
+        if trainer.epoch == 1:
+            before.update({path.name: path.read_bytes() for path in trainer.wdir.iterdir()})
+            monkeypatch.setattr(Path, "write_bytes", full)
+
+    wanted = r"cannot write .*last\.pt: No space left .*; make room.*, then train with resume=True from .*last\.pt"
+    with pytest.raises(dp.DetpruneError, match=wanted):
+        run_constrained(tmp_path, ("on_train_epoch_end", fill), epochs=2)
+    left = {path.name: path.read_bytes() for path in (tmp_path / "constrained/weights").iterdir()}
+    assert left == before
+    assert {"last.pt", "best.pt", "last.detprune.pt"} <= left.keys()
 
 
 def test_each_trainer_has_the_settings_it_was_made_with(tmp_path: Path) -> None:

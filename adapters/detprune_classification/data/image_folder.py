@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 from detprune.errors import InputError, listed
 from detprune.files.folders import check_listable, made_by_a_system
 from detprune.loggers import logger
+from detprune.run.shared_images import tell_shared
 
 from .base import (
     IMAGENET,
@@ -65,7 +66,9 @@ def build_image_folder(request: DataRequest) -> ImageData:
         test_folder = root / "val"
     train, test = _list(train_folder), _list(test_folder)
     _require_same_classes(train, test, test_folder.name)
-    _tell_dark([path for path, _ in train.samples])
+    trained_on, measured = ([path for path, _ in part.samples] for part in (train, test))
+    _tell_dark(trained_on)
+    tell_shared(trained_on, measured, "give other images")
     return ImageData(
         train=_part(train, size, request.train_limit, request.seed, request.augment),
         test=_part(test, size, request.test_limit, request.seed, augment=False),

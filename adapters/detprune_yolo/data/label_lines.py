@@ -48,7 +48,9 @@ def check_labels(split: str, files: list[str], rules: Rules, problems: Problems)
                 missing.append(place)
             continue
         except UnicodeDecodeError:
-            problems[kinds.MALFORMED].append(f"{place} (not text)")
+            problems[kinds.MALFORMED].append(
+                f"{place} (not text in UTF-8, in which it is to be saved)"
+            )
             continue
         except OSError as error:
             problems[kinds.UNREADABLE].append(f"{place} ({error.strerror})")

@@ -6,6 +6,7 @@ callbacks. An epoch counts once it is complete, in the first ``on_fit_epoch_end`
 recovery nor an out-of-memory retry reaches that callback.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -16,6 +17,7 @@ from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from detprune.errors import InputError
+from detprune.files.temporaries import temporary_name
 from detprune.pruner import Pruner
 from detprune.run.directory import RunDirectory
 from detprune.run.events import Epoch, Event
@@ -34,6 +36,8 @@ class ResumableTrainer(TaskTrainer):
     """Trains as Ultralytics does, and continues an interrupted stage bit for bit."""
 
     resume: bool
+    last: Path
+    best: Path
 
     def __init__(
         self,
@@ -194,6 +198,29 @@ class ResumableTrainer(TaskTrainer):
     def repeat_epoch(self) -> None:
         """Callback where an epoch that was broken off is repeated; gradient accumulation restarts."""
         self._last_step, self._awaits_step = -1, False
+
+    def save_model(self) -> bool:
+        """Save as Ultralytics does, but replace files with whole ones: it writes over those of the epoch before.
+
+        Raises:
+            OSError: a full disk, with the name of the file; the files of the epoch before are as they were.
+        """
+        last, best = own = (self.last, self.best)
+        self.last, self.best = written = (temporary_name(last), temporary_name(best))
+        try:
+            saved: bool = super().save_model()
+            for temporary, path in zip(written, own, strict=True):
+                if temporary.exists():  # best.pt is not written after every epoch
+                    os.replace(temporary, path)
+        except OSError as error:
+            if error.errno is not None and error.filename is None:  # a full disk names no file
+                error.filename = str(last)
+            raise
+        finally:
+            self.last, self.best = own
+            for temporary in written:
+                temporary.unlink(missing_ok=True)
+        return saved
 
     def end_batch(self) -> None:
         """Callback after every batch."""

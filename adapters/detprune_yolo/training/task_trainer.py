@@ -14,7 +14,8 @@ from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.utils import DEFAULT_CFG
 from ultralytics.utils.torch_utils import unwrap_model
 
-from detprune.errors import InputError, NonFiniteError
+from detprune.errors import InputError, NonFiniteError, StorageError
+from detprune.files.storage import storage_reason, way_out
 from detprune_yolo.channels import network_to_train
 from detprune_yolo.data.building import build_images
 from detprune_yolo.data.images import labels_folder
@@ -73,9 +74,22 @@ class TaskTrainer(BaseTrainer):  # type: ignore[misc]
         return self.settings.stage
 
     def train(self) -> None:
-        """Train; on several GPUs, in one process for each."""
-        with own_modules() if self.ddp else nullcontext():
-            super().train()
+        """Train; on several GPUs, in one process for each.
+
+        Raises:
+            StorageError: in a training without a run, which has its own, a disk that is full or read-only.
+        """
+        try:
+            with own_modules() if self.ddp else nullcontext():
+                super().train()
+        except (OSError, RuntimeError) as error:
+            said = storage_reason(error, self.save_dir)
+            if said is None or self.settings.run_dir is not None:
+                raise
+            raise StorageError(
+                f"{said}; {way_out(error)}, then train with resume=True from {self.last}; where there is no "
+                "last.detprune.pt beside it, train anew"
+            ) from error
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Ultralytics' recovery from a loss that is NaN, which ends training after a few attempts.

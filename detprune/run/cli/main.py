@@ -64,6 +64,7 @@ def main() -> None:
     try:
         with exit_on_signals(), plain_refusals():
             _check_working_directory()
+            _check_none_empty(sys.argv[1:])
             sys.argv[1:] = [_with_home(argument) for argument in sys.argv[1:]]
             _add_adapter_commands()
             app()
@@ -79,6 +80,22 @@ def _with_home(argument: str) -> str:
         argument.partition("=") if argument.startswith("--") else ("", "", argument)
     )
     return option + equals + os.path.expanduser(value)
+
+
+def _check_none_empty(arguments: list[str]) -> None:
+    """Refuse an empty argument, as a shell variable that is not set gives: as a path it is the working directory."""
+    before = ""
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        is_empty_value = option.startswith("--") and equals and not value
+        if argument and not is_empty_value:
+            before = argument
+            continue
+        where = option or before
+        place = f"the value of {where}" if where.startswith("-") else "an argument"
+        raise InputError(
+            f"{place} is empty, as where a variable of the shell is not set; give a value, or leave the option out"
+        )
 
 
 def _check_working_directory() -> None:

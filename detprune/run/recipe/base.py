@@ -7,6 +7,7 @@ keys are refused at every level, with their path and the nearest valid key.
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Self, TypeVar, cast, get_args, get_type_hints
 
 from pydantic import (
@@ -186,8 +187,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     values = load_yaml(path)
     if not isinstance(values, dict):
+        fault = "is empty" if values is None else "holds no mapping"
         raise InputError(
-            f"{path} holds no mapping; a recipe consists of keys with values, as the files in configs/ do"
+            f"{path} {fault}; a recipe consists of keys with values, as the files in configs/ do (in a run's folder: "
+            "copy its recipe over it)"
         )
     return values
 
@@ -249,8 +252,10 @@ def _describe(recipe_type: type[BaseModel], problem: dict[str, Any]) -> str:
     if problem["type"] in ("model_type", "dataclass_type", "dict_type") and (
         known := _keys_at(recipe_type, problem["loc"])
     ):
+        left_out = problem["input"] is False and _may_be_left_out(recipe_type, problem["loc"])
         return (
             f"{path} is {problem['input']!r}, but must be a mapping with keys: {', '.join(known)}"
+            + ("; null leaves it out" if left_out else "")
         )
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
@@ -265,6 +270,16 @@ def _describe(recipe_type: type[BaseModel], problem: dict[str, Any]) -> str:
     ):
         return f"{message}; a text that YAML takes for another value stands in quotes, as in '1.10' or 'on'"
     return message
+
+
+def _may_be_left_out(section: type, loc: tuple[Any, ...]) -> bool:
+    """Whether null may stand in the place to which a path leads."""
+    annotation: Any = section
+    for part in loc:
+        kinds = [k for k in (annotation, *get_args(annotation)) if hasattr(k, "model_fields")]
+        if kinds and part in kinds[0].model_fields:
+            annotation = kinds[0].model_fields[part].annotation
+    return NoneType in get_args(annotation)
 
 
 def _keys_at(section: type, loc: tuple[Any, ...]) -> list[str]:
