@@ -67,8 +67,7 @@ class CoupledChannels(SparsitySet):
         check_whole("coupled channels: round_to", self.round_to, "a whole number, 1 or more")
         if not callable(self.forward):
             raise InputError(
-                f"coupled channels: forward is {self.forward!r:.60}, a {type(self.forward).__name__}; allowed is a "
-                "function of the network and its inputs, such as lambda model, batch: model(**batch)"
+                f"coupled channels: forward is {self.forward!r:.60}; allowed is a function of network and inputs"
             )
 
     def inputs_for(self, model: nn.Module) -> tuple[object, ...]:

@@ -158,7 +158,7 @@ def test_rounding_to_more_than_a_layer_has() -> None:
 
 
 def test_what_runs_the_network_is_a_function() -> None:
-    with pytest.raises(InputError, match="forward is 'auto', a str; allowed is a function of"):
+    with pytest.raises(InputError, match="forward is 'auto'; allowed is a function of"):
         CoupledChannels(image(), forward="auto")  # type: ignore[arg-type]
 
 
