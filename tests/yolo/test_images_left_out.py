@@ -12,6 +12,7 @@ from detprune_yolo.data.building import build_images
 from detprune_yolo.data.check import check_data
 from detprune_yolo.data.places import check_class_folders
 from detprune_yolo.kinds import CLASSIFY, DETECT, Kind
+from detprune_yolo.measure.calibration import TrainingImages
 
 # isort: split
 from ultralytics.cfg import get_cfg
@@ -70,6 +71,15 @@ def test_training_without_some_images_is_refused(images: tuple[Path, Kind, list[
             build(place, kind, "train")
         assert str(train) in str(caught.value)
     assert train.read_bytes() == content
+
+
+def test_calibration_without_some_images_is_refused(images: tuple[Path, Kind, list[Path]]) -> None:
+    """Statistics of batch norm, and int8 of a run that is exported after an image was damaged."""
+    place, kind, (train, _) = images
+    assert len(TrainingImages(place, count=9, imgsz=64, batch=2, kind=kind)) == 2
+    cut_off(train)
+    with pytest.raises(InputError, match=r"1 training image.* would go on without them: .*train"):
+        TrainingImages(place, count=9, imgsz=64, batch=2, kind=kind)
 
 
 def test_validation_goes_on_without_them(images: tuple[Path, Kind, list[Path]]) -> None:

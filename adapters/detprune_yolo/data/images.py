@@ -250,7 +250,7 @@ def refuse_left_out(images: Sequence[str]) -> None:
     if images:
         raise InputError(
             f"{len(images)} training images are damaged, or their labels cannot be used, so that "
-            f"Ultralytics would train without them: {listed(images, 3)}; repair them, or remove them from the data set"
+            f"Ultralytics would go on without them: {listed(images, 3)}; repair them, or remove them from the data set"
         )
 
 

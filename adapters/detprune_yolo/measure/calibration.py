@@ -15,6 +15,7 @@ from ultralytics.data.utils import check_det_dataset
 from detprune.files import load_yaml
 from detprune.networks.batch_norm import estimate_statistics, even_batches
 from detprune_yolo.data.building import build_images
+from detprune_yolo.data.images import refuse_left_out
 from detprune_yolo.data.places import check_class_folders
 from detprune_yolo.kinds import CLASSIFY, DETECT, RTDETR, Kind, kind_of
 from detprune_yolo.process_state import as_before, quiet
@@ -31,6 +32,9 @@ class TrainingImages:
         imgsz: side of the square input in pixels.
         batch: images at a time.
         kind: the kind of the network.
+
+    Raises:
+        InputError: images that Ultralytics would leave out.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class TrainingImages:
                 data = check_det_dataset(str(data_yaml), autodownload=False)
             options = get_cfg(overrides={"task": kind.task, "imgsz": imgsz})
             self._images: Any = build_images(options, data["train"], batch, data, kind, mode="val")
+        refuse_left_out(self._images.left_out)
         total = len(self._images)
         count = min(count, total)
         self._chosen = [index * total // count for index in range(count)]
