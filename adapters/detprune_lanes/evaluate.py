@@ -15,7 +15,7 @@ from detprune.run.cli.evaluation import (
     load_for_evaluation,
     read_recipe,
 )
-from detprune.run.cli.options import Assignments
+from detprune.run.cli.options import Assignments, file_place
 from detprune_lanes.measure.submission import is_submission
 from detprune_lanes.recipe import LaneRecipe
 from detprune_lanes.task import LaneNetworkTask
@@ -26,7 +26,11 @@ def evaluate_lanes(
     checkpoint: Checkpoint = None,
     submission: Annotated[
         Path | None,
-        typer.Option(help="File for the lanes found, in the form of a TuSimple submission."),
+        typer.Option(
+            parser=file_place,
+            metavar="PATH",
+            help="File for the lanes found, in the form of a TuSimple submission.",
+        ),
     ] = None,
     assignments: Assignments = None,
 ) -> None:

@@ -343,16 +343,17 @@ def test_an_address_is_no_place_for_results(
 
 
 @pytest.mark.usefixtures("no_training")
-@pytest.mark.parametrize("command", ["suggest", "init", "profile"])
+@pytest.mark.parametrize("command", ["suggest", "init", "profile", "evaluate lanes"])
 def test_a_folder_is_no_place_for_a_file(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Called, command: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, error = call(command, recipe, "--out", "plans/")
+    option = "--submission" if command == "evaluate lanes" else "--out"
+    code, error = call(*command.split(), recipe, option, "plans/")
     said = " ".join(error.replace("│", " ").split())
     assert code == 2
     assert "plans/ is a folder by the slash at its end" in said
-    assert "plans/recipe.yaml" in said
+    assert "plans/name" in said
     assert not (tmp_path / "plans").exists()
 
 

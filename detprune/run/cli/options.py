@@ -11,7 +11,7 @@ def file_place(text: str | Path) -> Path:
     if str(text).endswith(("/", "/.")):
         raise typer.BadParameter(
             f"{text} is a folder by the slash at its end, but a file is written; name the file too, for example "
-            f"{Path(text) / 'recipe.yaml'}"
+            f"{Path(text) / 'name'}"
         )
     return Path(text)
 
