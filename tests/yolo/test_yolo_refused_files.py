@@ -162,7 +162,8 @@ def test_files_of_the_yolov3_repository(
 ) -> None:
     old_repository_file(tmp_path / "old.pt", monkeypatch)
     with pytest.raises(
-        InputError, match=r"yolov3-repository .* anchor-based family .*yolov3-tinyu"
+        InputError,
+        match=r"yolov7 or yolov9 repository .*models\.yolo\.Model.*yolov5su\.pt or yolov9t\.pt",
     ):
         load_model(tmp_path / "old.pt", trust=trust)
 

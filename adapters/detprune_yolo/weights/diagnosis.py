@@ -54,8 +54,8 @@ def refuse_foreign_file(path: Path) -> None:
     """Refuse a file that does not refer to Ultralytics classes, and so is no Ultralytics checkpoint.
 
     Raises:
-        InputError: it is missing, a folder, empty or damaged; or of Darknet, of the yolov3 or yolov5
-            repository, an exported network, a model description, a state dict, or another pickle. Each
+        InputError: it is missing, a folder, empty or damaged; or of Darknet, of the yolov3, yolov5, yolov7 or
+            yolov9 repository, an exported network, a model description, a state dict, or another pickle. Each
             message says what the file is and what to do instead.
     """
     if not path.exists():
@@ -80,8 +80,9 @@ def refuse_foreign_file(path: Path) -> None:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     if old := sorted(n for n in names if n.startswith("models.")):
         raise InputError(
-            f"{path} cannot be loaded: this is a yolov3-repository or yolov5-repository file of the "
-            f"anchor-based family (it refers to {old[0]}); {_FAMILY}"
+            f"{path} cannot be loaded: this is a file of the yolov3, yolov5, yolov7 or yolov9 repository (it refers "
+            f"to {old[0]}), whose networks are not those of Ultralytics ≥ 8; start from a checkpoint of Ultralytics, "
+            "such as yolov3-tinyu.pt, yolov5su.pt or yolov9t.pt, or train a yaml, such as yolov3-tiny.yaml"
         )
     if not any(name.startswith("ultralytics.") for name in names):
         _refuse_without_network(path, names)
