@@ -5,15 +5,11 @@ from pathlib import Path
 
 from detprune.errors import InputError
 from detprune.files.contents import named_path
-from detprune.files.packed import refuse_packed
+from detprune.files.packed import is_plain_pickle, refuse_packed
 from detprune.files.storage import memory_ended
 from detprune.files.tensors import UNREADABLE, check_archive, code_that_would_run, unpickle_tensors
 
 _TEXT = (b"<", b"version https://git-lfs")
-_PICKLE = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
-_TORCH = (0x1950A86A20F9469CFC6C).to_bytes(
-    10, "little"
-)  # first value of a file of torch.save before its zip format
 
 
 def safe_load(path: str | Path, wanted: str) -> object:
@@ -56,7 +52,7 @@ def safe_load(path: str | Path, wanted: str) -> object:
             raise  # its checksums are right
         # without torch's own text, which advises to switch the protection off
         code = code_that_would_run(path, error)
-        if code is None and head.startswith(_PICKLE) and _TORCH not in head:
+        if code is None and is_plain_pickle(head):
             raise InputError(
                 f"{path} is a pickle that torch.save did not write (pickle.dump, joblib), and opening one may run "
                 "code; where it was written, save the weights alone: torch.save(net.state_dict(), path)"

@@ -201,6 +201,7 @@ STATE = OrderedDict({"layer.weight": torch.ones(2, 2)})
             b"outs:\n- md5: 3f78\n  path: best.pt\n",
             r"give .*best\.pt, which `dvc pull`",
         ),
+        ("net.pkl", pickle.dumps(dict(STATE), 4), r"pickle that torch\.save did not write.*YOLO"),
         ("._best.pt", b"\x00\x05\x16\x07\x00\x02" + bytes(26), r"AppleDouble.* give .*/best\.pt"),
         ("best.pt", b"\x00\x05\x16\x07\x00\x02" + bytes(26), "give the file beside it"),
     ],

@@ -20,7 +20,7 @@ from torch import Tensor
 from ultralytics.engine import exporter
 
 from detprune.errors import InputError
-from detprune.files import check_archive, refuse_packed
+from detprune.files import check_archive, is_plain_pickle, refuse_packed
 from detprune_yolo.environment import UNSAFE_LOAD
 from detprune_yolo.weights.references import classes_in, damaged, names_in_archive, names_in_pickles
 
@@ -121,6 +121,13 @@ def of_another_version(path: Path) -> InputError | None:
     )
 
 
+def _plain_pickle(path: Path) -> InputError:
+    return InputError(
+        f"{path} is a pickle that torch.save did not write (pickle.dump, joblib), and opening one may run code; where "
+        "it was written, write a checkpoint with YOLO(...).save(...)"
+    )
+
+
 def _is_here(module: str, name: str) -> bool:
     return hasattr(sys.modules.get(module), name)  # nothing is imported because a file names it
 
@@ -191,7 +198,11 @@ def _refuse_without_network(path: Path, names: set[str]) -> None:
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except LOADING_ERRORS as error:
-        raise refused_code(path) or damaged(path, error) from error
+        with path.open("rb") as file:
+            plain = is_plain_pickle(file.read(64))
+        raise refused_code(path) or (
+            _plain_pickle(path) if plain else damaged(path, error)
+        ) from error
     tensors = _state_dict(content)
     if tensors is None:
         held = f"a {type(content).__name__}"
