@@ -7,6 +7,7 @@ from .contents import read_bytes as read_bytes
 from .contents import read_json as read_json
 from .contents import read_text as read_text
 from .contents import utf8 as utf8
+from .packed import is_plain_pickle as is_plain_pickle
 from .packed import refuse_packed as refuse_packed
 from .tensors import check_archive as check_archive
 from .tensors import load_tensors as load_tensors

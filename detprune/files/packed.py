@@ -14,6 +14,10 @@ _BEGINNINGS = {
 }
 _TAR, _TAR_AT = b"ustar", 257
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
+_PICKLE = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
+_TORCH = (0x1950A86A20F9469CFC6C).to_bytes(
+    10, "little"
+)  # first value of a file of torch.save before its zip format
 
 
 def refuse_packed(path: Path) -> None:
@@ -43,3 +47,8 @@ def refuse_packed(path: Path) -> None:
         raise InputError(
             f"{path} holds what macOS knows of another file (AppleDouble) and no checkpoint; give {given}"
         )
+
+
+def is_plain_pickle(head: bytes) -> bool:
+    """True for the first bytes (at least 64) of a pickle that `torch.save` did not write."""
+    return head.startswith(_PICKLE) and _TORCH not in head

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from detprune.errors import InputError
 from detprune.files.contents import named_path
-from detprune.files.packed import refuse_packed
+from detprune.files.packed import is_plain_pickle, refuse_packed
 from detprune.files.storage import memory_ended
 from detprune.files.tensors import UNREADABLE, check_archive, code_that_would_run, unpickle_tensors
 
@@ -35,10 +35,10 @@ def safe_load(path: str | Path, wanted: str) -> object:
         raise InputError(f"{path} is a device, pipe or socket and no file; give {wanted}")
     try:
         with path.open("rb") as file:
-            head = file.read(64).lstrip()
+            head = file.read(64)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    if head.startswith(_TEXT):
+    if head.lstrip().startswith(_TEXT):
         raise InputError(
             f"{path} is a text file: a web page or a Git LFS pointer that was saved in place of the "
             "weights; download the file itself"
@@ -51,7 +51,13 @@ def safe_load(path: str | Path, wanted: str) -> object:
         if memory_ended(error) and zipfile.is_zipfile(path):
             raise  # its checksums are right
         # without torch's own text, which advises to switch the protection off
-        raise _refused(path, wanted, code_that_would_run(path, error)) from error
+        code = code_that_would_run(path, error)
+        if code is None and is_plain_pickle(head):
+            raise InputError(
+                f"{path} is a pickle that torch.save did not write (pickle.dump, joblib), and opening one may run "
+                "code; where it was written, save the weights alone: torch.save(net.state_dict(), path)"
+            ) from error
+        raise _refused(path, wanted, code) from error
 
 
 def _refused(path: Path, wanted: str, code: str | None) -> InputError:

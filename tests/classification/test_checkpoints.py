@@ -252,6 +252,28 @@ def test_garbage_is_refused(target: nn.Module, tmp_path: Path, content: bytes) -
     )
 
 
+@pytest.mark.parametrize("protocol", [4, 5])  # below, the code that it would run is named
+def test_a_plain_pickle_is_named(
+    source: nn.Module, target: nn.Module, tmp_path: Path, protocol: int
+) -> None:
+    content = pickle.dumps(dict(source.state_dict()), protocol=protocol)
+    (tmp_path / "net.pkl").write_bytes(content)
+    text = refused(target, tmp_path / "net.pkl")
+    assert "is a pickle that torch.save did not write" in text
+    assert "torch.save(net.state_dict(), path)" in text
+    assert "damaged" not in text
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5])
+def test_a_truncated_file_of_the_old_format_is_damaged(
+    source: nn.Module, target: nn.Module, tmp_path: Path, keep: float
+) -> None:
+    torch.save(source.state_dict(), tmp_path / "c.th", _use_new_zipfile_serialization=False)
+    whole = (tmp_path / "c.th").read_bytes()
+    (tmp_path / "c.th").write_bytes(whole[: int(len(whole) * keep)])
+    assert "damaged, of another format or holds more" in refused(target, tmp_path / "c.th")
+
+
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
 def test_a_truncated_checkpoint_is_refused(
     source: nn.Module, target: nn.Module, tmp_path: Path, keep: float

@@ -162,7 +162,8 @@ def test_files_of_the_yolov3_repository(
 ) -> None:
     old_repository_file(tmp_path / "old.pt", monkeypatch)
     with pytest.raises(
-        InputError, match=r"yolov3-repository .* anchor-based family .*yolov3-tinyu"
+        InputError,
+        match=r"yolov7 or yolov9 repository .*models\.yolo\.Model.*yolov5su\.pt or yolov9t\.pt",
     ):
         load_model(tmp_path / "old.pt", trust=trust)
 
@@ -200,6 +201,7 @@ STATE = OrderedDict({"layer.weight": torch.ones(2, 2)})
             b"outs:\n- md5: 3f78\n  path: best.pt\n",
             r"give .*best\.pt, which `dvc pull`",
         ),
+        ("net.pkl", pickle.dumps(dict(STATE), 4), r"pickle that torch\.save did not write.*YOLO"),
         ("._best.pt", b"\x00\x05\x16\x07\x00\x02" + bytes(26), r"AppleDouble.* give .*/best\.pt"),
         ("best.pt", b"\x00\x05\x16\x07\x00\x02" + bytes(26), "give the file beside it"),
     ],

@@ -20,7 +20,7 @@ from torch import Tensor
 from ultralytics.engine import exporter
 
 from detprune.errors import InputError
-from detprune.files import check_archive, refuse_packed
+from detprune.files import check_archive, is_plain_pickle, refuse_packed
 from detprune_yolo.environment import UNSAFE_LOAD
 from detprune_yolo.weights.references import classes_in, damaged, names_in_archive, names_in_pickles
 
@@ -54,8 +54,8 @@ def refuse_foreign_file(path: Path) -> None:
     """Refuse a file that does not refer to Ultralytics classes, and so is no Ultralytics checkpoint.
 
     Raises:
-        InputError: it is missing, a folder, empty or damaged; or of Darknet, of the yolov3 or yolov5
-            repository, an exported network, a model description, a state dict, or another pickle. Each
+        InputError: it is missing, a folder, empty or damaged; or of Darknet, of the yolov3, yolov5, yolov7 or
+            yolov9 repository, an exported network, a model description, a state dict, or another pickle. Each
             message says what the file is and what to do instead.
     """
     if not path.exists():
@@ -80,8 +80,9 @@ def refuse_foreign_file(path: Path) -> None:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     if old := sorted(n for n in names if n.startswith("models.")):
         raise InputError(
-            f"{path} cannot be loaded: this is a yolov3-repository or yolov5-repository file of the "
-            f"anchor-based family (it refers to {old[0]}); {_FAMILY}"
+            f"{path} cannot be loaded: this is a file of the yolov3, yolov5, yolov7 or yolov9 repository (it refers "
+            f"to {old[0]}), whose networks are not those of Ultralytics ≥ 8; start from a checkpoint of Ultralytics, "
+            "such as yolov3-tinyu.pt, yolov5su.pt or yolov9t.pt, or train a yaml, such as yolov3-tiny.yaml"
         )
     if not any(name.startswith("ultralytics.") for name in names):
         _refuse_without_network(path, names)
@@ -117,6 +118,13 @@ def of_another_version(path: Path) -> InputError | None:
         f"{path} cannot be loaded: it refers to {', '.join(missing[:5])}, which Ultralytics {ultralytics.__version__} "
         "does not have here; the file is of another version or of a changed copy of Ultralytics: install the one "
         "that wrote it, or start from a network that this one can build"
+    )
+
+
+def _plain_pickle(path: Path) -> InputError:
+    return InputError(
+        f"{path} is a pickle that torch.save did not write (pickle.dump, joblib), and opening one may run code; where "
+        "it was written, write a checkpoint with YOLO(...).save(...)"
     )
 
 
@@ -190,7 +198,11 @@ def _refuse_without_network(path: Path, names: set[str]) -> None:
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except LOADING_ERRORS as error:
-        raise refused_code(path) or damaged(path, error) from error
+        with path.open("rb") as file:
+            plain = is_plain_pickle(file.read(64))
+        raise refused_code(path) or (
+            _plain_pickle(path) if plain else damaged(path, error)
+        ) from error
     tensors = _state_dict(content)
     if tensors is None:
         held = f"a {type(content).__name__}"
