@@ -124,6 +124,11 @@ def test_a_key_is_missing(data: DataSet, key: str, empty: bool) -> None:
         ({"val": 3}, "that are no text (1): `val` has 3; write a path"),
         ({"train": ["a", 2020, 2021]}, "`train` has 2020, 2021; write a path"),
         ({"path": 2020}, "`path` has 2020"),
+        ({"minival": [2020]}, "`minival` has 2020"),
+        (
+            {"kpt_shape": None},
+            "`kpt_shape` is None; write [number of points, 2 or 3], or remove it",
+        ),
         ({"path": ["a"]}, "`path` has ['a']; write a path"),
         ({"test": True}, "`test` has True"),
         ({"path": 3}, "`path` has 3; write a path"),

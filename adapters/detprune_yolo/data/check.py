@@ -152,16 +152,17 @@ def _read(yaml: Path, nc: int | None, kind: Kind) -> dict[str, Any]:
     for key in ("train", "val", "names"):
         if not raw.get(key):
             problems[kinds.NO_KEY].append(f"`{key}`")
-    for key in ("path", *_SPLITS):
+    for key in ("path", *_SPLITS, "minival"):
         given = raw.get(key)
         places = given if isinstance(given, list) and key != "path" else [given]
         if odd := [repr(place) for place in places if not isinstance(place, str | None)]:
             problems[kinds.PLACE_NO_TEXT].append(f"`{key}` has {listed(odd)}")
     if raw.get("channels", 3) != 3 or isinstance(raw.get("channels"), bool):
         problems[kinds.CHANNELS].append(f"`channels` is {raw['channels']!r}")
-    shape = raw.get("kpt_shape")
-    if shape is not None and not _is_shape(shape):
-        problems[kinds.KEYPOINTS].append(f"`kpt_shape` is {shape!r}")
+    if "kpt_shape" in raw and not _is_shape(
+        raw["kpt_shape"]
+    ):  # nothing is no shape to Ultralytics either
+        problems[kinds.KEYPOINTS].append(f"`kpt_shape` is {raw['kpt_shape']!r}")
     if raw.get("names"):
         _check_names(raw["names"], raw.get("nc"), nc, problems)
     refuse(yaml, problems)
