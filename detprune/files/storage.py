@@ -74,19 +74,14 @@ def _limit_of_files() -> int | None:
     return None if limit == resource.RLIM_INFINITY else limit
 
 
-def room(error: OSError | RuntimeError | MemoryError) -> str:
-    """How to let a larger file be written."""
-    number = error.errno if isinstance(error, OSError) else None
-    limited = number == errno.EFBIG or (number is None and _limit_of_files() is not None)
-    return "raise the limit of file sizes (ulimit -f)" if limited else "make room"
-
-
-def way_out(error: OSError | RuntimeError) -> str:
+def way_out(error: OSError | RuntimeError | MemoryError) -> str:
     """What lets the refused file be written; room helps only where a disk is full, that of temporary files too."""
     number = error.errno if isinstance(error, OSError) else None
     if number == errno.EROFS:
         return "let the file system be written, or use another place"
-    if number == errno.EFBIG:
+    if number in _DENIED:
+        return "see that the folder is there and may be written"
+    if number == errno.EFBIG or (number is None and _limit_of_files() is not None):
         return "raise the limit of file sizes (ulimit -f), or use another disk"
     try:
         temporary = tempfile.gettempdir()

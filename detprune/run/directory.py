@@ -18,7 +18,8 @@ from detprune.files.atomic import atomic
 from detprune.files.deflated import save_deflated
 from detprune.files.folders import why_not_made
 from detprune.files.locks import NAME as LOCK
-from detprune.files.storage import room, shortage_reason, storage_reason
+from detprune.files.storage import shortage_reason, storage_reason
+from detprune.files.storage import way_out as storage_way_out
 from detprune.files.temporaries import is_temporary
 from detprune.loggers import logger
 from detprune.run import events
@@ -259,7 +260,7 @@ class RunDirectory:
             if said is None:
                 raise
             raise StorageError(
-                f"{said}; {room(error)}, or let the folder be written, then continue with {self.resume_command}"
+                f"{said}; {storage_way_out(error)}, then continue with {self.resume_command}"
             ) from error
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:

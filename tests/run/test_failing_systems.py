@@ -160,6 +160,21 @@ def test_the_copy_is_named_and_not_its_source(tmp_path: Path) -> None:
     ("number", "way_out"),
     [
         (errno.ENOSPC, "make room"),
+        (errno.EACCES, "see that the folder is there and may be written"),
+        (errno.EFBIG, "raise the limit of file sizes (ulimit -f), or use another disk"),
+    ],
+)
+def test_the_way_out_of_a_run_fits_the_cause(tmp_path: Path, number: int, way_out: str) -> None:
+    run = RunDirectory(tmp_path)
+    with pytest.raises(StorageError) as caught, run.storage_errors():
+        raise OSError(number, os.strerror(number), str(tmp_path / "progress.json"))
+    assert f"; {way_out}, then continue with detprune run {tmp_path} --resume" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "way_out"),
+    [
+        (errno.ENOSPC, "make room"),
         (errno.EROFS, "let the file system be written, or use another place"),
         (errno.EFBIG, "raise the limit of file sizes (ulimit -f), or use another disk"),
     ],

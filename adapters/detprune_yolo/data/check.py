@@ -159,9 +159,7 @@ def _read(yaml: Path, nc: int | None, kind: Kind) -> dict[str, Any]:
             problems[kinds.PLACE_NO_TEXT].append(f"`{key}` has {listed(odd)}")
     if raw.get("channels", 3) != 3 or isinstance(raw.get("channels"), bool):
         problems[kinds.CHANNELS].append(f"`channels` is {raw['channels']!r}")
-    if "kpt_shape" in raw and not _is_shape(
-        raw["kpt_shape"]
-    ):  # nothing is no shape to Ultralytics either
+    if "kpt_shape" in raw and not _is_shape(raw["kpt_shape"]):  # null too: Ultralytics unpacks it
         problems[kinds.KEYPOINTS].append(f"`kpt_shape` is {raw['kpt_shape']!r}")
     if raw.get("names"):
         _check_names(raw["names"], raw.get("nc"), nc, problems)
