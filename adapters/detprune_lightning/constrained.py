@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import lightning as L
 from detprune import Budget, InputError, Method, OuterIteration, Pruner, SparsitySet
 from detprune.binding.checks import check_choice
+from detprune.errors import MissingLossError
 from detprune.loggers import logger
 from detprune.networks.batch_norm import BATCH_NORM_IMAGES, statistics_layers
 from detprune.run.parsing import parse
@@ -183,13 +184,22 @@ class ConstrainedTraining(L.Callback):
             if self._method.has_inner_loop
             else self._at_boundary(trainer, batch_idx)
         ):
-            entry = self.pruner.update()
+            entry = self._update()
             self._acted = 0.0
             self._set_pace(trainer, batch_idx + 1)
             for logger in trainer.loggers:
                 logger.log_metrics(_curves(entry), step=self._last_step)
             if self._on_update is not None:
                 self._on_update(entry, trainer.current_epoch + 1)
+
+    def _update(self) -> OuterIteration:
+        try:
+            return self.pruner.update()
+        except MissingLossError as error:
+            raise MissingLossError(
+                f"{type(self._method).__name__} compares the task loss of outer iterations, but training_step "
+                "returned none in this one; return the loss of a batch, not None, or take ADMM, which needs none"
+            ) from error
 
     def _at_boundary(self, trainer: L.Trainer, batch_idx: int) -> bool:
         """Whether training has come to the end of the current outer iteration.

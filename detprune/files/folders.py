@@ -23,6 +23,15 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detprune"
 
 
+def without_parents(path: Path) -> Path:
+    """A path without ``..``: ``new/../there`` is ``there``, also where ``new`` does not exist.
+
+    Written as it is, it would be taken for a place in ``new``, so that this folder would be made, and what is there
+    already overlooked.
+    """
+    return Path(os.path.realpath(path)) if ".." in path.parts else path
+
+
 def output_folder(folder: Path) -> Path:
     """The absolute path, without symbolic links, of a folder to be filled; the folder need not exist.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from detprune.errors import InputError
 from detprune.files.addresses import check_no_address
-from detprune.files.folders import check_no_dead_link, why_not_made
+from detprune.files.folders import check_no_dead_link, why_not_made, without_parents
 from detprune.files.locks import NAME as LOCK
 from detprune.files.locks import check_free, hold
 from detprune.files.temporaries import sweep
@@ -67,7 +67,7 @@ def absolute(path: Path) -> Path:
             f"{path} leads nowhere: {error}; name another folder with --out"
         ) from error
     check_no_dead_link(path)
-    return path.resolve() if ".." in path.parts else path.absolute()
+    return without_parents(path).absolute()
 
 
 @contextmanager

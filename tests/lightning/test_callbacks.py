@@ -297,6 +297,28 @@ def test_a_batch_that_is_skipped_still_ends_outer_iterations(tmp_path: Path) -> 
     assert len(training.pruner.history) == 8
 
 
+class Silent(Net):
+    """Steps by itself, and tells Lightning no loss."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        optimizer.zero_grad()
+        self.manual_backward(super().training_step(batch, batch_idx))
+        optimizer.step()
+
+
+def test_a_method_that_compares_losses_says_that_training_step_returned_none(
+    tmp_path: Path,
+) -> None:
+    module = Silent()
+    training = ConstrainedTraining(dp.SLR(), budget=BUDGET, every=0.5, network=module.network)
+    with pytest.raises(dp.InputError, match="training_step returned none in this one; return the"):
+        trainer(tmp_path, [training]).fit(module, loader())
+
+
 @pytest.mark.parametrize("schedule", [{0: 1, 1: 4}, {0: 4, 1: 1}])
 def test_outer_iterations_go_by_progress(
     tmp_path: Path, schedule: dict[int, int], caplog: pytest.LogCaptureFixture

@@ -112,6 +112,25 @@ def test_an_export_replaces_only_a_file_of_its_format(
     assert (tmp_path / name).read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("export", "run", "--out"), "holds something else than this command writes"),
+        (("profile", "run", "--out"), "exists already"),
+    ],
+)
+def test_a_file_is_not_replaced_by_way_of_a_folder_that_is_not_there(
+    finished: Path, tmp_path: Path, here: Called, command: tuple[str, ...], said: str
+) -> None:
+    copy_run(finished, tmp_path / "run")
+    notes = tmp_path / "notes.onnx"
+    notes.write_text("notes")
+    code, error = here(*command, "new/../notes.onnx")
+    assert (code, said in error) == (2, True), error
+    assert notes.read_text() == "notes"
+    assert not (tmp_path / "new").exists()
+
+
 LABELLED = {"lanes": [[1, 2]], "h_samples": [160, 170], "raw_file": "a.jpg"}
 
 

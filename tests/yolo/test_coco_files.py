@@ -91,13 +91,16 @@ def test_unusable_files(tmp_path: Path) -> None:
         evaluate_file(*files(tmp_path, [{**perfect()[0], "image_id": "z", "file_name": "z.jpg"}]))
 
 
-def test_a_link_to_another_file_is_not_quoted(tmp_path: Path) -> None:
-    found, given = files(tmp_path, ["secret"])
-    link = tmp_path / "link.json"
-    link.symlink_to(found)
-    with pytest.raises(InputError, match=r"link\.json is a list of other things") as error:
-        evaluate_file(link, given)
-    assert "secret" not in str(error.value)
+@pytest.mark.parametrize("content", [["secret"], [{"secret": 1}], {"secret": {"secret": 1}}])
+def test_a_link_to_another_file_is_not_quoted(tmp_path: Path, content: Any) -> None:
+    found, given = files(tmp_path, perfect())
+    other, link = tmp_path / "other.json", tmp_path / "link.json"
+    other.write_text(json.dumps(content), encoding="utf-8")
+    link.symlink_to(other)
+    for pair in ((link, given), (found, link)):
+        with pytest.raises(InputError, match=r"link\.json holds neither annotations") as error:
+            evaluate_file(*pair)
+        assert "secret" not in str(error.value)
 
 
 def command(*arguments: Any) -> Any:

@@ -210,6 +210,12 @@ def test_a_download_is_not_followed_from_python(data: Path, tmp_path: Path) -> N
     assert not proof.exists()
 
 
+def test_the_data_set_that_ultralytics_takes_by_itself_is_explained(tmp_path: Path) -> None:
+    overrides = {**OPTIONS, "model": "yolov3-tiny.yaml", "data": "coco8.yaml"}
+    with pytest.raises(dp.InputError, match=r"coco8\.yaml, which Ultralytics takes where data= is"):
+        RetrainingTrainer(overrides={**overrides, "project": str(tmp_path)})
+
+
 @pytest.mark.parametrize("stem", ["½", "²", "٣", "-1", "1_000", "007"])
 def test_odd_image_names_are_validated(data: Path, stem: str) -> None:
     for folder, end in (("images", ".png"), ("labels", ".txt")):

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ultralytics.cfg import TASK2DATA
 from ultralytics.data.utils import check_cls_dataset, check_det_dataset
 
 from detprune.errors import InputError, listed
@@ -38,8 +39,8 @@ def check_place(data: str, split: str, kind: Kind) -> None:
         found = check_det_dataset(data, autodownload=False, split=split)
     except FileNotFoundError as error:
         raise InputError(
-            f"data is {data}: {str(error).strip().splitlines()[0]}; put the images there first, because "
-            "nothing is downloaded"
+            f"data is {data}{_unless_given(data)}: {str(error).strip().splitlines()[0]}; put the images there "
+            "first, because nothing is downloaded"
         ) from error
     # Ultralytics has made text of them
     names = load_yaml(Path(found["yaml_file"]), strict=False).get("names") or ()
@@ -48,6 +49,13 @@ def check_place(data: str, split: str, kind: Kind) -> None:
         raise InputError(f"{data}: {NAMES_NO_TEXT.problem}: {listed(odd)}; {NAMES_NO_TEXT.way_out}")
     if kind.labels == "keypoints":
         check_keypoints(found, data)
+
+
+def _unless_given(data: str) -> str:
+    """What explains a data set that the user may not have named."""
+    if data not in TASK2DATA.values():
+        return ""
+    return ", which Ultralytics takes where data= is left out of train()"
 
 
 def names_without_text(names: Iterable[object]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from detprune.errors import InputError
 from detprune.files.contents import parse_json, read_text
 
+_LISTS = {"images", "annotations", "categories"}
 _PREDICTION = "{image_id, category_id, bbox: [x, y, width, height], score}"
 
 
@@ -17,17 +18,22 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: it is missing, no regular file or not JSON; or a link to a list of anything but objects.
+        InputError: it is missing, no regular file or not JSON; or a link to something else than annotations or
+            predictions.
     """
     way_out = f"give a COCO instances file, or a JSON list of {_PREDICTION}"
     content = parse_json(read_text(path, way_out), str(path), way_out)
-    # a link may lead to a file that is none of the data's, whose entries are not for messages
-    entries = content if isinstance(content, list) else []
-    if path.is_symlink() and not all(isinstance(entry, Mapping) for entry in entries):
-        raise InputError(
-            f"{path} is a list of other things than objects; give a list of {_PREDICTION}"
-        )
+    # a link may lead to a file that is none of the data's, whose entries and keys are not for messages
+    if path.is_symlink() and not _is_of_coco(content):
+        raise InputError(f"{path} holds neither annotations nor predictions; {way_out}")
     return content
+
+
+def _is_of_coco(content: Any) -> bool:
+    """Whether it has a list of annotations, or is a list of predictions, right or wrong in its entries."""
+    if isinstance(content, list):
+        return all(isinstance(entry, Mapping) and "image_id" in entry for entry in content)
+    return isinstance(content, Mapping) and not _LISTS.isdisjoint(content)
 
 
 def table(annotations: Any, key: str) -> Sequence[Mapping[str, Any]]:

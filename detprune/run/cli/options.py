@@ -5,6 +5,16 @@ from typing import Annotated
 
 import typer
 
+from detprune.files.folders import without_parents
+
+
+def output_place(text: str | Path) -> Path:
+    """The path of a file or folder to be written, without ``..``.
+
+    Of ``new/../table.yaml`` the folder ``new`` would be made on the way, and a file that is there overlooked.
+    """
+    return without_parents(Path(text))
+
 
 def file_place(text: str | Path) -> Path:
     """The path of a file to be written; one that ends in a slash is that of a folder, which ``Path`` would not tell."""
@@ -13,7 +23,7 @@ def file_place(text: str | Path) -> Path:
             f"{text} is a folder by the slash at its end, but a file is written; name the file too, for example "
             f"{Path(text) / 'name'}"
         )
-    return Path(text)
+    return output_place(text)
 
 
 Assignments = Annotated[

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from detprune.run.cli.options import file_place
+from detprune.run.cli.options import file_place, output_place
 
 
 def profile(
@@ -21,7 +21,12 @@ def profile(
         Path | None, typer.Option(help="A table that was filled in: check it against the network.")
     ] = None,
     onnx: Annotated[
-        Path | None, typer.Option(help="Folder for ONNX files to be timed on another device.")
+        Path | None,
+        typer.Option(
+            parser=output_place,
+            metavar="PATH",
+            help="Folder for ONNX files to be timed on another device.",
+        ),
     ] = None,
     measure: Annotated[bool, typer.Option(help="Fill the table in by measurements here.")] = True,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from detprune.errors import InputError, unknown
+from detprune.run.cli.options import output_place
 
 _FIRST_BYTES = {"onnx": b"\x08"}
 """First bytes of the files of an export format, so that no file of another kind is replaced by one."""
@@ -32,7 +33,10 @@ def export(
         bool, typer.Option("--int8", help="Integers of 8 bits, calibrated on training images.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="File or folder; beside pruned.pt by default.")
+        Path | None,
+        typer.Option(
+            parser=output_place, metavar="PATH", help="File or folder; beside pruned.pt by default."
+        ),
     ] = None,
 ) -> None:
     """Write the pruned network of a run in another format, and check it against the original."""
