@@ -89,11 +89,21 @@ class ExtrapolatedWeights:
             self._handles += [
                 layer.module.register_forward_pre_hook(_ForwardHook(self, index, attribute)),
                 layer.module.register_forward_hook(_OutputHook(self, index)),
-                weight.register_post_accumulate_grad_hook(lambda _, i=index: self._on_grad(i)),
+                self._watch_gradient(index, weight),
             ]
         for module in model.modules():
             self._handles.append(module.register_state_dict_pre_hook(_StateDictHook(self)))
         _LIVE.add(self)
+
+    def _watch_gradient(self, index: int, weight: Tensor) -> RemovableHandle:
+        """Note gradients of a weight, also of one that is frozen now and may be trained again later."""
+        is_trained = weight.requires_grad
+        weight.requires_grad_(True)  # torch registers this hook on no other tensor
+        handle: RemovableHandle = weight.register_post_accumulate_grad_hook(
+            lambda _: self._on_grad(index)
+        )
+        weight.requires_grad_(is_trained)
+        return handle
 
     def remove(self) -> None:
         """Restore W and remove all hooks."""

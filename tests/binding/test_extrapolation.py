@@ -1,5 +1,6 @@
 """Gradients that are not taken at the extrapolated point are named; a second backward is at it too."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -205,3 +206,25 @@ def test_gradients_that_are_put_there_by_hand_are_noticed(name: str) -> None:
     optimizer.zero_grad(set_to_none=False)  # zeros are no gradient
     optimizer.step()
     train(model, optimizer, batches(2), pruner)
+
+
+@ahead
+@pytest.mark.parametrize("again", ["attached", "copied"])
+def test_a_weight_that_is_frozen_for_a_while(name: str, again: str) -> None:
+    results = []
+    for is_bound_again in (False, True):
+        model = small_net()
+        optimizer = sgd(model)
+        pruner = Pruner(model, optimizer, METHOD_EXAMPLES[name], budget=HALF)
+        frozen = pruner.summary().layers[0].name
+        model.get_parameter(frozen).requires_grad_(False)
+        if is_bound_again and again == "attached":
+            pruner.attach(optimizer)
+        elif is_bound_again:
+            model, optimizer, pruner = copy.deepcopy((model, optimizer, pruner))
+        train(model, optimizer, DATA[:3])
+        assert not model.get_parameter(frozen).requires_grad
+        model.get_parameter(frozen).requires_grad_(True)
+        train(model, optimizer, DATA[3:6], pruner, update_every=3)
+        results.append(model.state_dict())
+    assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
