@@ -71,6 +71,7 @@ class AttachedMethod:
         self._hooks: OptimizerHooks | None = None
         self._extrapolated: ExtrapolatedWeights | None = None
         self._watch: StepWatch | None = None
+        self._steps_before = 0
         self._keeps_copies = False
         # ``start`` may refuse the optimizer, so it comes before any hook
         self._state: State = method.start(self._problem, self._pace())
@@ -135,9 +136,16 @@ class AttachedMethod:
                 type(self.method).__name__,
             )
         self._hooks = OptimizerHooks(optimizer, weights, self._before_step, self._after_step)
-        self._watch = StepWatch(weights, self._problem.names, self._own_writes)
+        earlier = (self._steps_before, self._losses.count)
+        self._watch = StepWatch(weights, self._problem.names, self._own_writes, earlier)
+
+    def _steps(self) -> int:
+        """Optimizer steps of the present outer iteration that were seen, with this optimizer or one before it."""
+        watch = self._watch
+        return self._steps_before if watch is None else watch.steps + watch.earlier_steps
 
     def _unbound(self) -> None:
+        self._steps_before = self._steps()
         self._hooks, self._extrapolated, self._watch = None, None, None
         self._keeps_copies = False
 
@@ -164,6 +172,7 @@ class AttachedMethod:
         state = dict(vars(self))
         for hook in ("_hooks", "_extrapolated", "_watch"):
             state[hook] = None
+        state["_steps_before"] = self._steps()
         state["_swapped"] = {}
         if self._extrapolated is not None:
             swapped = self._extrapolated.swapped_weights()

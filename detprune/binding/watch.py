@@ -26,6 +26,8 @@ class StepWatch:
         weights: the pruned weights.
         names: names of the weights.
         own_writes: number of writes of the pruner's hooks into each weight outside the steps.
+        earlier: steps and losses of this outer iteration that came before this watch, with another optimizer or
+            in the pruner of which this is a copy.
     """
 
     def __init__(
@@ -33,15 +35,17 @@ class StepWatch:
         weights: Sequence[Tensor],
         names: Sequence[str],
         own_writes: Callable[[], Sequence[int]],
+        earlier: tuple[int, int] = (0, 0),
     ) -> None:
         self._idle = 0
         self._weights, self._names, self._own_writes = weights, names, own_writes
         self._has_named = False
         self.begin()
+        self.earlier_steps, self.earlier_losses = earlier
 
     def begin(self) -> None:
         """Start the count of an outer iteration."""
-        self.steps = 0
+        self.steps = self.earlier_steps = self.earlier_losses = 0
         self._versions, self._sums = self._foreign_versions(), _sums(self._weights)
         self._looks, self._without = 0, list(range(len(self._weights)))
 
@@ -63,9 +67,11 @@ class StepWatch:
                 self._name_untrained()
             return
         versions = zip(self._foreign_versions(), self._versions, strict=True)
+        losses = max(0, losses - self.earlier_losses)
         moved = [now != then for now, then in versions]
         grads = [weight.grad for weight in self._weights if weight.grad is not None]
-        trained = any(moved) if losses else ends and all(moved) and bool(grads)
+        all_at_once = ends and not self.earlier_steps and all(moved) and bool(grads)
+        trained = any(moved) if losses else all_at_once
         if ends and not any(moved):
             trained = any(map(_differ, self._sums, _sums(self._weights)))
         if trained:

@@ -1,5 +1,6 @@
 """What a pruner notices of a training that goes on around it: changed groups, untrained weights, inference mode."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -187,3 +188,26 @@ def test_what_is_called_in_inference_mode_can_be_trained_after_it(method: Method
     train(model, optimizer, data[9:], pruner)
     assert pruner.summary().sparsity == pytest.approx(0.5, abs=0.01)
     train(copied, sgd(copied), data[:1])
+
+
+@pytest.mark.parametrize("method", [ADMM(rho=0.1), SLR(rho=0.1)])
+@pytest.mark.parametrize("again", ["attached", "copied"])
+def test_loading_weights_after_the_pruner_was_bound_again_is_no_training(
+    method: Any, again: str
+) -> None:
+    """Weights that were best are taken back, with a new optimizer, in the middle of an outer iteration."""
+    model = small_net()
+    optimizer = sgd(model)
+    pruner = Pruner(model, optimizer, method, budget=HALF)
+    best = copy.deepcopy(model.state_dict())
+    train(model, optimizer, DATA, pruner)
+    if again == "attached":
+        pruner.attach(optimizer := sgd(model))
+    else:
+        model, optimizer, pruner = copy.deepcopy((model, optimizer, pruner))
+    model.load_state_dict(best)
+    assert pruner.summary().sparsity < 0.5
+    assert pruner.update().k == 1
+    train(model, sgd(model), DATA, pruner)  # by another one
+    with pytest.raises(InputError, match="no step of the bound optimizer was seen"):
+        pruner.update()
