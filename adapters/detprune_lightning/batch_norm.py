@@ -45,7 +45,9 @@ class TrainingInputs:
         loader = trainer.train_dataloader
         if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
             raise InputError(
-                f"the training data are a {type(loader).__name__}, whose samples cannot be chosen by index"
+                f"the training data are a {type(loader).__name__}, whose samples cannot be chosen by index; after "
+                "hard_prune() run some batches of images through the network in training mode, or retrain it; "
+                "batch_norm_images=0 says that this is known"
             )
         self._data, self._collate = loader.dataset, loader.collate_fn
         total = len(self._data)  # type: ignore[arg-type]

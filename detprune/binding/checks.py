@@ -197,8 +197,11 @@ def tell_cut_short(method: Method, left: str | None, k: int, watch: StepWatch | 
             left,
         )
     if method.needs_updates and k == 0 and watch is not None and watch.steps:
+        way_out = "at the end of every outer iteration, or where pruner.due says so"
+        if method.has_inner_loop:
+            way_out += "; where it never does, train longer, or give the method fewer inner_steps"
         LOGGER.warning(
             "hard_prune() comes after %d steps and no update(): Z and the multipliers are those of the beginning. "
-            "Call update() at the end of every outer iteration, or where pruner.due says so",
-            watch.steps,
+            "Call update() %s",
+            *(watch.steps, way_out),
         )

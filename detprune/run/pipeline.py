@@ -23,7 +23,7 @@ from detprune.errors import DetpruneError, InputError, NonFiniteError
 from detprune.files import file_digest, load_tensors
 from detprune.layers import select_layers
 from detprune.loggers import logger
-from detprune.methods import OneShot
+from detprune.methods import OneShot, name_of
 from detprune.networks.finite import check_finite
 from detprune.pruner import Pruner
 from detprune.run.beginning import check_beginning
@@ -182,6 +182,13 @@ class _Stages:
         with _naming("constrained"):
             pruner = self.task.train_constrained(model)
         pruner.detach()
+        if epochs and pruner.method.needs_updates and not pruner.history:
+            LOGGER.warning(
+                "constrained training ended before the first outer iteration of %s did, so that Z and the multipliers "
+                "are those of the beginning, and what is pruned is near to what magnitude alone takes; give "
+                "stages.constrained more epochs, or the method fewer inner_steps",
+                pruner.method.title or name_of(pruner.method),
+            )
         check_finite(model, "the network after the stage constrained")
         pruner.hard_prune()
         images = self.task.finish_hard_pruning(model)

@@ -463,6 +463,28 @@ def test_statistics_are_estimated_anew_in_checks_and_after_hard_pruning(tmp_path
     torch.testing.assert_close(fresh[-1], expected)
 
 
+def test_batch_norm_of_several_loaders_is_told_with_a_way_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A dictionary of loaders, as for labelled and unlabelled images; Lightning combines their batches."""
+
+    class Both(Net):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            return super().training_step(batch["labelled"], batch_idx)
+
+    module = Both()
+    module.network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), *module.network[1:])
+    training = ConstrainedTraining(dp.ADMM(), budget=BUDGET, network=module.network)
+    loaders = {"labelled": loader(), "unlabelled": loader()}
+    trainer(tmp_path, [training]).fit(module, loaders)
+    assert "the training data are a dict" in caplog.text
+    assert "run some batches of images through the network in training mode" in caplog.text
+    training.hard_prune()
+    held = module.network[1].running_mean.clone()  # type: ignore[union-attr, operator]
+    module.network.train()(next(iter(loader()))[0])  # the way out
+    assert not torch.equal(held, module.network[1].running_mean)  # type: ignore[arg-type]
+
+
 def test_a_ramp_without_a_sparsity_that_grows_is_refused_at_once() -> None:
     with pytest.raises(dp.InputError, match="lets the sparsity grow"):
         ConstrainedTraining(dp.SLR(ramp=0.5), dp.NM(2, 4))

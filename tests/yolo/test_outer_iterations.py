@@ -71,8 +71,10 @@ def test_an_out_of_memory_retry_updates_once(tmp_path: Path, every: float) -> No
     assert trainer.pruner.steps_per_update == round(8 * every)
 
 
-@pytest.mark.parametrize("nbs", [8, 32])
-def test_a_pull_is_the_one_asked_for_through_the_warm_up(tmp_path: Path, nbs: int) -> None:
+@pytest.mark.parametrize(("nbs", "every"), [(8, 1), (32, 1), (8, 0.8), (16, 0.6)])
+def test_a_pull_is_the_one_asked_for_through_the_warm_up(
+    tmp_path: Path, nbs: int, every: float
+) -> None:
     seen: list[tuple[float, float]] = []
 
     def watch(trainer: Any) -> None:
@@ -88,14 +90,15 @@ def test_a_pull_is_the_one_asked_for_through_the_warm_up(tmp_path: Path, nbs: in
         ("on_train_start", watch),
         method=dp.SLR(rho="auto"),
         epochs=4,
-        every=1,
+        every=every,
         nbs=nbs,
         warmup_epochs=3.0,
         optimizer="SGD",
         lr0=0.01,
     )
     history = trainer.pruner.history
-    asked = [0.3 * 10 ** (k / 3) for k in range(4)]
+    updates = round(4 / every)
+    asked = [0.3 * 10 ** (k / (updates - 1)) for k in range(updates)]
     assert [entry.pull for entry in history] == pytest.approx(asked)
     for k, entry in enumerate(history):
         time = sum(lr for number, lr in seen if number == k)

@@ -260,6 +260,12 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
         InputError, match=r"is a folder; give a checkpoint file, such as the best\.pt"
     ):
         load_model(tmp_path)
+    best = tmp_path / "train" / "weights" / "best.pt"
+    best.parent.mkdir(parents=True)
+    best.touch()
+    for folder in (best.parent, best.parent.parent):
+        with pytest.raises(InputError, match=f"{folder} is a folder; .* such as {best}$"):
+            load_model(folder)
 
 
 @pytest.mark.parametrize("end", ["_openvino_model", "_int8_openvino_model", ".mlpackage"])

@@ -120,7 +120,8 @@ class ConstrainedTrainer(ResumableTrainer):
         whole = batches * int(self.epochs)
         full = min(max(round(args.nbs / self.batch_size), 1), whole)
         warmup = round(max(0.0, min(args.warmup_epochs, self.epochs - 1)) * batches)
-        first, end = (round(k * whole / self._updates) for k in (done, done + 1))
+        # it ends with the first batch at which _due_after holds
+        first, end = (-(-k * whole // self._updates) for k in (done, done + 1))
         last, steps = -1, 0
         for number in range(end):
             share = min(1.0, number / warmup) if warmup else 1.0

@@ -65,9 +65,9 @@ def refuse_foreign_file(path: Path) -> None:
         )
     if not path.is_file():
         _refuse_exported(path)
-        raise InputError(
-            f"{path} is a folder; give a checkpoint file, such as the best.pt of a training"
-        )
+        found = (path / place for place in ("weights/best.pt", "best.pt"))  # as trainings leave it
+        best = next((str(file) for file in found if file.is_file()), "the best.pt of a training")
+        raise InputError(f"{path} is a folder; give a checkpoint file, such as {best}")
     check_archive(path, "copy or download it again")
     try:
         with path.open("rb") as file:
