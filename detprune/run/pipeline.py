@@ -171,10 +171,13 @@ class _Stages:
             file = self.run.checkpoints / "pruner.pt"
             way_out = self.run.way_out
             state = load_tensors(file, way_out)
-            try:
-                pruner.load_state_dict(state)
-            except (InputError, LookupError, TypeError, AttributeError, ValueError) as error:
-                raise InputError(f"{file} does not fit the network: {error}; {way_out}") from error
+            with self._keeping_zeros("hard_pruned", model):
+                try:
+                    pruner.load_state_dict(state)
+                except (InputError, LookupError, TypeError, AttributeError, ValueError) as error:
+                    raise InputError(
+                        f"{file} does not fit the network: {error}; {way_out}"
+                    ) from error
             return pruner
         epochs = self.task.epochs["constrained"]
         LOGGER.info("constrained training: %d epochs of %r", epochs, self.recipe.method)
@@ -213,6 +216,9 @@ class _Stages:
 
     def retrain(self, model: nn.Module, pruner: Pruner | None) -> None:
         if self._take_up("final", model):
+            if pruner is not None:
+                with self._keeping_zeros("final", model):
+                    pruner.zero_masked(model)
             return
         began = time.perf_counter()
         if self.task.epochs["retrain"]:
@@ -227,6 +233,17 @@ class _Stages:
         check_finite(model, "the network after the stage retrain")
         self.run.save(self.run.pruned, self.task.pruned_file(model, pruner))
         self._finish("final", model, time.perf_counter() - began)
+
+    @contextmanager
+    def _keeping_zeros(self, stage: Stage, model: nn.Module) -> Iterator[None]:
+        """Refuse the file of a stage if the block, which puts zeros where this run pruned, changes its network."""
+        before = _nonzero(model)
+        yield
+        if (more := before - _nonzero(model)) > 0:
+            raise InputError(
+                f"{self._file(stage)} is not of the network that this run pruned: {more} weights that are pruned by "
+                f"{self.run.checkpoints / 'pruner.pt'} are not zero in it; {self.run.way_out}"
+            )
 
     def _file(self, stage: Stage) -> Path:
         return self.run.checkpoints / f"{stage}.pt"
@@ -263,6 +280,10 @@ class _Stages:
         )
         self.run.finish(stage, result)
         LOGGER.info("%s: %s %.4f", stage, self.task.metric, metric)
+
+
+def _nonzero(model: nn.Module) -> int:
+    return sum(int(weight.count_nonzero()) for weight in model.parameters())
 
 
 def _verify(task: Task, run: RunDirectory, summary: Summary, counts: Counts) -> Verified:

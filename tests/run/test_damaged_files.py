@@ -105,6 +105,25 @@ def test_a_damaged_checkpoint_of_a_stage(
     assert f"delete {run / 'checkpoints/constrained'} and resume" in error
 
 
+@pytest.mark.parametrize("name", ["hard_pruned", "final"])
+def test_a_checkpoint_of_another_network_is_refused(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    file = run / "checkpoints" / f"{name}.pt"
+    weights = torch.load(file)
+    torch.save({key: value.flip(0) for key, value in weights.items()}, file)
+    code, error = said(["run", str(run), "--resume"], monkeypatch, capsys)
+    assert code == 2
+    assert f"{file} is not of the network that this run pruned" in error
+    assert f"delete {run / 'progress.json'} and continue" in error
+
+
 @pytest.mark.parametrize(
     ("path", "value", "problem"),
     [
