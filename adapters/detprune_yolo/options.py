@@ -189,14 +189,16 @@ def _check_freeze(freeze: object) -> None:
 
 def check_options(options: dict[str, Any]) -> dict[str, Any]:
     """Refuse options that Ultralytics does not know, whose values it refuses, or that detprune sets."""
-    for key in options:
-        if key in SET_BY_DETPRUNE:
-            raise InputError(f"{key} is not for train; {SET_BY_DETPRUNE[key]}")
-        if key not in DEFAULT_CFG_DICT:
-            raise InputError(
-                f"unknown option {key!r} of Ultralytics{nearest(key, DEFAULT_CFG_DICT)}; its options "
-                "are listed by: yolo cfg"
-            )
+    strange = [
+        f"{key} is not for train; {SET_BY_DETPRUNE[key]}"
+        if key in SET_BY_DETPRUNE
+        else f"unknown option {key!r} of Ultralytics{nearest(key, DEFAULT_CFG_DICT)}; its options "
+        "are listed by: yolo cfg"
+        for key in options
+        if key in SET_BY_DETPRUNE or key not in DEFAULT_CFG_DICT
+    ]
+    if strange:
+        raise InputError("\n    ".join(strange))
     if not isinstance(options.get("imgsz", 640), int):
         raise InputError(f"imgsz is {options['imgsz']!r}; training takes one number of pixels")
     for key, value in options.items():

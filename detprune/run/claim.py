@@ -159,6 +159,10 @@ def _reads(mark: Path, name: str) -> bool:
 
 
 def _check_replaceable(path: Path) -> None:
+    if path.is_file():
+        raise InputError(
+            f"{path} is a file, and --out is the folder of a run; choose another place with --out"
+        )
     if not (path / "recipe.yaml").is_file():
         raise InputError(f"{path} holds no run (no recipe.yaml), so it is not overwritten")
     here = Path.cwd().resolve()

@@ -35,6 +35,17 @@ def test_a_run_writes_what_it_is_known_to_write(finished: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_training")
+def test_a_file_is_no_place_of_a_run(finished: Path, tmp_path: Path, here: Any) -> None:
+    (tmp_path / "best.pt").write_text("mine")
+    code, said = here(
+        "run", finished.parent / "tiny.yaml", "--out", tmp_path / "best.pt", "--overwrite"
+    )
+    assert code == 2
+    assert "is a file, and --out is the folder of a run" in said
+    assert (tmp_path / "best.pt").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize(
     "name",
     [

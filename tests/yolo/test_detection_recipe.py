@@ -23,6 +23,10 @@ def recipe_with(tiny: dict[str, Any], *assignments: str) -> DetectionRecipe:
     [
         ("train.mosiac=0", r"unknown option 'mosiac' of Ultralytics \(did you mean 'mosaic'\?\)"),
         ("train.lr0=fast", "Ultralytics refuses an option"),
+        (
+            "train={epochs: 3, mode: train, mosiac: 0}",
+            r"epochs is not for train.*\n *mode is not for train.*\n *unknown option 'mosiac'",
+        ),
         ("train.epochs=3", "epochs is not for train; write it as epochs of the stage"),
         ("stages.retrain.train.project=x", "is not for train; use detprune run --out"),
         ("train.time=1", "outer iterations are counted in epochs"),
