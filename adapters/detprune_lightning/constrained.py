@@ -205,11 +205,13 @@ class ConstrainedTraining(L.Callback):
         """Whether training has come to the end of the current outer iteration.
 
         The ends are spread evenly over all planned steps, so that the last outer iteration ends with the
-        last step even where an epoch has no whole number of them. Progress is measured as a share of the
-        epochs. So the ends stay in place if epochs turn out to have more or fewer steps: a loader that
-        shrinks, a changed number of accumulated batches.
+        last step even where an epoch has no whole number of them. If epochs turn out to have more or fewer
+        steps than planned, as with a loader that shrinks, progress is measured as a share of the epochs, so that
+        the ends stay in place.
         """
         k = len(self.pruner.history) + 1
+        if self._plan.is_kept(trainer, batch_idx + 1):
+            return trainer.global_step >= self._plan.end_of(k)
         done = (trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches) / (
             trainer.max_epochs or 1
         )

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from pydantic import NonNegativeInt, PositiveInt
@@ -88,6 +89,21 @@ class OuterPlan:
         k = min(done + 1, self.last)
         return max(1, self.end_of(k) - self.end_of(k - 1))
 
+    def is_kept(self, trainer: L.Trainer, batches_done: int) -> bool:
+        """Whether the fit has had the steps that are planned so far, and its epochs are as long as planned.
+
+        Args:
+            trainer: the Trainer, in its present epoch.
+            batches_done: batches of that epoch that have been trained on.
+        """
+        batches, epochs = trainer.num_training_batches, trainer.max_epochs or 0
+        if not 0 < batches < math.inf:
+            return False
+        whole, epoch = _steps_of(trainer, epochs), trainer.current_epoch
+        planned = min(whole, trainer.max_steps) if trainer.max_steps > 0 else whole
+        so_far = _steps_of(trainer, epoch) + math.ceil(batches_done / _accumulated(trainer, epoch))
+        return planned == self.steps and trainer.global_step == so_far
+
     def steps_now(self, done: int, trainer: L.Trainer, batches_done: int, acted: float) -> int:
         """The steps of the present outer iteration at the pace that is right from here to its end.
 
@@ -101,13 +117,12 @@ class OuterPlan:
             acted: share of the outer iteration's pull that has acted before.
         """
         epochs, batches = trainer.max_epochs or 1, trainer.num_training_batches
-        if trainer.max_steps > 0 or not 0 < batches < math.inf:
+        is_kept = self.is_kept(trainer, batches_done)
+        if is_kept or trainer.max_steps > 0 or not 0 < batches < math.inf:
             return self.steps_after(done)
         batches = int(batches)
         accumulated = _accumulated(trainer, trainer.current_epoch)
         an_epoch = math.ceil(batches / accumulated)
-        if epochs * an_epoch == self.steps:
-            return self.steps_after(done)
         k = min(done + 1, self.last)
         # as if all epochs were like the present one: the whole epochs before the end, and the steps in its own
         end = epochs * min(self.share_at(k), self.end_of(k) / self.steps)
@@ -128,6 +143,17 @@ def _accumulated(trainer: L.Trainer, epoch: int) -> int:
     )
 
 
+def _steps_of(trainer: L.Trainer, epochs: int) -> int:
+    """Optimizer steps of the first epochs, if all have as many batches as the present one."""
+    schedule = _schedule(trainer)
+    changes = sorted({0, *(() if schedule is None else schedule.scheduling)})
+    begins = [min(epoch, epochs) for epoch in (*changes, epochs)]
+    return sum(
+        (end - begin) * math.ceil(trainer.num_training_batches / _accumulated(trainer, begin))
+        for begin, end in pairwise(begins)
+    )
+
+
 def _schedule(trainer: L.Trainer) -> GradientAccumulationScheduler | None:
     found = (c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler))  # type: ignore[attr-defined]
     return next(found, None)
@@ -136,9 +162,8 @@ def _schedule(trainer: L.Trainer) -> GradientAccumulationScheduler | None:
 def _planned_steps(trainer: L.Trainer) -> float:
     """Optimizer steps of the whole fit; Lightning's own estimate uses the first epoch's accumulation for all epochs."""
     total = trainer.estimated_stepping_batches
-    schedule, batches = _schedule(trainer), trainer.num_training_batches
-    if schedule is None or math.isinf(total) or math.isinf(batches) or not trainer.max_epochs:
+    is_unknown = math.isinf(total) or math.isinf(trainer.num_training_batches)
+    if _schedule(trainer) is None or is_unknown or not trainer.max_epochs:
         return total
-    epochs = range(trainer.max_epochs)
-    steps = sum(math.ceil(batches / _accumulated(trainer, epoch)) for epoch in epochs)
+    steps = _steps_of(trainer, trainer.max_epochs)
     return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps

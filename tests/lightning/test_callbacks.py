@@ -35,10 +35,10 @@ class Net(L.LightningModule):
         return made if self.optimizer_count > 1 else made[0]
 
 
-def loader() -> "DataLoader[Any]":
+def loader(batches: int = 8) -> "DataLoader[Any]":
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(64, 1, 8, 8, generator=generator)
-    return DataLoader(TensorDataset(images, torch.arange(64) % 4), batch_size=8)
+    images = torch.randn(8 * batches, 1, 8, 8, generator=generator)
+    return DataLoader(TensorDataset(images, torch.arange(8 * batches) % 4), batch_size=8)
 
 
 def trainer(tmp_path: Path, callbacks: list[L.Callback], **options: Any) -> L.Trainer:
@@ -332,6 +332,39 @@ def test_outer_iterations_go_by_progress(
     assert len(training.pruner.history) == 8
     training.hard_prune()
     assert "is hard-pruned at" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("batches", "every", "options"),
+    [
+        (13, 0.3, {"accumulate_grad_batches": 4, "max_epochs": 6}),
+        (6, 1.3, {"accumulate_grad_batches": 5, "max_epochs": 5}),
+        (5, 0.75, {"accumulate_grad_batches": 4, "max_steps": 26}),
+        (11, 0.75, {"accumulate_grad_batches": {0: 3, 3: 4}, "max_epochs": 5}),
+        (4, 0.25, {"accumulate_grad_batches": {0: 2, 1: 4}, "max_epochs": 2}),
+    ],
+)
+def test_outer_iterations_have_the_steps_that_their_pull_was_planned_for(
+    tmp_path: Path, batches: int, every: float, options: dict[str, Any]
+) -> None:
+    module, seen = Net(), []
+    training = ConstrainedTraining(
+        dp.ADMM(rho="auto"), budget=BUDGET, every=every, network=module.network
+    )
+
+    class Watch(L.Callback):
+        def on_before_optimizer_step(self, *_: Any) -> None:
+            seen.append((len(training.pruner.history), training.pruner.steps_per_update))
+
+    callbacks: list[L.Callback] = [training, Watch()]
+    if isinstance(options["accumulate_grad_batches"], dict):
+        callbacks.append(GradientAccumulationScheduler(options.pop("accumulate_grad_batches")))
+    trainer(tmp_path, callbacks, **options).fit(module, loader(batches))
+    history = training.pruner.history
+    assert seen[-1][0] == len(history) - 1
+    for k in range(len(history)):
+        planned = [steps for done, steps in seen if done == k]
+        assert planned == [len(planned)] * len(planned)
 
 
 def test_a_schedule_that_is_cut_off_is_said(
