@@ -18,6 +18,12 @@ from detprune.loggers import logger
 LOGGER = logger(__name__)
 
 _FIRST = ("model", "state_dict", "model_state_dict", "network", "net", "weights", "params")
+_IN_PARTS = (  # two of the names that torch writes in place of a weight's own, and what makes one weight of them
+    ("_orig", "_mask", "torch.nn.utils.prune.remove(module, 'weight')"),
+    ("_orig", "_u", "torch.nn.utils.remove_spectral_norm(module)"),
+    ("_g", "_v", "torch.nn.utils.remove_weight_norm(module)"),
+)
+_PARAMETRIZED = ".parametrizations."
 _DEPTH = 3  # {"ema": {"module": {"state_dict": …}}}
 
 
@@ -56,7 +62,7 @@ def find_weights(content: object, names: Collection[str], path: str | Path) -> W
         path: the file, for messages.
 
     Raises:
-        InputError: one state dict holds several such networks behind different prefixes, or tensors that no layer can
+        InputError: one state dict holds several such networks behind different prefixes, or weights that no layer can
             take as they are.
     """
     found = [
@@ -64,11 +70,11 @@ def find_weights(content: object, names: Collection[str], path: str | Path) -> W
         for key, state in _state_dicts(content)
         for weights in _behind_prefixes(key, state, names)
     ]
-    if not found:
-        return None
-    best = max(found, key=lambda weights: weights.matched)
-    _check_plain(best.tensors, path)
-    if best.matched < len(names):
+    best = max(found, key=lambda weights: weights.matched, default=None)
+    if best is not None:
+        _check_plain(best.tensors, path)
+    if best is None or best.matched < len(names):
+        _check_whole(content, path)
         return best
     whole = [weights for weights in found if weights.matched == best.matched]
     siblings = [weights.prefix for weights in whole if weights.key == best.key]
@@ -104,6 +110,27 @@ def _check_plain(tensors: Mapping[str, Tensor], path: str | Path) -> None:
             f"{path} holds tensors that are no plain numbers: {listed(strange)}; save the weights of the network in "
             "floating point, as it was trained: torch.save(net.state_dict(), path)"
         )
+
+
+def _check_whole(content: object, path: str | Path) -> None:
+    """Refuse weights that masks, weight norm or another parametrization keep in parts."""
+    for _, state in _state_dicts(content):
+        parts = {
+            "torch.nn.utils.parametrize.remove_parametrizations(module, 'weight')": [
+                name for name in state if _PARAMETRIZED in f".{name}"
+            ]
+        }
+        for first, second, way_out in _IN_PARTS:
+            owners = [name.removesuffix(first) for name in state if name.endswith(first)]
+            parts[way_out] = [
+                own + end for own in owners if own + second in state for end in (first, second)
+            ]
+        for way_out, names in parts.items():
+            if names:
+                raise InputError(
+                    f"{path} holds weights in parts: {listed(names)}; where it was written, make one weight of them "
+                    f"with {way_out} for each such module, and save it again: torch.save(net.state_dict(), path)"
+                )
 
 
 def _form(value: Tensor) -> str | None:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
+from torch.nn.utils.parametrize import remove_parametrizations
 
 from detprune.errors import InputError
 from detprune_classification.models import build_model, load_checkpoint
@@ -214,6 +216,46 @@ def test_tensors_that_are_no_plain_numbers_are_refused(
     torch.save({**state, "conv1.weight": change(state["conv1.weight"])}, tmp_path / "c.th")
     text = refused(target, tmp_path / "c.th")
     assert f"no plain numbers: conv1.weight is {kind}; save the weights" in text
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+@pytest.mark.parametrize(
+    ("keep", "made_one", "way_out"),
+    [
+        (
+            lambda m: prune.identity(m, "weight"),
+            lambda m: prune.remove(m, "weight"),
+            "prune.remove",
+        ),
+        (nn.utils.weight_norm, nn.utils.remove_weight_norm, "remove_weight_norm"),
+        (nn.utils.spectral_norm, nn.utils.remove_spectral_norm, "remove_spectral_norm"),
+        *(
+            (keep, lambda m: remove_parametrizations(m, "weight"), "remove_parametrizations")
+            for keep in (parametrizations.weight_norm, parametrizations.spectral_norm)
+        ),
+    ],
+    ids=["masks", "old_weight_norm", "old_spectral_norm", "weight_norm", "spectral_norm"],
+)
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_weights_in_parts_are_refused_with_what_makes_one_of_them(
+    target: nn.Module, tmp_path: Path, keep: Any, made_one: Any, way_out: str, is_alone: bool
+) -> None:
+    whole = build_model("cifar_resnet20", 10)
+    parted = [m for m in whole.modules() if isinstance(m, nn.Conv2d)]
+    for module in parted:
+        keep(module)
+    state = whole.state_dict()
+    if is_alone:
+        state = {name: value for name, value in state.items() if name.startswith("conv1")}
+    torch.save({"state_dict": state}, tmp_path / "c.th")
+    text = refused(target, tmp_path / "c.th")
+    assert "c.th holds weights in parts: conv1." in text
+    assert f"{way_out}(module" in text
+    for module in parted:
+        made_one(module)
+    assert f"torch.nn.utils.{'parametrize' if 'parametrize' in text else ''}" in text
+    torch.save(whole.state_dict(), tmp_path / "plain.th")
+    load_checkpoint(target, tmp_path / "plain.th")
 
 
 @pytest.mark.parametrize("raw", [False, True], ids=["torch.save", "pickle"])
