@@ -134,7 +134,15 @@ def load_recipe(path: Path, settings: "Sequence[Settings]" = ()) -> "tuple[Imple
     """
     from detprune.run.recipe import read_yaml  # pydantic, which no adapter needs
 
-    return recipe_of(read_yaml(path), str(path), settings)
+    try:
+        return recipe_of(read_yaml(path), str(path), settings)
+    except InputError as error:
+        if settings or not (path.parent / "progress.json").is_file():
+            raise
+        raise InputError(
+            f"{error}\nIt is the recipe of the run in {path.parent}; if it was cut off or edited, copy the recipe that "
+            "the run began with over it"
+        ) from error
 
 
 def recipe_of(
@@ -158,7 +166,7 @@ def recipe_of(
             f"{where}: task is missing; it names the adapter: {', '.join(sorted(adapter_entry_points()))}"
         )
     found = implementation(str(changed["task"]))
-    return found, validate(found.recipe, changed)
+    return found, validate(found.recipe, changed, where)
 
 
 def load_entry(entry: "EntryPoint") -> Any:

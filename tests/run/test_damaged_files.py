@@ -74,7 +74,9 @@ def test_a_damaged_file_is_named_with_the_way_out(
     assert code == 2
     assert str(run / name) in error
     assert "weights_only" not in error
-    if name != "recipe.yaml":
+    if name == "recipe.yaml":
+        assert "copy the recipe that the run began with over it" in " ".join(error.split())
+    else:
         assert "delete" in error or "move it away" in error
 
 
@@ -103,6 +105,23 @@ def test_a_damaged_checkpoint_of_a_stage(
     assert code == 2
     assert "last.ckpt" in error
     assert f"delete {run / 'checkpoints/constrained'} and resume" in error
+
+
+def test_a_recipe_that_was_cut_off_between_two_lines(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().partition("stages:")[0])
+    code, error = said(["run", str(run), "--resume"], monkeypatch, capsys)
+    assert code == 2
+    assert f"{recipe} is not valid:" in error
+    assert "stages is missing" in error
+    assert "copy the recipe that the run began with over it" in " ".join(error.split())
 
 
 @pytest.mark.parametrize("name", ["hard_pruned", "final"])

@@ -198,6 +198,8 @@ def test_rates_as_shares_of_macs(tiny: dict[str, Any], tmp_path: Path) -> None:
         ({"target": "macs", "rates": [2]}, "rates: 2 is no macs, allowed is above 0 and below 1"),
         ({"target": "mac", "rates": [0.5]}, "target: Input should be 'compression', 'macs'"),
         ({"rates": []}, "there is no rate; write rates"),
+        ({"rates": 4}, r"rates is 4, but must be a list, as in \[4\]"),
+        ({"seeds": 3}, r"seeds is 3, but must be a list, as in \[3\]"),
         ({"seed": [0]}, "unknown key seed.* seeds"),
         ({"own_rates": {"a": [2]}}, "own_rates are given for a, but the models are: "),
         ({"models": {"a": {}}, "rates": []}, "no rate for a; write rates"),

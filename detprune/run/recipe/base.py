@@ -189,8 +189,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         fault = "is empty" if values is None else "holds no mapping"
         raise InputError(
-            f"{path} {fault}; a recipe consists of keys with values, as the files in configs/ do (in a run's folder: "
-            "copy its recipe over it)"
+            f"{path} {fault}; a recipe consists of keys with values, as the files in configs/ do"
         )
     return values
 
@@ -257,6 +256,10 @@ def _describe(recipe_type: type[BaseModel], problem: dict[str, Any]) -> str:
             f"{path} is {problem['input']!r}, but must be a mapping with keys: {', '.join(known)}"
             + ("; null leaves it out" if left_out else "")
         )
+    if problem["type"] in ("tuple_type", "list_type"):
+        single = isinstance(problem["input"], str | int | float)
+        example = f", as in [{problem['input']}]" if single else ""
+        return f"{path} is {problem['input']!r}, but must be a list{example}"
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
         return (
