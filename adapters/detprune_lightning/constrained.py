@@ -127,7 +127,6 @@ class ConstrainedTraining(L.Callback):
                 self._acted = parse(FiniteFloat, acted, checkpoint_of(trainer), WAY_OUT)
                 self._plan = plan.after(former, done)
             self._pruner.steps_per_update = self._steps_after(done)
-        self._last_step = trainer.global_step
         self._inputs = None
         if self._batch_norm_images and statistics_layers(self._pruner.model):
             try:
@@ -149,8 +148,10 @@ class ConstrainedTraining(L.Callback):
                 f"training goes on at step {trainer.global_step}, but {checkpoint_of(trainer)} holds no state of "
                 f"ConstrainedTraining, whose pruning would start from zero; {WAY_OUT}"
             )
+        self._last_step = trainer.global_step  # restored by now, in a fit that is resumed
         # an epoch that is resumed in its middle has no start
-        self._set_pace(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.completed)
+        if not self._plan.is_kept(trainer):
+            self._set_pace(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.completed)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Tell the pruner the steps of its outer iteration, as this epoch's loader gives them."""

@@ -89,20 +89,24 @@ class OuterPlan:
         k = min(done + 1, self.last)
         return max(1, self.end_of(k) - self.end_of(k - 1))
 
-    def is_kept(self, trainer: L.Trainer, batches_done: int) -> bool:
+    def is_kept(self, trainer: L.Trainer, batches_done: int | None = None) -> bool:
         """Whether the fit has had the steps that are planned so far, and its epochs are as long as planned.
 
         Args:
             trainer: the Trainer, in its present epoch.
-            batches_done: batches of that epoch that have been trained on.
+            batches_done: batches of that epoch that have been trained on; None: not known, as where a fit is resumed.
         """
         batches, epochs = trainer.num_training_batches, trainer.max_epochs or 0
         if not 0 < batches < math.inf:
             return False
         whole, epoch = _steps_of(trainer, epochs), trainer.current_epoch
         planned = min(whole, trainer.max_steps) if trainer.max_steps > 0 else whole
-        so_far = _steps_of(trainer, epoch) + math.ceil(batches_done / _accumulated(trainer, epoch))
-        return planned == self.steps and trainer.global_step == so_far
+        before, done = _steps_of(trainer, epoch), trainer.global_step
+        if batches_done is None:
+            is_in_time = before <= done <= _steps_of(trainer, epoch + 1)
+        else:
+            is_in_time = done == before + math.ceil(batches_done / _accumulated(trainer, epoch))
+        return planned == self.steps and is_in_time
 
     def steps_now(self, done: int, trainer: L.Trainer, batches_done: int, acted: float) -> int:
         """The steps of the present outer iteration at the pace that is right from here to its end.

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -117,21 +117,36 @@ def test_uneven_outer_iterations_end_with_the_last_step_and_have_their_pull(tmp_
     assert [entry.pull for entry in training.pruner.history] == pytest.approx(asked)
 
 
-def test_uneven_outer_iterations_that_are_resumed_have_their_pull(tmp_path: Path) -> None:
-    def fit(*callbacks: L.Callback, resume: Path | None = None) -> list[dp.OuterIteration]:
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+@pytest.mark.parametrize(
+    ("batches", "every", "accumulated", "where"),
+    [
+        (8, 0.3, None, {"every_n_epochs": 1}),
+        (12, 0.3, {0: 3, 2: 2}, {"every_n_epochs": 4}),
+        (5, 0.75, None, {"every_n_train_steps": 5}),  # with the last batch of an epoch
+    ],
+)
+def test_uneven_outer_iterations_that_are_resumed_have_their_pull(
+    tmp_path: Path,
+    batches: int,
+    every: float,
+    accumulated: dict[int, int] | None,
+    where: dict[str, int],
+) -> None:
+    def fit(resume: Path | None = None) -> list[dp.OuterIteration]:
         module = Net()
         training = ConstrainedTraining(
-            dp.ADMM(rho=dp.Pull(0.5, 2)), budget=BUDGET, every=0.3, network=module.network
+            dp.ADMM(rho=dp.Pull(0.5, 2)), budget=BUDGET, every=every, network=module.network
         )
-        trainer(tmp_path, [training, *callbacks]).fit(module, loader(), ckpt_path=resume)
+        saved = ModelCheckpoint(tmp_path / "saved", filename="{epoch}", save_top_k=-1, **where)
+        own = [] if accumulated is None else [GradientAccumulationScheduler(accumulated)]
+        fitted = trainer(tmp_path, [training, *own, saved], max_epochs=5, enable_checkpointing=True)
+        fitted.fit(module, loader(batches), ckpt_path=resume, weights_only=True)
         return training.pruner.history
 
-    saved = tmp_path / "one.ckpt"
-    save = L.pytorch.callbacks.LambdaCallback(
-        on_train_epoch_end=lambda t, _: t.save_checkpoint(saved) if t.current_epoch == 0 else None
-    )
-    whole = fit(save)
-    assert fit(resume=saved) == whole
+    whole = fit()
+    first = min((tmp_path / "saved").iterdir())
+    assert fit(first) == whole
 
 
 def test_sas_admm_keeps_its_own_pace(tmp_path: Path) -> None:
