@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +175,13 @@ def test_differing_classes_are_listed(folder: Path) -> None:
         "the class folders of train and test differ (only in train: red; only in test: rde)",
         root=folder,
     )
+
+
+def test_a_single_class_is_refused(folder: Path) -> None:
+    for part in ("train", "test"):
+        for other in ("green", "blue"):
+            shutil.rmtree(folder / part / other)
+    refused("train holds one class alone, 'red', and a classifier tells two or more", root=folder)
 
 
 def test_a_size_below_8_is_refused(folder: Path) -> None:

@@ -5,6 +5,8 @@ import json
 import os
 import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -509,3 +511,16 @@ def test_a_full_disk_of_temporary_files_is_named(
             raise error
     with pytest.raises(StorageError, match="; make room, then"), plain_refusals():
         raise OSError(*full, "/elsewhere/a.onnx")
+
+
+def test_a_locale_without_the_characters_of_a_name(recipe: Path, tmp_path: Path) -> None:
+    ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "detprune", "run", str(recipe), "--out", str(tmp_path / "größe")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **ascii_alone},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "the locale's encoding, ascii, lacks; set PYTHONUTF8=1" in " ".join(done.stderr.split())

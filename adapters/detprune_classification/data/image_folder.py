@@ -281,6 +281,11 @@ def _require_same_classes(train: ImageFolder, test: ImageFolder, test_name: str)
             f"the class folders of train and {test_name} differ ({'; '.join(parts)}); both need "
             "the same ones, because a class's number is its place in the sorted list"
         )
+    if len(train.classes) < 2:
+        raise InputError(
+            f"train holds one class alone, {train.classes[0]!r}, and a classifier tells two or more apart; add a "
+            "folder of images that are not of it"
+        )
 
 
 def _part(

@@ -68,10 +68,22 @@ def main() -> None:
             sys.argv[1:] = [_with_home(argument) for argument in sys.argv[1:]]
             _add_adapter_commands()
             app()
+    except UnicodeEncodeError as error:
+        if sys.getfilesystemencoding() == "utf-8":
+            raise
+        _complain(_unwritable(error), code=2)
     except InputError as error:
         _complain(error, code=2)
     except DetpruneError as error:
         _complain(error, code=1)
+
+
+def _unwritable(error: UnicodeEncodeError) -> InputError:
+    """The error for a name that the locale has no characters for."""
+    return InputError(
+        f"{error.object!a:.200} has characters that the locale's encoding, {sys.getfilesystemencoding()}, lacks; set "
+        "PYTHONUTF8=1, or a locale of UTF-8 such as LC_ALL=C.UTF-8"
+    )
 
 
 def _with_home(argument: str) -> str:
