@@ -156,6 +156,11 @@ def _check_values(options: Mapping[str, Any]) -> None:
             f"batch is {batch!r}; give a whole number of images, or for a GPU -1 or the share of its memory to fill "
             "(0.7)"
         )
+    if str(options.get("optimizer")).lower() == "rmsprop" and options.get("warmup_momentum") == 0:
+        raise InputError(
+            "warmup_momentum is 0, but torch's RMSProp cannot take up momentum later; give warmup_momentum above 0 "
+            "(0.8), or another optimizer"
+        )
     device = options.get("device")
     parts = _devices(device)
     strange = [p for p in parts if not re.fullmatch(r"none|cpu|mps|cuda|(cuda:)?\d+|-1", p)]

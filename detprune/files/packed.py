@@ -1,4 +1,4 @@
-"""Recognises files beside or around a checkpoint: archives, compressed files, and what DVC and macOS write."""
+"""Recognises files beside or around a checkpoint: archives, compressed files, what DVC, macOS and TensorBoard write."""
 
 from pathlib import Path
 
@@ -14,6 +14,10 @@ _BEGINNINGS = {
 }
 _TAR, _TAR_AT = b"ustar", 257
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
+_EVENTS, _EVENTS_WITHIN = (
+    b"brain.Event:",
+    64,
+)  # the version, in the first record of TensorBoard's events
 _PICKLE = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 _TORCH = (0x1950A86A20F9469CFC6C).to_bytes(
     10, "little"
@@ -24,7 +28,7 @@ def refuse_packed(path: Path) -> None:
     """Refuse a file that lies beside a checkpoint, or holds one without being one.
 
     Raises:
-        InputError: an archive, a compressed file, or what DVC and macOS write beside a checkpoint.
+        InputError: an archive, a compressed file, or what DVC, macOS and TensorBoard write beside a checkpoint.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
@@ -46,6 +50,11 @@ def refuse_packed(path: Path) -> None:
         given = path.with_name(name) if name and name != path.name else "the file beside it"
         raise InputError(
             f"{path} holds what macOS knows of another file (AppleDouble) and no checkpoint; give {given}"
+        )
+    if _EVENTS in head[:_EVENTS_WITHIN]:
+        raise InputError(
+            f"{path} holds the curves of a training, as TensorBoard writes them, and no checkpoint; give a checkpoint "
+            "of that training"
         )
 
 

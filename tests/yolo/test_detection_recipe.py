@@ -187,3 +187,11 @@ def test_the_options_that_name_the_dense_detector_of_a_run(tiny_detector: dict[s
     changed = recipe_with(tiny_detector, *options[1::2])
     assert changed.model.weights == Path("runs/x/checkpoints/dense/weights/best.pt")
     assert changed.has_weights
+
+
+def test_rmsprop_cannot_begin_without_momentum() -> None:
+    from detprune_yolo.options import check_options
+
+    with pytest.raises(dp.InputError, match="warmup_momentum above 0"):
+        check_options({"optimizer": "RMSProp", "warmup_momentum": 0.0})
+    check_options({"optimizer": "RMSProp", "warmup_momentum": 0.8})

@@ -168,6 +168,13 @@ def test_files_of_the_yolov3_repository(
         load_model(tmp_path / "old.pt", trust=trust)
 
 
+EVENTS = (
+    struct.pack("<QI", 24, 0x214B7FA3)
+    + b"\x09"
+    + struct.pack("<d", 1.7e9)
+    + b"\x1a\x0dbrain.Event:2"
+    + bytes(4)
+)
 DARKNET = struct.pack("<3iq", 0, 2, 5, 32_013_312) + struct.pack("<8f", *range(8))
 
 
@@ -204,6 +211,11 @@ STATE = OrderedDict({"layer.weight": torch.ones(2, 2)})
         ("net.pkl", pickle.dumps(dict(STATE), 4), r"pickle that torch\.save did not write.*YOLO"),
         ("._best.pt", b"\x00\x05\x16\x07\x00\x02" + bytes(26), r"AppleDouble.* give .*/best\.pt"),
         ("best.pt", b"\x00\x05\x16\x07\x00\x02" + bytes(26), "give the file beside it"),
+        (
+            "events.out.tfevents.1.host.2.0",
+            EVENTS,
+            "TensorBoard .* give a checkpoint of that training",
+        ),
     ],
 )
 def test_other_formats(tmp_path: Path, name: str, content: bytes, message: str) -> None:
