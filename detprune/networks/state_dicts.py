@@ -19,9 +19,9 @@ LOGGER = logger(__name__)
 
 _FIRST = ("model", "state_dict", "model_state_dict", "network", "net", "weights", "params")
 _IN_PARTS = (  # two of the names that torch writes in place of a weight's own, and what makes one weight of them
-    ("_orig", "_mask", "torch.nn.utils.prune.remove(module, 'weight')"),
-    ("_orig", "_u", "torch.nn.utils.remove_spectral_norm(module)"),
-    ("_g", "_v", "torch.nn.utils.remove_weight_norm(module)"),
+    ("weight_orig", "weight_mask", "torch.nn.utils.prune.remove(module, 'weight')"),
+    ("weight_orig", "weight_u", "torch.nn.utils.remove_spectral_norm(module)"),
+    ("weight_g", "weight_v", "torch.nn.utils.remove_weight_norm(module)"),
 )
 _PARAMETRIZED = ".parametrizations."
 _DEPTH = 3  # {"ema": {"module": {"state_dict": …}}}
