@@ -1,6 +1,7 @@
 """Damaged files of a run: every command names the file, says what to delete, and leaves with 2."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,10 +39,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def halfway(finished: Path, tmp_path: Path) -> Path:
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture
+def resumed(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[], tuple[int, str]]:
+    """Resume that copy; returns exit code and what was said."""
+    return lambda: said(["run", str(run), "--resume"], monkeypatch, capsys)
+
+
+@pytest.fixture
+def halfway(run: Path) -> Path:
     """A copy of a run that was cut off after the first of two epochs of constrained training."""
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
     in_constrained_training(run)
     recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
     recipe["stages"]["constrained"]["epochs"] = 2
@@ -58,16 +71,13 @@ CASES = [
 
 @pytest.mark.parametrize(("command", "name", "how"), CASES)
 def test_a_damaged_file_is_named_with_the_way_out(
-    finished: Path,
-    tmp_path: Path,
+    run: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     command: str,
     name: str,
     how: str,
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
     damage(run / name, how)
     arguments = ["run", str(run), "--resume"] if command == "resume" else ["report", str(run)]
     code, error = said(arguments, monkeypatch, capsys)
@@ -92,32 +102,24 @@ def test_a_way_out_is_said_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_checkpoint_of_a_stage(
-    finished: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run: Path,
+    resumed: Callable[[], tuple[int, str]],
     how: str,
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
     damage(in_constrained_training(run) / "checkpoints/constrained/last.ckpt", how)
-    code, error = said(["run", str(run), "--resume"], monkeypatch, capsys)
+    code, error = resumed()
     assert code == 2
     assert "last.ckpt" in error
     assert f"delete {run / 'checkpoints/constrained'} and resume" in error
 
 
 def test_a_recipe_that_was_cut_off_between_two_lines(
-    finished: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run: Path,
+    resumed: Callable[[], tuple[int, str]],
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
     recipe = run / "recipe.yaml"
     recipe.write_text(recipe.read_text().partition("stages:")[0])
-    code, error = said(["run", str(run), "--resume"], monkeypatch, capsys)
+    code, error = resumed()
     assert code == 2
     assert f"{recipe} is not valid:" in error
     assert "stages is missing" in error
@@ -126,18 +128,14 @@ def test_a_recipe_that_was_cut_off_between_two_lines(
 
 @pytest.mark.parametrize("name", ["hard_pruned", "final"])
 def test_a_checkpoint_of_another_network_is_refused(
-    finished: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run: Path,
+    resumed: Callable[[], tuple[int, str]],
     name: str,
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
     file = run / "checkpoints" / f"{name}.pt"
     weights = torch.load(file)
     torch.save({key: value.flip(0) for key, value in weights.items()}, file)
-    code, error = said(["run", str(run), "--resume"], monkeypatch, capsys)
+    code, error = resumed()
     assert code == 2
     assert f"{file} is not of the network that this run pruned" in error
     assert f"delete {run / 'progress.json'} and continue" in error
@@ -162,14 +160,12 @@ def test_a_checkpoint_of_another_network_is_refused(
 )
 def test_a_part_that_was_cut_out_of_a_checkpoint_is_not_begun_anew(
     halfway: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    resumed: Callable[[], tuple[int, str]],
     path: str,
     value: object,
     problem: str,
 ) -> None:
-    run = halfway
-    file = run / "checkpoints/constrained/last.ckpt"
+    file = halfway / "checkpoints/constrained/last.ckpt"
     content = torch.load(file, weights_only=True)
     *parents, last = path.split("/")
     parent = content
@@ -180,7 +176,7 @@ def test_a_part_that_was_cut_out_of_a_checkpoint_is_not_begun_anew(
     else:
         parent[last] = value
     torch.save(content, file)
-    code, error = said(["run", str(run), "--resume"], monkeypatch, capsys)
+    code, error = resumed()
     assert code == 2
     assert problem in error
     assert "last.ckpt" in error
@@ -189,20 +185,16 @@ def test_a_part_that_was_cut_out_of_a_checkpoint_is_not_begun_anew(
 
 @pytest.mark.parametrize("name", ["dense", "final"])
 def test_a_stage_that_was_damaged_by_nan_is_not_taken_up(
-    finished: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run: Path,
+    resumed: Callable[[], tuple[int, str]],
     name: str,
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
     file = run / "checkpoints" / f"{name}.pt"
     state = torch.load(file, weights_only=True)
     state["bn1.running_var"][0] = float("nan")
     torch.save(state, file)
     (run / "summary.json").unlink()
-    code, error = said(["run", str(run), "--resume"], monkeypatch, capsys)
+    code, error = resumed()
     assert code == 1
     assert f"after the stage {name} holds NaN or infinite values in bn1.running_var" in error
     assert not (run / "summary.json").exists()
