@@ -13,11 +13,11 @@ from detprune.methods.base import TRANSIENT, State
 
 LOGGER = logger(__name__)
 
-_STILL = 1e-4
-"""Share of the highest learning rate below which a network hardly trains."""
+_STILL = 5e-4
+"""Share of the highest learning rate below which a network hardly trains; three drops by 10 are usual at the end."""
 
 _STILL_PART = 0.1
-"""Part of a run's outer iterations that may be still; cosine, linear and polynomial schedules end within 0.01."""
+"""Part of a run's outer iterations that may be still; cosine, linear and polynomial schedules end within 0.03."""
 
 
 @dataclass

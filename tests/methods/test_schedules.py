@@ -225,36 +225,40 @@ def test_an_outer_iteration_at_a_learning_rate_of_0_is_warned_of_once(
 
 
 @pytest.mark.parametrize(
-    ("decay", "per_batch", "warned"),
-    [(0.5, True, 1), (0.5, False, 0), (0.0, True, 0)],
-    ids=["too fast", "per epoch", "cosine"],
+    ("schedule", "per_batch", "warned"),
+    [
+        pytest.param(lambda o: lr_scheduler.ExponentialLR(o, 0.5), True, 1, id="too fast"),
+        pytest.param(lambda o: lr_scheduler.ExponentialLR(o, 0.5), False, 0, id="per epoch"),
+        pytest.param(lambda o: lr_scheduler.CosineAnnealingLR(o, 40), True, 0, id="cosine"),
+        pytest.param(lambda o: lr_scheduler.StepLR(o, 2, 0.1), False, 1, id="four drops"),
+        pytest.param(lambda o: lr_scheduler.MultiStepLR(o, [3, 6, 8]), False, 0, id="three drops"),
+    ],
 )
 @pytest.mark.parametrize("penalty", ["gradient", "proximal"])
 def test_a_learning_rate_that_falls_to_nearly_0_is_warned_of_once(
-    decay: float, per_batch: bool, warned: int, penalty: Any, caplog: pytest.LogCaptureFixture
+    schedule: Schedule,
+    per_batch: bool,
+    warned: int,
+    penalty: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     model = small_net()
     optimizer = sgd(model)
-    updates, steps = 10, 4
     pruner = dp.Pruner(
         *(model, optimizer, dp.ADMM(rho="auto", penalty=penalty)),
         budget=HALF,
-        steps_per_update=steps,
-        updates=updates,
+        steps_per_update=4,
+        updates=10,
     )
-    schedule = (
-        lr_scheduler.ExponentialLR(optimizer, decay)
-        if decay
-        else lr_scheduler.CosineAnnealingLR(optimizer, updates * steps)
-    )
-    for _ in range(updates):
-        for batch in batches(steps):
+    rates = schedule(optimizer)
+    for _ in range(10):
+        for batch in batches(4):
             train(model, optimizer, [batch], pruner)
             if per_batch:
-                schedule.step()
+                rates.step()
         pruner.update()
         if not per_batch:
-            schedule.step()
+            rates.step()
     lines = [r.getMessage() for r in caplog.records if "hardly trains" in r.getMessage()]
     assert len(lines) == warned
     assert not lines or "step it once an epoch" in lines[0]
