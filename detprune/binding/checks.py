@@ -28,13 +28,14 @@ T = TypeVar("T")
 
 
 def check_parameters(model: nn.Module, layers: Sequence[Layer]) -> None:
-    """Refuse a model whose pruned parameters were replaced."""
+    """Refuse a model whose pruned parameters were replaced, by others that the pruner can be bound to or cannot."""
     present = dict(model.named_parameters(remove_duplicate=False))
     replaced = [layer.name for layer in layers if present.get(layer.name) is not layer.weight]
     if replaced:
+        present_layers(model, layers)
         raise InputError(
             f"the model's parameters are no longer those that the pruner was made with: {listed(replaced)} were "
-            "replaced, by load_state_dict(assign=True) or a conversion; make a new optimizer and call "
+            "replaced, by load_state_dict(assign=True), a conversion or a new layer; make a new optimizer and call "
             "attach(optimizer), which binds the pruner to the new parameters"
         )
 

@@ -215,10 +215,18 @@ def test_replaced_parameters_are_noticed_and_taken_up(
 
 
 def test_a_network_of_other_shapes_needs_a_new_pruner() -> None:
-    model, _, pruner = pruned()
+    model = small_net()
+    optimizer = sgd(model)
+    pruner = Pruner(model, optimizer, ADMM(rho=0.1), budget=HALF)
+    train(model, optimizer, DATA, pruner)
     model[6] = nn.Linear(8, 5)
-    with pytest.raises(InputError, match=r"no parameters 6\.weight of the pruned shapes any more"):
-        pruner.attach(sgd(model))
+    optimizer.add_param_group({"params": list(model[6].parameters())})
+    own = (pruner.update, pruner.summary, pruner.hard_prune, pruner.hard_pruned_copy)
+    for act in (*own, lambda: pruner.attach(optimizer), lambda: pruner.attach(sgd(model))):
+        with pytest.raises(
+            InputError, match=r"no parameters 6\.weight of the pruned shapes .* make a new Pruner"
+        ):
+            act()
 
 
 # -------------------------------------------------------------------- copies

@@ -278,12 +278,14 @@ def test_16_bit_grey_of_tiff_whose_white_is_0_is_inverted(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("dtype", "text"), [("int32", "32-bit integers"), ("float32", "floating-")]
+    ("dtype", "text"),
+    [("int16", "signed or"), ("int32", "signed or 32-bit integers"), ("float32", "floating-")],
 )
 def test_numbers_of_unknown_range_are_refused(tmp_path: Path, dtype: str, text: str) -> None:
     file = tmp_path / "image.tiff"
-    Image.fromarray(np.ones((2, 2), dtype)).save(file)
-    with pytest.raises(InputError, match=rf"image\.tiff' holds {text}.*8 or 16 bits"):
+    image = Image.fromarray(np.ones((2, 2), dtype.replace("int16", "uint16")))
+    image.save(file, tiffinfo={339: 2} if dtype == "int16" else {})  # SampleFormat: signed
+    with pytest.raises(InputError, match=rf"image\.tiff' holds {text}.* 16 bits without a sign"):
         load_rgb(str(file))
 
 

@@ -82,9 +82,13 @@ def test_the_steps_of_an_outer_iteration_are_those_it_was_planned_with(
         assert sum(1 / count for count in planned) == pytest.approx(1), (k, planned)
 
 
-@pytest.mark.filterwarnings("ignore:Checkpoint directory", "ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.filterwarnings(
+    "ignore:Checkpoint directory", "ignore:Be aware that when using `ckpt_path`"
+)
 @pytest.mark.parametrize("seed", range(48))
-def test_a_fit_that_is_resumed_after_an_epoch_ends_with_the_same_bits(tmp_path: Path, seed: int) -> None:
+def test_a_fit_that_is_resumed_after_an_epoch_ends_with_the_same_bits(
+    tmp_path: Path, seed: int
+) -> None:
     fit = Fit(seed)
     fit.options.pop("max_steps", None)  # with it Lightning alone does not go on exactly
     saved = ModelCheckpoint(tmp_path / "saved", save_on_train_epoch_end=True, **KEPT)

@@ -111,10 +111,12 @@ def load_rgb(path: str) -> Image.Image:
             ):
                 return _scaled(image).convert("RGB")
             if image.mode in ("I", "F"):
-                kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
+                kind = (
+                    "signed or 32-bit integers" if image.mode == "I" else "floating-point numbers"
+                )
                 raise InputError(
-                    f"image {path!r} holds {kind}, whose black and white are not known; save it with 8 or 16 "
-                    "bits a pixel"
+                    f"image {path!r} holds {kind}, whose black and white are not known; save it with 8 "
+                    "bits, or 16 bits without a sign, a pixel"
                 )
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
