@@ -14,6 +14,8 @@ from detprune.errors import InputError, StorageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT)  # reading a file may raise these too
+_IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)
+"""Something else stands where a file or a folder belongs."""
 _ODD_PATH = ("Symlink loop from", "Could not determine home directory")
 """Starts of pathlib's messages for a path that leads nowhere: a circle of links, the home of an unknown user."""
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
@@ -53,7 +55,7 @@ def storage_reason(error: OSError | RuntimeError, folder: Path | None = None) ->
             and file != ""
             and Path(file).absolute().is_relative_to(folder.absolute())
         )
-        refused = error.errno in _FULL or (error.errno in _DENIED and own)
+        refused = error.errno in _FULL or (error.errno in (*_DENIED, *_IN_THE_WAY) and own)
         return f"cannot write{place}: {error.strerror}" if refused else None
     if "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error):
         cause = error.__context__
@@ -81,6 +83,8 @@ def way_out(error: OSError | RuntimeError | MemoryError) -> str:
         return "let the file system be written, or use another place"
     if number in _DENIED:
         return "see that the folder is there and may be written"
+    if number in _IN_THE_WAY:
+        return "move away what stands in its place"
     if number == errno.EFBIG or (number is None and _limit_of_files() is not None):
         return "raise the limit of file sizes (ulimit -f), or use another disk"
     try:

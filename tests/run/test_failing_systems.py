@@ -173,6 +173,20 @@ def test_the_way_out_of_a_run_fits_the_cause(tmp_path: Path, number: int, way_ou
     assert f"; {way_out}, then continue with detprune run {tmp_path} --resume" in str(caught.value)
 
 
+def test_what_stands_in_a_files_place_is_named(tmp_path: Path) -> None:
+    written, taken = tmp_path / ".last.pt.tmp", tmp_path / "last.pt"
+    written.touch()
+    taken.mkdir()
+    for act in (lambda: os.replace(written, taken), lambda: taken.write_bytes(b"")):
+        with (
+            pytest.raises(StorageError, match=rf"cannot write {taken}: Is a directory; move away"),
+            RunDirectory(tmp_path).storage_errors(),
+        ):
+            act()
+    with pytest.raises(IsADirectoryError), RunDirectory(tmp_path / "run").storage_errors():
+        taken.read_bytes()  # of the user's own, not of the run
+
+
 @pytest.mark.parametrize(
     ("number", "way_out"),
     [
