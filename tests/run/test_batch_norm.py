@@ -57,7 +57,10 @@ def test_the_statistics_are_those_of_the_images(tiny: dict[str, Any], tmp_path: 
         assert torch.equal(weight, before), key
 
 
-def test_a_run_measures_after_it_and_the_file_has_it(tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_measures_after_it_and_the_file_has_it(
+    tiny: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     stages = {**tiny["stages"], "retrain": {"epochs": 0}}
     results = {}
     for images in (0, 160):
@@ -67,6 +70,8 @@ def test_a_run_measures_after_it_and_the_file_has_it(tiny: dict[str, Any], tmp_p
         summary = run_stages(task, task.recipe, run, "test")
         assert summary is not None
         results[images] = summary
+    told = [r.getMessage() for r in caplog.records if "batch norm" in r.getMessage()]
+    assert told == ["batch norm: statistics estimated anew from 160 training images"]
     assert results[0].dense == results[160].dense
     assert results[0].hard_pruned != results[160].hard_pruned
     assert results[160].final == results[160].hard_pruned  # what was saved is what was measured

@@ -1,9 +1,9 @@
 """Typed recipes: the YAML file of a run, checked key by key."""
 
-from detprune.run.recipe.base import (
-    FolderName,
-    Recipe,
-    Section,
+from detprune.run.recipe.base import FolderName, Recipe, Section
+from detprune.run.recipe.components import BudgetField, MethodField, SetField
+from detprune.run.recipe.settings import Settings, assign, assignments, read_assignments
+from detprune.run.recipe.validation import (
     dump_yaml,
     is_same,
     override,
@@ -11,8 +11,6 @@ from detprune.run.recipe.base import (
     spelled_out,
     validate,
 )
-from detprune.run.recipe.components import BudgetField, MethodField, SetField
-from detprune.run.recipe.settings import Settings, assign, assignments, read_assignments
 
 __all__ = [
     "BudgetField",
