@@ -4,26 +4,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
-from detprune.budgets import Budget, matches, matching
+from detprune.budgets import Budget
 from detprune.channels import allocation
 from detprune.channels.bound import BoundChannels
 from detprune.channels.budget_checks import check_budget, latency_table
 from detprune.channels.choice import channels_that_stay, tell_passed_over
-from detprune.channels.costs import Costs, Numbers
+from detprune.channels.costs import Costs
 from detprune.channels.groups import ChannelGroups, channel_groups, freeze_ties
-from detprune.channels.labels import Row
 from detprune.channels.latency import Latency
 from detprune.channels.latency_table import LatencyTable
 from detprune.channels.plan import ChannelPlan
 from detprune.channels.trace import Trace
 from detprune.channels.tracing import Forward, trace
 from detprune.channels.verification import Trial
+from detprune.channels.widths import kept_groups
 from detprune.errors import InputError, listed
 from detprune.networks.wrappers import check_initialized, unwrap
 from detprune.sets import SparsitySet
@@ -157,7 +156,7 @@ class CoupledChannels(SparsitySet):
         costs = Costs(record, groups)
         step = allocation.steps(groups, self.round_to)
         latency = None if table is None else Latency(table, costs, groups)
-        counts = self._counts(model, budget, groups, costs, step, latency)
+        counts = kept_groups(model, budget, groups, costs, step, latency)
         return BoundChannels(groups, counts), record, costs
 
     def traced(self, model: nn.Module, budget: Budget) -> Costs:
@@ -237,36 +236,6 @@ class CoupledChannels(SparsitySet):
                 "channels; use a smaller number"
             )
 
-    def _counts(
-        self,
-        model: nn.Module,
-        budget: Budget,
-        groups: ChannelGroups,
-        costs: Costs,
-        step: Row,
-        latency: Latency | None,
-    ) -> Row:
-        sizes = costs.sizes
-        if isinstance(budget.allocation, Mapping):
-            return _by_name(budget, groups, sizes, step)
-        if latency is None and budget.macs is None and budget.parameters is None:
-            return allocation.at_share(sizes, step, 1 - (budget.sparsity or 0.0))
-        cost: allocation.Cost
-        if latency is not None:
-            what, share, cost = "latency", float(budget.latency or 0.0), latency
-        elif budget.macs is not None:
-            what, share, cost = "macs", float(budget.macs), costs.macs
-        else:
-            what, share, cost = "parameters", float(budget.parameters or 0.0), costs.parameters
-        allocation.refuse_unreachable(costs, step, cost, share, what)
-        target = share * float(cost(sizes))
-        if budget.allocation == "global":
-            losses = _losses(model, groups)
-            counts = allocation.by_loss(losses, sizes, step, cost, target)
-        else:
-            counts = allocation.uniform(sizes, step, cost, target)
-        return allocation.fill_up(counts, sizes, step, cost, target)
-
 
 def _of_shape(value: Tensor, shape: Sequence[int]) -> Tensor:
     """An input of another shape, with the values of the given one repeated."""
@@ -283,40 +252,3 @@ def _check_values(model: nn.Module) -> None:
         raise InputError(
             f"{listed(meta)} are on the meta device and have no values; load the weights first"
         )
-
-
-def _by_name(budget: Budget, groups: ChannelGroups, sizes: Row, step: Row) -> Row:
-    """Sparsity of the first pattern that names a weight of the family."""
-    if not isinstance(budget.allocation, Mapping):
-        raise TypeError("the allocation is no mapping")
-    weights: list[list[str]] = [[] for _ in sizes]
-    for member in groups.members:
-        for number in groups.families_of(member.groups):
-            weights[groups.families[number].tie].append(member.name)
-    everything = [name for own in weights for name in own]
-    for pattern in budget.allocation:
-        matching(pattern, everything, "allocation")
-    counts = sizes.copy()
-    for tie, own in enumerate(weights):
-        found = [s for p, s in budget.allocation.items() if any(matches(n, p) for n in own)]
-        sparsity = found[0] if found else (budget.sparsity or 0.0)
-        counts[tie] = allocation.at_share(sizes[tie : tie + 1], step[tie : tie + 1], 1 - sparsity)[
-            0
-        ]
-    return counts
-
-
-def _losses(model: nn.Module, groups: ChannelGroups) -> list[Numbers]:
-    """For each tie and each number n of kept groups, the share of the squared norm lost, as mean over its families."""
-    weights = dict(model.named_parameters())
-    bound = BoundChannels(groups, np.ones(len(groups.ties), dtype=np.int64))
-    norms = bound.squared_norms([weights[name].detach() for name in bound.names]).cpu().numpy()
-    losses = []
-    for tie in groups.ties:
-        shares = []
-        for number in tie:
-            own = np.sort(norms[groups.families[number].groups])[::-1]
-            total = own.sum() or 1.0
-            shares.append(1 - np.concatenate([[0.0], np.cumsum(own)]) / total)
-        losses.append(np.mean(shares, axis=0))
-    return losses
