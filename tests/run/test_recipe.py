@@ -1,5 +1,6 @@
 """Recipes: typed, every unknown key refused with path and nearest key, YAML equals Python."""
 
+import math
 import os
 import re
 from pathlib import Path
@@ -22,6 +23,7 @@ from detprune.run.studies.planned import PlannedRun
 from detprune.run.studies.progressive.spec import Progressive
 from detprune.run.studies.study.spec import Study
 from detprune.run.studies.study.study_runs import plan_study
+from detprune.sets import SETS
 from detprune_classification import ClassificationRecipe
 from detprune_classification.recipe import DataSpec, ModelSpec
 from detprune_lightning.recipe import Stages
@@ -60,6 +62,48 @@ def test_every_recipe_in_configs_is_valid_and_survives_its_own_dump(path: Path) 
     recipe = validate(kind, values)
     assert recipe.name == path.stem
     again = validate(kind, yaml.safe_load(dump_yaml(recipe)))
+    assert again == recipe
+    assert dump_yaml(again) == dump_yaml(recipe)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *(
+            {"method": {"name": "admm", "rho": rho}}
+            for rho in (
+                0.1,
+                "auto",
+                {"growth": {"start": 0.01, "factor": 1.5}},
+                {"growth": {"start": 0.01, "factor": 1.5, "maximum": None}},
+                {"growth": {"maximum": math.inf}},
+                {"growth": {"maximum": 5.0}},
+                {"pull": {"start": 0.5}},
+            )
+        ),
+        {"method": {"name": "admm", "ramp": 0.5, "free_support": True, "penalty": "gradient"}},
+        {"method": {"name": "slr", "M": 100, "r": 0.2, "max_step": 1, "step_rule": "printed"}},
+        {"method": {"name": "slr", "rho": 0.1, "step_size": 0.01}},
+        {"method": {"name": "sas_admm", "l1": 0.1, "average_from": 3}},
+        {"method": {"name": "dpf", "every": 4}},
+        {"method": {"name": "gradual_magnitude", "ramp": 0.9, "every": 1}},
+        *({"set": name} for name in SETS if name != "block"),
+        {"set": {"name": "block", "rows": 4, "columns": 2}},
+        {"set": {"name": "pattern", "kernel": [3, 3], "patterns": [[0, 1, 3, 4], [1, 2, 4, 5]]}},
+        {"set": {"name": "n_m", "n": 1, "m": 4}},
+        {"set": {"name": "coupled_channels", "round_to": 4}, "budget": {"parameters": 0.4}},
+        {"set": "coupled_channels", "budget": {"latency": 0.5, "target": {"threads": 2}}},
+        {"set": "coupled_channels", "budget": {"latency": 0.5, "target": {"table": "t.yaml"}}},
+        {"budget": {"sparsity": 0.5, "allocation": {"*conv1*": 0.3}, "exclude": ["layer3*"]}},
+        {"budget": {"compression": 4, "scope": "global", "include": ["*weight"]}},
+    ],
+    ids=str,
+)
+def test_every_option_of_a_component_survives_the_dump(
+    tiny: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    recipe = validate(ClassificationRecipe, {**tiny, **changes})
+    again = validate(ClassificationRecipe, yaml.safe_load(dump_yaml(recipe)))
     assert again == recipe
     assert dump_yaml(again) == dump_yaml(recipe)
 
