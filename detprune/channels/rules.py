@@ -72,6 +72,7 @@ _BY_RULE: dict[Rule, Sequence[str]] = {
     shape_rules.repeat: ("repeat",),
     shape_rules.cat: ("cat",),
     shape_rules.stack: ("stack",),
+    shape_rules.restride: ("as_strided",),
     value_rules.copy: ("copy",),
     value_rules.fill: ("fill", "zero"),
     value_rules.random: ("bernoulli",),
@@ -90,5 +91,5 @@ _BY_RULE: dict[Rule, Sequence[str]] = {
 RULES: dict[str, Rule] = {name: rule for rule, names in _BY_RULE.items() for name in names}
 """Name of an operation → its rule; in-place operations are found by the name without the underscore."""
 
-CHANGES_IN_PLACE = ("copy", "fill", "zero", "bernoulli", "detach")
+CHANGES_IN_PLACE = ("copy", "fill", "zero", "bernoulli", "detach", "as_strided")
 """Operations whose rule also holds for the in-place form."""

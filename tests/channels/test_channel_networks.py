@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import torch
 from channel_checks import check_removal, costs_of, removed_at
 from network_zoo import NETWORKS, REMOVABLE
 
@@ -53,3 +54,20 @@ def test_widths_are_multiples(name: str, round_to: int) -> None:
     kept: dict[str, Any] = {layer.name: layer.kept for layer in plan.layers if layer.removable}
     assert all(width % round_to == 0 for width in kept.values())
     assert 0.45 <= plan.macs_left / plan.macs <= 0.5
+
+
+@pytest.mark.parametrize("inputs_too", [False, True])
+@pytest.mark.parametrize(
+    "name", ["alexnet", "mobilenet_v3_small", "efficientnet_b0", "regnet_y_400mf"]
+)
+def test_the_same_channels_go_in_the_channels_last_memory_format(
+    name: str, inputs_too: bool
+) -> None:
+    model, image = NETWORKS[name]()
+    plain = CoupledChannels(image).bind(model, Budget(sparsity=0.5))
+    model.to(memory_format=torch.channels_last)
+    if inputs_too:
+        image = image.to(memory_format=torch.channels_last)
+    bound = CoupledChannels(image).bind(model, Budget(sparsity=0.5))
+    assert bound.names == plain.names
+    assert bound.counts.tolist() == plain.counts.tolist()

@@ -1,5 +1,6 @@
 """Training with the weights of convolutions in the channels-last memory format."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,34 @@ def test_a_run_trains_in_it_and_leaves_the_usual_files(
         assert value.is_contiguous(), name
         assert torch.equal(value, saved["cut"][name]), name
         assert value.shape == saved["plain"][name].shape
+
+
+@pytest.mark.slow
+def test_channels_are_those_of_the_plan_and_taken_up_again(
+    tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    tiny |= {"set": "coupled_channels", "budget": {"parameters": 0.3}, "method": "admm"}
+    for stage in tiny["stages"].values():
+        stage["epochs"] = 1
+    saved = {}
+    for channels_last in (False, True):
+        tiny["trainer"]["channels_last"] = channels_last
+        folder = tmp_path / str(channels_last)
+        run(tiny, folder)
+        saved[channels_last] = torch.load(folder / "checkpoints" / "pruner.pt", weights_only=True)
+    assert saved[True]["layers"] == saved[False]["layers"]
+
+    progress = tmp_path / "True" / "progress.json"
+    done = json.loads(progress.read_text())
+    del done["final"]
+    progress.write_text(json.dumps(done))
+    pruned = torch.load(tmp_path / "True" / "pruned.pt", weights_only=True)
+    run(tiny, tmp_path / "True")
+    again = torch.load(tmp_path / "True" / "pruned.pt", weights_only=True)
+    assert all(
+        torch.equal(value, again["state_dict"][name])
+        for name, value in pruned["state_dict"].items()
+    )
 
 
 def test_the_teacher_says_the_same_in_it() -> None:
