@@ -41,9 +41,8 @@ def parse_budget(value: object) -> object:
 
 def dump(value: object) -> object:
     """The recipe form of a component, with every option spelled out."""
-    if isinstance(
-        value, Pull | Growth
-    ):  # infinity, no maximum, is null, because JSON does not have it
+    if isinstance(value, Pull | Growth):
+        # infinity, which JSON does not have, is null: no maximum
         options = {k: None if v == math.inf else v for k, v in dataclasses.asdict(value).items()}
         return {type(value).__name__.lower(): options}
     name = {"name": registered_name(value)} if isinstance(value, Method | SparsitySet) else {}
@@ -119,7 +118,11 @@ def _parse_schedule(path: str, value: Mapping[str, object]) -> Pull | Growth:
             "{growth: {start: 0.1, factor: 1.3}}"
         )
     name, options = next(iter(value.items()))
-    if isinstance(options, Mapping) and options.get("maximum", 0) in (None, math.inf):
+    if (
+        name == "growth"
+        and isinstance(options, Mapping)
+        and options.get("maximum") in (None, math.inf)
+    ):
         options = {option: given for option, given in options.items() if option != "maximum"}
     return _from_mapping(f"{path}.{name}", schedules[name], options)
 
