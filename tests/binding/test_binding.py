@@ -293,6 +293,26 @@ def test_two_pruners_of_the_same_weights_are_refused() -> None:
     Pruner(model, optimizer, SLR(rho=0.1), budget=HALF)
 
 
+@every_method
+def test_two_pruners_of_other_weights_share_an_optimizer(method: Any) -> None:
+    model = small_net()
+    optimizer = sgd(model)
+    pruners = [
+        Pruner(model, optimizer, how, budget=Budget(sparsity=0.5, **{part: ["0.weight"]}))
+        for how, part in ((method, "include"), (ADMM(rho=0.1), "exclude"))
+    ]
+    for _ in range(3):
+        train(model, optimizer, DATA)
+        for pruner in pruners:
+            pruner.update(task_loss=1.0)
+    for pruner in pruners:
+        pruner.hard_prune()
+    train(model, optimizer, DATA)
+    for pruner in pruners:
+        pruner.summary()
+    assert zeros_in(pruned_weights(model)) == ZEROS
+
+
 # -------------------------------------------------------------------- NaN, averages
 
 

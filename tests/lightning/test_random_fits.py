@@ -70,7 +70,7 @@ class Fit:
         return module, training, planned.steps
 
 
-@pytest.mark.parametrize("seed", range(96))
+@pytest.mark.parametrize("seed", range(64))
 def test_the_steps_of_an_outer_iteration_are_those_it_was_planned_with(
     tmp_path: Path, seed: int
 ) -> None:
@@ -85,7 +85,7 @@ def test_the_steps_of_an_outer_iteration_are_those_it_was_planned_with(
 @pytest.mark.filterwarnings(
     "ignore:Checkpoint directory", "ignore:Be aware that when using `ckpt_path`"
 )
-@pytest.mark.parametrize("seed", range(48))
+@pytest.mark.parametrize("seed", range(24))
 def test_a_fit_that_is_resumed_after_an_epoch_ends_with_the_same_bits(
     tmp_path: Path, seed: int
 ) -> None:
