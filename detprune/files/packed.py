@@ -14,10 +14,8 @@ _BEGINNINGS = {
 }
 _TAR, _TAR_AT = b"ustar", 257
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
-_EVENTS, _EVENTS_WITHIN = (
-    b"brain.Event:",
-    64,
-)  # the version, in the first record of TensorBoard's events
+_EVENTS = b"brain.Event:"  # the version, in the first record of TensorBoard's events
+_EVENTS_WITHIN = 64  # bytes
 _PICKLE = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 _TORCH = (0x1950A86A20F9469CFC6C).to_bytes(
     10, "little"

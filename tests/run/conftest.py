@@ -12,6 +12,7 @@ import yaml
 from tiny_recipe import TINY
 
 from command_line import Call, detprune_here, fork_runs
+from damaged import run_here
 
 
 @pytest.fixture
@@ -24,6 +25,24 @@ def tiny_file(tmp_path: Path, tiny: dict[str, Any]) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(tiny), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny recipe with its dense stage alone, of an epoch."""
+    stages = {
+        stage: {**spec, "epochs": int(stage == "dense")} for stage, spec in TINY["stages"].items()
+    }
+    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    data = {**TINY["data"], "train_limit": 32, "test_limit": 10}
+    path.write_text(yaml.safe_dump({**TINY, "data": data, "stages": stages}), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(recipe: Path) -> Path:
+    """A finished run of that recipe."""
+    return run_here(yaml.safe_load(recipe.read_text(encoding="utf-8")), recipe.parent)
 
 
 @pytest.fixture
